@@ -1,0 +1,320 @@
+"""The node's own settings: one TOML file, every mistake in it reported at once.
+
+No file at all is a valid configuration: the defaults watch any job that reports, on a CPU node.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dvfd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+DEFAULT_CONFIG = Path("/etc/dvfd/dvfd.toml")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are mistakes, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Node(Section):
+    """Who this node is."""
+
+    name: str = Field(default_factory=socket.gethostname, min_length=1)
+    phase: Literal["", "phase1", "phase2a", "phase2b", "phase2c", "production"] = ""
+
+
+class Profile(Section):
+    """What this node and site should be. NOT_APPLICABLE comes from here and nowhere else."""
+
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    backend: Literal["gloo", "nccl"] = "gloo"
+    nodes: int = Field(default=1, ge=1)
+    processes_per_node: int = Field(default=4, ge=1)
+    gpus: int = Field(default=0, ge=0)
+    link_gbps: Positive = 400.0
+    expected_throughput: Positive | None = None
+    single_process_throughput: Positive | None = None
+    temperature_sensors: bool = True
+    power_meters: bool = True
+    interfaces: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _gpus_need_an_accelerator(self) -> Profile:
+        if self.gpus and self.accelerator != "gpu":
+            raise ValueError(f'gpus = {self.gpus}, but accelerator = "cpu": set it to "gpu"')
+        return self
+
+
+class Schedule(Section):
+    """When the checklists run: five-field cron in one declared time zone, jitter by node name."""
+
+    timezone: str = "UTC"
+    daily: str = "0 6 * * *"
+    weekly: str = "0 7 * * 1"
+    monthly: str = "0 8 1 * *"
+    jitter: float = Field(default=300.0, ge=0, le=43200)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, name: str) -> str:
+        if name not in available_timezones():
+            near = difflib.get_close_matches(name, available_timezones(), 1)
+            raise ValueError(f"no such time zone: {name!r}{_near(near)}")
+        return name
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The declared time zone."""
+        return ZoneInfo(self.timezone)
+
+
+class Alerting(Section):
+    """Where breaches are pushed. Without a URL they go to the log, and say so."""
+
+    urls: tuple[str, ...] = ()
+    mode: Literal["push", "rules", "both"] = "push"
+    resend: Positive = 60.0
+    timeout: Positive = 5.0
+    storm_count: int = Field(default=10, ge=2)
+    storm_window: Positive = 60.0
+    external_url: str = ""
+    username: str = ""
+    password_file: Path | None = None
+
+    @field_validator("urls")
+    @classmethod
+    def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no http:// or https:// address")
+        return urls
+
+
+class Http(Section):
+    """The read-only listener for /metrics, /healthz and the page."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=9109, ge=0, le=65535)
+    workers: int = Field(default=8, ge=1, le=64)
+
+
+class Allow(Section):
+    """A log line that is known and accepted until a date."""
+
+    pattern: str
+    until: datetime
+    reason: str = Field(min_length=1)
+
+
+class LogSource(Section):
+    """A file (or the journal of a unit) whose lines are searched for errors."""
+
+    name: str = Field(min_length=1, pattern=r"^[a-z0-9_]+$")
+    path: Path | None = None
+    journal_unit: str = ""
+    patterns: str = "training"
+    metrics: Literal["", "huggingface", "torchtitan", "megatron", "nanogpt", "dvfd"] = ""
+    job: str = ""
+    allow: tuple[Allow, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> LogSource:
+        if (self.path is None) == (not self.journal_unit):
+            raise ValueError("give either path or journal_unit")
+        return self
+
+
+class Metrics(Section):
+    """A JSON-lines file that a job writes and that cannot use the reporter."""
+
+    path: Path
+    job: str = Field(min_length=1)
+    rank: int = Field(default=0, ge=0)
+    world_size: int = Field(default=1, ge=1)
+
+
+class Jobs(Section):
+    """Jobs that must be there, and bounds on those that come by themselves."""
+
+    expected: tuple[str, ...] = ()
+    limit: int = Field(default=16, ge=1, le=256)
+    ranks_limit: int = Field(default=64, ge=1, le=4096)
+    files: tuple[Metrics, ...] = ()
+
+
+class Checkpoints(Section):
+    """How checkpoints are verified, outside the daemon, at idle priority."""
+
+    python: Path | None = None
+    verify_every: Positive = 3600.0
+    timeout: Positive = 600.0
+    memory_bytes: int = Field(default=8 * 2**30, ge=2**26)
+    weights_only: bool = True
+
+
+class Maintenance(Section):
+    """A window declared in advance: job criteria are not applicable inside it."""
+
+    since: datetime
+    until: datetime
+    reason: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Maintenance:
+        if self.since.tzinfo is None or self.until.tzinfo is None:
+            raise ValueError("since and until need an offset, like 2026-03-01T08:00:00Z")
+        if self.until <= self.since:
+            raise ValueError("until must come after since")
+        return self
+
+    def covers(self, at: float) -> bool:
+        """Whether Unix time *at* lies in the window."""
+        return self.since.timestamp() <= at < self.until.timestamp()
+
+
+class Override(Section):
+    """A site's own threshold for one criterion; every report lists it with its reason."""
+
+    limit: Finite | None = None
+    window: Annotated[float, Field(ge=0)] | None = None
+    max_age: Positive | None = None
+    hold: Annotated[float, Field(ge=0, alias="for")] | None = None
+    severity: Literal["critical", "warning", "info"] | None = None
+    reason: str = Field(min_length=1)
+
+
+class Sampling(Section):
+    """How often the passive sources are read, in seconds."""
+
+    interval: float = Field(default=5.0, ge=0.5, le=60)
+
+
+class Config(Section):
+    """All of it."""
+
+    node: Node = Node()
+    profile: Profile = Profile()
+    schedule: Schedule = Schedule()
+    sampling: Sampling = Sampling()
+    alerting: Alerting = Alerting()
+    http: Http = Http()
+    jobs: Jobs = Jobs()
+    logs: tuple[LogSource, ...] = ()
+    checkpoints: Checkpoints = Checkpoints()
+    maintenance: tuple[Maintenance, ...] = ()
+    override: dict[str, Override] = Field(default_factory=dict)
+    readings: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def profile_hash(self) -> str:
+        """SHA-256 of the profile and the overrides: results of unequal hashes do not compare."""
+        text = self.profile.model_dump_json() + repr(
+            sorted((k, v.model_dump_json()) for k, v in self.override.items())
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration, or the defaults if the default file is absent.
+
+    Raises ConfigError with one line for each mistake: file, key, reason, nearest known name.
+    """
+    chosen = path or Path(os.environ.get("DVFD_CONFIG") or DEFAULT_CONFIG)
+    try:
+        text = chosen.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None and "DVFD_CONFIG" not in os.environ:
+            return Config()
+        raise ConfigError([f"{chosen}: no such file"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{chosen}: cannot be read: {error}"]) from None
+    return parse(text, str(chosen))
+
+
+def parse(text: str, origin: str = "configuration") -> Config:
+    """Turn TOML into Config. Raises ConfigError like `load`; *origin* names the source in it."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{origin}: not TOML: {error}"]) from None
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError([_explain(origin, dict(e)) for e in error.errors()]) from None
+
+
+def _explain(origin: str, error: dict[str, Any]) -> str:
+    where = error["loc"]
+    key = ".".join(str(part) for part in where) or "(whole file)"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(where[-1]), _known(where[:-1]), 1)
+        return f"{origin}: {key}: no such key{_near(near)}"
+    got = "" if isinstance(error["input"], dict) else f" (read {error['input']!r})"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{origin}: {key}: {message}{got}"
+
+
+def _known(where: tuple[Any, ...]) -> list[str]:
+    """The keys that the table at *where* may have."""
+    section: Any = Config
+    for part in where:
+        if not isinstance(part, str) or not hasattr(section, "model_fields"):
+            continue
+        field = section.model_fields.get(part)
+        if field is None:
+            continue
+        inner = [a for a in getattr(field.annotation, "__args__", ()) if hasattr(a, "model_fields")]
+        section = inner[0] if inner else field.annotation
+    return list(getattr(section, "model_fields", {}))
+
+
+def _near(names: list[str]) -> str:
+    return f"; did you mean {names[0]!r}?" if names else ""
+
+
+def data_dir(name: str) -> Path:
+    """Where packaged data (`checks`, `systemd`, ...) lies: in the wheel, else in the checkout."""
+    here = Path(__file__).resolve().parent
+    for place in (here / name, here.parent / name):
+        if place.is_dir():
+            return place
+    raise ConfigError([f"{name}: not found in {here} or {here.parent}: reinstall dvfd"])
+
+
+def runtime_dir() -> Path:
+    """Where sockets live: /run/dvfd for the system daemon, else the user's runtime directory."""
+    system = Path(os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or "/run/dvfd")
+    if system.is_dir() and os.access(system, os.W_OK | os.X_OK):
+        return system
+    user = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/dvfd-{os.getuid()}"  # noqa: S108  # 0700
+    return Path(user) / "dvfd" if "XDG_RUNTIME_DIR" in os.environ else Path(user)
+
+
+def state_dir() -> Path:
+    """Where the store lives; see the environment in README.md."""
+    for variable in ("DVFD_STATE_DIR", "STATE_DIRECTORY"):
+        if value := os.environ.get(variable, "").partition(":")[0]:
+            return Path(value)
+    system = Path("/var/lib/dvfd")
+    if system.is_dir() and os.access(system, os.W_OK | os.X_OK):
+        return system
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "dvfd"

@@ -1,0 +1,382 @@
+"""The nouns: frozen records and closed vocabularies that every room shares. Imports nothing of ours.
+
+Times (`at`, `since`, `until`) are Unix seconds, durations are seconds, values are in base units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Labels = tuple[tuple[str, str], ...]
+"""Label pairs in the order of their names: hashable, so a series is `(metric, labels)`."""
+
+
+def labels(**pairs: object) -> Labels:
+    """Build Labels from keywords, in canonical order: `labels(job="gpt", rank=3)`."""
+    return tuple(sorted((name, str(value)) for name, value in pairs.items()))
+
+
+class Verdict(StrEnum):
+    """What is known of a criterion. UNKNOWN is the value before the first look."""
+
+    PASS = "PASS"
+    NOT_APPLICABLE = "NOT_APPLICABLE"
+    WAIVED = "WAIVED"
+    UNKNOWN = "UNKNOWN"
+    FAIL = "FAIL"
+
+
+WORST_FIRST = (
+    Verdict.FAIL,
+    Verdict.UNKNOWN,
+    Verdict.WAIVED,
+    Verdict.PASS,
+    Verdict.NOT_APPLICABLE,
+)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict that decides: nothing at all, or only NOT_APPLICABLE, is UNKNOWN."""
+    found = set(verdicts)
+    for verdict in WORST_FIRST[:-1]:
+        if verdict in found:
+            return verdict
+    return Verdict.UNKNOWN
+
+
+class Severity(StrEnum):
+    """How loud a breach is. Only CRITICAL decides a report or a gate."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Scope(StrEnum):
+    """Where a criterion is judged: on every node, or at the cluster's lead only."""
+
+    NODE = "node"
+    CLUSTER = "cluster"
+
+
+class Kind(StrEnum):
+    """What a metric's values mean over time."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+
+
+class Comparison(StrEnum):
+    """How the observed value is held against the limit."""
+
+    AT_LEAST = ">="
+    MORE_THAN = ">"
+    AT_MOST = "<="
+    LESS_THAN = "<"
+    EQUAL = "=="
+
+    def holds(self, observed: float, limit: float) -> bool:
+        """Whether *observed* satisfies this comparison with *limit*; a NaN never does."""
+        match self:
+            case Comparison.AT_LEAST:
+                return observed >= limit
+            case Comparison.MORE_THAN:
+                return observed > limit
+            case Comparison.AT_MOST:
+                return observed <= limit
+            case Comparison.LESS_THAN:
+                return observed < limit
+            case Comparison.EQUAL:
+                return observed == limit
+
+
+class Combine(StrEnum):
+    """How the series that differ only in the `across` label become one value."""
+
+    WORST = "worst"
+    SUM = "sum"
+    MEAN = "mean"
+    SPREAD = "spread"  # max |x - mean| / |mean|
+    EQUAL = "equal"  # the number of distinct values, 1 when all agree
+
+
+NONE_YET = "none yet"
+"""The `source` of a metric that nothing measures so far: its criteria are UNKNOWN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A closed interval of values."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One measured quantity: one name in TOML, in the store and, behind `dvfd_`, on /metrics."""
+
+    name: str
+    unit: str
+    help: str
+    labels: tuple[str, ...] = ()
+    source: str = NONE_YET
+    kind: Kind = Kind.GAUGE
+    max_age: float = 15.0
+    possible: Range | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one series.
+
+    `low` and `high` bound the true value where there is an interval. `span` is how many seconds
+    before `at` the value stands for: 0 for an instant, up to 60 or 3600 for a rollup.
+    """
+
+    metric: str
+    value: float
+    at: float
+    labels: Labels = ()
+    low: float | None = None
+    high: float | None = None
+    span: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A number, or `times` a profile key or another metric, plus `plus`.
+
+    `of` is empty (then `value` is the limit), `profile.KEY` (the catalogue resolves it into
+    `value`; None if the profile does not say) or `metric.NAME` (the judge resolves it from
+    samples of that metric).
+    """
+
+    value: float | None = None
+    of: str = ""
+    times: float = 1.0
+    plus: float = 0.0
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that this limit refers to, or an empty string."""
+        return self.of.removeprefix("metric.") if self.of.startswith("metric.") else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """One acceptance rule: how a metric becomes one value, and what that value must be."""
+
+    id: str
+    item: str
+    clause: str
+    text: str
+    metric: str
+    unit: str
+    comparison: Comparison
+    limit: Limit
+    reduce: str = "latest"  # latest mean median min max sum stdev pNN rate increase count
+    #                         fraction_within
+    window: float = 0.0
+    band: float | None = None  # fraction_within: half width of the band around the mean
+    across: str = ""
+    combine: Combine = Combine.WORST
+    where: Labels = ()
+    possible: Range | None = None
+    expected: Range | None = None
+    max_age: float = 15.0
+    coverage: float = 0.0
+    hold: float = 0.0  # `for` in TOML: seconds of breach before an alarm is raised
+    streak: int = 1
+    recovery: float = 0.0
+    clear: float = 1.0
+    latch: bool = False
+    severity: Severity = Severity.CRITICAL
+    scope: Scope = Scope.NODE
+    requires: tuple[str, ...] = ()
+    inapplicable: str = ""
+    source: str = NONE_YET  # of its metric
+    note: str = ""
+    overridden: str = ""
+
+    @property
+    def check(self) -> str:
+        """The id of the check that this criterion belongs to."""
+        return self.id.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Criteria judged together: a checklist, a validation, a stability run, or the live watch."""
+
+    id: str
+    title: str
+    clause: str
+    criteria: tuple[Criterion, ...]
+    phase: str = ""
+    schedule: str = ""
+    watch: bool = False
+    duration: float = 0.0
+    nodes: int = 1
+    processes: int = 0
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A criterion's verdict at one moment, with the evidence in words and numbers."""
+
+    criterion: Criterion
+    verdict: Verdict
+    at: float
+    reason: str
+    observed: float | None = None
+    limit: float | None = None
+    margin: float | None = None
+    coverage: float | None = None
+    labels: Labels = ()
+    note: str = ""
+
+    @classmethod
+    def unknown(
+        cls, criterion: Criterion, at: float, reason: str, *, at_labels: Labels = ()
+    ) -> Result:
+        """An UNKNOWN with the reason why nothing can be said."""
+        return cls(criterion, Verdict.UNKNOWN, at, reason, labels=at_labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The results of one check, judged together."""
+
+    check: Check
+    results: tuple[Result, ...]
+    at: float
+    node: str = ""
+    catalogue_hash: str = ""
+    profile_hash: str = ""
+    environment_hash: str = ""
+    late: float = 0.0  # seconds after the scheduled time, for a run caught up
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst critical verdict; a warning never decides. Nothing judged is UNKNOWN."""
+        return worst(r.verdict for r in self.results if r.criterion.severity is Severity.CRITICAL)
+
+    @property
+    def warnings(self) -> tuple[Result, ...]:
+        """Breaches that do not decide but must be seen."""
+        return tuple(
+            r
+            for r in self.results
+            if r.verdict is Verdict.FAIL and r.criterion.severity is not Severity.CRITICAL
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateLine:
+    """A GO line of a gate: the checks, criteria and attested items that it stands on."""
+
+    id: str
+    text: str
+    checks: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ()
+    attestations: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What a phase needs before the next: GO lines, No-Go lines (vetoes), and who decides."""
+
+    id: str
+    title: str
+    clause: str
+    requires: tuple[GateLine, ...]
+    vetoes: tuple[Criterion, ...]
+    tests: tuple[str, ...]
+    authority: tuple[str, ...]
+    due: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeHealth:
+    """How a source is doing, apart from what it measured."""
+
+    probe: str
+    up: bool = False
+    last_run: float | None = None
+    last_success: float | None = None
+    duration: float | None = None
+    error: str = ""
+    not_applicable: bool = False
+    overdue: bool = False
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+    def boot(self) -> float:
+        """CLOCK_BOOTTIME seconds: for durations; unaffected by steps of the wall clock."""
+        ...
+
+
+class Probe(Protocol):
+    """A passive source. Measures, never judges; building one touches nothing."""
+
+    @property
+    def name(self) -> str:
+        """The probe's name, as in the `source` of its metrics."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that it yields."""
+        ...
+
+    @property
+    def interval(self) -> float:
+        """Seconds between samples."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that `sample` may take. Above 0 it may block, and gets a thread of its own."""
+        ...
+
+    def sample(self, at: float) -> Iterable[Sample]:
+        """Measure now. Raises NotApplicable (this machine has none) or ProbeError (it broke)."""
+        ...
+
+
+class Sink(Protocol):
+    """Somewhere reports are told. Never recomputes a verdict."""
+
+    def tell(self, report: Report) -> None:
+        """Take note of *report*; must not block on the network."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The framework as data, bound to one profile and one site's overrides."""
+
+    metrics: Mapping[str, Metric]
+    checks: Mapping[str, Check]
+    gates: Mapping[str, Gate]
+    hash: str
+    overrides: tuple[str, ...] = ()
+    criteria: Mapping[str, Criterion] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Observe: passive, cheap sources, read every few seconds. They never judge."""

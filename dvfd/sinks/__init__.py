@@ -1,0 +1,1 @@
+"""Tell: metrics, alerts, and the page. They never recompute a verdict."""

@@ -1,0 +1,1 @@
+"""The only SQL: samples with rollups, telemetry, records, and the outbox."""
