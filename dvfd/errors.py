@@ -30,7 +30,7 @@ class ConfigError(DvfdError):
         super().__init__("\n".join(self.problems))
 
 
-class NotApplicable(DvfdError):  # noqa: N818  # a fact of the machine, not an error
+class NotApplicable(DvfdError):
     """This machine has none of what was asked for; the reason is the message."""
 
 
