@@ -244,6 +244,8 @@ class Result:
     coverage: float | None = None
     labels: Labels = ()
     note: str = ""
+    samples: int = 0  # how many samples the verdict rests on
+    sampled_at: float | None = None  # the newest of them
 
     @classmethod
     def unknown(
