@@ -1,0 +1,186 @@
+"""The control socket: every change of state, and reads that must agree with the daemon's memory.
+
+One JSON object a line each way. The kernel says who asks (SO_PEERCRED): anybody on the node may
+read, only root, the daemon's own user and the group `dvfd` may change something.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from dvfd.errors import DvfdError
+
+log = structlog.get_logger()
+
+REQUEST_LIMIT = 1 << 16
+"""Bytes of a request: the longest that a command sends is under 1 KiB."""
+
+TIMEOUT = 30.0
+"""Seconds that a peer may take to ask, and a command to be answered."""
+
+CONNECTIONS = 16
+"""Peers served at once; more are told to come again."""
+
+GROUP = "dvfd"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is on the other end, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+    @property
+    def name(self) -> str:
+        """The user's name, or the number where there is none."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+    def may_change(self) -> bool:
+        """Whether this peer may change state: root, the daemon's own user, the group `dvfd`."""
+        if self.uid in (0, os.geteuid()):
+            return True
+        try:
+            group = grp.getgrnam(GROUP)
+        except KeyError:
+            return False
+        return self.gid == group.gr_gid or self.name in group.gr_mem
+
+
+Answer = Callable[[Mapping[str, Any], Peer], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that can be asked for."""
+
+    answer: Answer
+    changes: bool = False
+
+
+class ControlServer:
+    """Listens, and answers each connection's one request in a thread of its own."""
+
+    def __init__(self, path: Path, operations: Mapping[str, Operation]) -> None:
+        self._path = path
+        self._operations = operations
+        self._slots = threading.BoundedSemaphore(CONNECTIONS)
+        self._listener: socket.socket | None = None
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+
+    def start(self) -> None:
+        """Bind the socket. Raises OSError; a socket that somebody answers on is left alone."""
+        if ask(self._path, "ping", timeout=2.0) is not None:
+            raise FileExistsError(f"{self._path}: another dvfd answers there")
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.bind(str(self._path))
+        self._path.chmod(0o666)  # who may change what is decided for each request
+        listener.listen(CONNECTIONS)
+        self._listener = listener
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the socket and remove it."""
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._path.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        assert self._listener is not None
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._slots.acquire(blocking=False):
+                _send(connection, {"error": "busy: too many commands at once; try again"})
+                connection.close()
+                continue
+            threading.Thread(
+                target=self._converse, args=(connection,), name="control-peer", daemon=True
+            ).start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                connection.settimeout(TIMEOUT)
+                _send(connection, self._reply(_receive(connection), _peer(connection)))
+        except (OSError, ValueError) as error:
+            log.info("control request broke off", error=str(error))
+        finally:
+            self._slots.release()
+
+    def _reply(self, line: bytes, peer: Peer) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            operation = self._operations[request["op"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            known = ", ".join(sorted(self._operations))
+            return {"error": f"not understood; wanted one JSON object with op one of {known}"}
+        if operation.changes and not peer.may_change():
+            return {
+                "error": f"user {peer.name} may not change this daemon's state: "
+                f"ask root or a member of the group {GROUP}"
+            }
+        try:
+            return {"answer": operation.answer(request, peer)}
+        except DvfdError as error:
+            return {"error": str(error)}
+
+
+def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> Any:
+    """Ask the daemon at *path*; None where none answers. Raises DvfdError with its refusal."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
+        channel.settimeout(timeout)
+        try:
+            channel.connect(str(path))
+            _send(channel, {"op": op, **arguments})
+            line = b"".join(iter(lambda: channel.recv(65536), b""))
+        except (OSError, ValueError):
+            return None
+    if not line:
+        return None
+    reply = json.loads(line)
+    if "error" in reply:
+        raise DvfdError(reply["error"])
+    return reply["answer"]
+
+
+def _send(channel: socket.socket, document: object) -> None:
+    channel.sendall(json.dumps(document).encode() + b"\n")
+
+
+def _receive(connection: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = connection.recv(4096)
+        if not chunk:
+            break
+        line += chunk
+        if len(line) > REQUEST_LIMIT:
+            raise ValueError(f"request of more than {REQUEST_LIMIT} bytes")
+    return line
+
+
+def _peer(connection: socket.socket) -> Peer:
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return Peer(*struct.unpack("3i", packed))

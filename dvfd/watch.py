@@ -1,0 +1,113 @@
+"""Judge what must be known now: everything at a steady pace, and at once what a metric wakes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from dvfd.model import Check, Clock, Criterion
+
+GAP = 0.05
+"""Least seconds between two woken passes: a storm of events costs 20 passes a second at most."""
+
+Judge = Callable[[Check, tuple[Criterion, ...]], object]
+
+
+class Watch:
+    """The loop that keeps a check's verdicts current."""
+
+    def __init__(
+        self,
+        check: Check,
+        judge: Judge,
+        *,
+        clock: Clock,
+        interval: float,
+        deadline: Callable[[], float | None] = lambda: None,
+        overdue: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        """*judge* is called with the criteria that need a look. *deadline* gives the boot time at
+        which silence alone becomes a breach, or None; *overdue* is then called to measure that
+        silence, and returns the metrics that it sampled.
+        """
+        self._check = check
+        self._judge = judge
+        self._clock = clock
+        self._interval = interval
+        self._deadline = deadline
+        self._overdue = overdue
+        self._by_metric: dict[str, list[Criterion]] = {}
+        for criterion in check.criteria:
+            for metric in {criterion.metric, criterion.limit.metric} - {""}:
+                self._by_metric.setdefault(metric, []).append(criterion)
+        self._touched: set[str] = set()
+        self._condition = threading.Condition()
+        self._stop = threading.Event()
+        self._beat = 0.0
+        self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin with a pass over everything."""
+        self._beat = self._clock.boot()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the pass in progress."""
+        with self._condition:
+            self._stop.set()
+            self._condition.notify()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def wake(self, metrics: Iterable[str]) -> None:
+        """Judge the criteria of *metrics* now. Any thread; never blocks on a judgement."""
+        known = self._by_metric.keys() & set(metrics)
+        if known:
+            with self._condition:
+                self._touched |= known
+                self._condition.notify()
+
+    def beat(self) -> float:
+        """Boot time of the last pass over everything."""
+        return self._beat
+
+    def _loop(self) -> None:
+        due = self._clock.boot()
+        woken = 0.0
+        while not self._stop.is_set():
+            now = self._clock.boot()
+            if now >= due:
+                self._judge(self._check, self._check.criteria)
+                self._beat = self._clock.boot()
+                # After a suspend the missed passes are not made up for.
+                due = max(due + self._interval, now)
+            elif touched := self._take():
+                woken = now
+                self._judge(self._check, self._criteria(touched))
+            if self._wait(due, woken):
+                self.wake(self._overdue())
+
+    def _take(self) -> set[str]:
+        with self._condition:
+            touched, self._touched = self._touched, set()
+        return touched
+
+    def _criteria(self, metrics: set[str]) -> tuple[Criterion, ...]:
+        wanted = {c.id: c for m in metrics for c in self._by_metric[m]}
+        return tuple(wanted.values())
+
+    def _wait(self, due: float, woken: float) -> bool:
+        """Sleep until there is something to do; whether that is a deadline that passed."""
+        now = self._clock.boot()
+        deadline = self._deadline()
+        silent = deadline is not None and now < deadline < due
+        until = max(now, deadline if silent and deadline is not None else due)
+        with self._condition:
+            if (
+                not self._touched
+                and not self._stop.is_set()
+                and not self._condition.wait(until - now)
+            ):
+                return silent
+        self._stop.wait(min(GAP, max(0.0, woken + GAP - self._clock.boot())))
+        return False

@@ -1,0 +1,90 @@
+"""The watch: a steady pass over everything, and a prompt one over what was touched."""
+
+from __future__ import annotations
+
+import queue
+import time
+
+from dvfd.clock import SystemClock
+from dvfd.model import Check, Comparison, Criterion, Limit
+from dvfd.watch import Watch
+
+
+def criterion(name: str, metric: str) -> Criterion:
+    return Criterion(
+        id=f"live.{name}", item="1", clause="c", text="t", metric=metric, unit="bool",
+        comparison=Comparison.EQUAL, limit=Limit(value=1),
+    )  # fmt: skip
+
+
+CHECK = Check(
+    id="live",
+    title="Live",
+    clause="c",
+    watch=True,
+    criteria=(criterion("alive", "rank_responding"), criterion("heat", "temperature")),
+)
+
+
+class Seen:
+    """Collects what the watch asks to be judged."""
+
+    def __init__(self) -> None:
+        self.passes: queue.Queue[list[str]] = queue.Queue()
+
+    def __call__(self, check: Check, criteria: tuple[Criterion, ...]) -> None:
+        self.passes.put([c.id for c in criteria])
+
+
+def started(seen: Seen, **options: object) -> Watch:
+    watch = Watch(CHECK, seen, clock=SystemClock(), **{"interval": 60.0, **options})  # type: ignore[arg-type]
+    watch.start()
+    assert seen.passes.get(timeout=2) == ["live.alive", "live.heat"]
+    return watch
+
+
+def test_a_touched_metric_is_judged_at_once_and_alone() -> None:
+    seen = Seen()
+    watch = started(seen)
+    began = time.monotonic()
+    watch.wake(["rank_responding", "no_such_metric"])
+    assert seen.passes.get(timeout=2) == ["live.alive"]
+    assert time.monotonic() - began < 0.5
+    watch.stop()
+
+
+def test_a_storm_of_wakes_is_judged_in_few_passes() -> None:
+    seen = Seen()
+    watch = started(seen)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        watch.wake(["temperature"])
+        time.sleep(0.001)
+    watch.stop()
+    assert 1 <= seen.passes.qsize() <= 14
+
+
+def test_everything_is_judged_at_the_interval() -> None:
+    seen = Seen()
+    watch = started(seen, interval=0.05)
+    assert seen.passes.get(timeout=2) == ["live.alive", "live.heat"]
+    watch.stop()
+
+
+def test_silence_is_measured_when_its_deadline_passes() -> None:
+    seen = Seen()
+    clock = SystemClock()
+    deadline = clock.boot() + 0.2
+    watch = started(seen, deadline=lambda: deadline, overdue=lambda: ["rank_responding"])
+    assert seen.passes.get(timeout=2) == ["live.alive"]
+    assert clock.boot() >= deadline
+    watch.stop()
+
+
+def test_an_unknown_metric_wakes_nobody() -> None:
+    seen = Seen()
+    watch = started(seen)
+    watch.wake(["no_such_metric"])
+    time.sleep(0.1)
+    assert seen.passes.empty()
+    watch.stop()
