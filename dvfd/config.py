@@ -10,16 +10,14 @@ import hashlib
 import os
 import socket
 import tomllib
+from datetime import datetime  # noqa: TC003  # pydantic reads it at run time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dvfd.errors import ConfigError
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 DEFAULT_CONFIG = Path("/etc/dvfd/dvfd.toml")
 
@@ -49,6 +47,7 @@ class Profile(Section):
     processes_per_node: int = Field(default=4, ge=1)
     gpus: int = Field(default=0, ge=0)
     link_gbps: Positive = 400.0
+    link_gbps_reason: str = ""  # why this site's ports are not the framework's 400
     expected_throughput: Positive | None = None
     single_process_throughput: Positive | None = None
     temperature_sensors: bool = True
@@ -95,6 +94,7 @@ class Alerting(Section):
     storm_count: int = Field(default=10, ge=2)
     storm_window: Positive = 60.0
     external_url: str = ""
+    runbooks: str = Field(default="docs/runbooks", min_length=1)
     username: str = ""
     password_file: Path | None = None
 
@@ -195,7 +195,7 @@ class Override(Section):
     limit: Finite | None = None
     window: Annotated[float, Field(ge=0)] | None = None
     max_age: Positive | None = None
-    hold: Annotated[float, Field(ge=0, alias="for")] | None = None
+    hold: Annotated[float, Field(ge=0)] | None = Field(default=None, alias="for")
     severity: Literal["critical", "warning", "info"] | None = None
     reason: str = Field(min_length=1)
 
