@@ -1,0 +1,5 @@
+"""`python -m dvfd` is `dvfd`."""
+
+from dvfd.cli import main
+
+main()

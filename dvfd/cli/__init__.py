@@ -1,0 +1,77 @@
+"""The command line: thin. Data on stdout, trouble on stderr, exit codes that a script can trust."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from dvfd import __version__
+from dvfd.errors import ConfigError, DvfdError
+
+CONFIG_ERROR = 78
+"""EX_CONFIG of sysexits.h: systemd does not restart on it."""
+
+USAGE_ERROR = 3
+"""UNKNOWN to Nagios; click's own 2 would read as CRITICAL."""
+
+COMMANDS = {
+    "alerts": "dvfd.cli.alerts",
+    "check": "dvfd.cli.checks",
+    "checklist": "dvfd.cli.checks",
+    "checkpoint": "dvfd.cli.checkpoint",
+    "config": "dvfd.cli.config",
+    "history": "dvfd.cli.history",
+    "job": "dvfd.cli.job",
+    "run": "dvfd.cli.run",
+    "status": "dvfd.cli.status",
+    "version": "dvfd.cli.version",
+}
+"""Each command and the module that holds it, imported only when it is called."""
+
+
+class Commands(click.Group):
+    """The commands, loaded when asked for: `dvfd --help` imports none of the daemon."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in order."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        return found
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dvfd")
+def dvfd() -> None:
+    """Decide on evidence whether a training deployment may advance, then watch its nodes.
+
+    Exit codes of check and checklist: 0 pass, 1 a warning is breached, 2 fail, 3 unknown or
+    wrong usage; 78 configuration error.
+    """
+
+
+def main() -> None:
+    """Entry point; turns every expected error into words and an exit code."""
+    try:
+        sys.exit(dvfd.main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(USAGE_ERROR)
+    except click.Abort:
+        sys.exit(130)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        sys.exit(CONFIG_ERROR)
+    except DvfdError as error:
+        click.echo(f"dvfd: {error}", err=True)
+        sys.exit(USAGE_ERROR)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away: `dvfd status | head`
+        sys.exit(0)

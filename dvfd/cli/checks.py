@@ -1,0 +1,49 @@
+"""`dvfd check` and `dvfd checklist`: judge one check now, by the daemon or on its store."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from dvfd.cli.common import daemon, exit_code, output_option, report_text, show
+
+
+@click.command()
+@click.argument("name")
+@output_option
+def check(name: str, output: str) -> None:
+    """Judge check NAME now, keep the report, and print it.
+
+    Example: dvfd check hardware
+    """
+    _judge(name, output)
+
+
+@click.command()
+@click.argument("name", type=click.Choice(["daily", "weekly", "monthly"]))
+@output_option
+def checklist(name: str, output: str) -> None:
+    """Judge a checklist now, keep the report, and print it.
+
+    Example: dvfd checklist daily
+    """
+    _judge(name, output)
+
+
+def _judge(name: str, output: str) -> None:
+    answer = daemon("check", check=name)
+    where = "the daemon's store"
+    if answer is None:
+        answer, where = _alone(name)
+    show(answer, output, report_text)
+    click.echo(f"judged on {where}", err=True)
+    sys.exit(exit_code(answer))
+
+
+def _alone(name: str) -> tuple[Any, str]:
+    """Judge without a daemon, on what an earlier one left in the store."""
+    from dvfd.alone import judge_alone
+
+    return judge_alone(name)

@@ -1,0 +1,22 @@
+"""`dvfd job`: the jobs that this node watches."""
+
+from __future__ import annotations
+
+import click
+
+from dvfd.cli.common import daemon, must
+
+
+@click.group()
+def job() -> None:
+    """The jobs that this node watches."""
+
+
+@job.command("forget")
+@click.argument("name")
+def forget(name: str) -> None:
+    """Stop expecting job NAME: it ended without saying so and is not coming back.
+
+    Example: dvfd job forget gpt-small
+    """
+    click.echo(must(daemon("forget", job=name), "forgetting a job"))

@@ -1,0 +1,114 @@
+"""The current verdict of every criterion. Asks the store, lets `judge` decide, tells the sinks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import structlog
+
+from dvfd.config import Maintenance
+from dvfd.judge import judge
+from dvfd.model import Catalogue, Check, Clock, Criterion, Report, Result, Sample, Sink, Verdict
+
+log = structlog.get_logger()
+
+JOB = "job"
+"""The feature in `requires` that marks criteria of a training job: maintenance excuses them."""
+
+
+class Evidence(Protocol):
+    """What judging needs of the store."""
+
+    def samples(self, criterion: Criterion, *, until: float) -> Sequence[Sample]:
+        """The samples that *criterion* is judged on."""
+        ...
+
+    def keep(self, report: Report, *, scheduled: float | None = None) -> None:
+        """Record *report*; *scheduled* is the Unix time at which it was due."""
+        ...
+
+
+class Judgements:
+    """Judges checks, and remembers the newest result of every criterion of the catalogue."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        store: Evidence,
+        clock: Clock,
+        sinks: Iterable[Sink] = (),
+        node: str = "",
+        profile_hash: str = "",
+        environment_hash: str = "",
+        trouble: Callable[[str], str] = lambda metric: "",
+        maintenance: Sequence[Maintenance] = (),
+    ) -> None:
+        """*trouble* gives the last error of the source of a metric, or an empty string."""
+        self._store = store
+        self._clock = clock
+        self._sinks = tuple(sinks)
+        self._identity = (node, catalogue.hash, profile_hash, environment_hash)
+        self._trouble = trouble
+        self._maintenance = tuple(maintenance)
+        self._lock = threading.RLock()
+        self._reports: dict[str, Report] = {}
+        self._results: dict[str, Result] = {
+            c.id: Result.unknown(c, clock.now(), "not judged yet")
+            for check in catalogue.checks.values()
+            for c in check.criteria
+        }
+
+    def run_check(
+        self,
+        check: Check,
+        criteria: Iterable[Criterion] | None = None,
+        *,
+        scheduled: float | None = None,
+    ) -> Report:
+        """Judge *check* on what the store holds, keep the report, tell the sinks.
+
+        With *criteria* only those are judged anew; the others keep their newest result.
+        """
+        at = self._clock.now()
+        with self._lock:
+            for criterion in check.criteria if criteria is None else criteria:
+                self._results[criterion.id] = self._judge(criterion, at)
+            results = tuple(self._results[c.id] for c in check.criteria)
+            late = max(0.0, at - scheduled) if scheduled is not None else 0.0
+            report = Report(check, results, at, *self._identity, late)
+            self._reports[check.id] = report
+        self._store.keep(report, scheduled=scheduled)
+        for sink in self._sinks:
+            self._tell(sink, report)
+        return report
+
+    def results(self) -> dict[str, Result]:
+        """The newest result of every criterion; UNKNOWN for those never judged."""
+        with self._lock:
+            return dict(self._results)
+
+    def reports(self) -> dict[str, Report]:
+        """The newest report of every check that was run."""
+        with self._lock:
+            return dict(self._reports)
+
+    def _judge(self, criterion: Criterion, at: float) -> Result:
+        excuse = next((m.reason for m in self._maintenance if m.covers(at)), None)
+        if excuse is not None and JOB in criterion.requires and not criterion.inapplicable:
+            reason = f"declared maintenance: {excuse}"
+            return Result(criterion, Verdict.NOT_APPLICABLE, at, reason)
+        try:
+            samples = self._store.samples(criterion, until=at)
+            return judge(criterion, samples, at=at, trouble=self._trouble(criterion.metric))
+        except Exception as error:  # a criterion that crashes is UNKNOWN, alone
+            log.exception("judging crashed", criterion=criterion.id)
+            return Result.unknown(criterion, at, f"judging it crashed: {error!r}; see the log")
+
+    def _tell(self, sink: Sink, report: Report) -> None:
+        try:
+            sink.tell(report)
+        except Exception:  # one sink's trouble is not the others'
+            log.exception("sink failed", sink=type(sink).__name__, check=report.check.id)
