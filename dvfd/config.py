@@ -10,7 +10,7 @@ import hashlib
 import os
 import socket
 import tomllib
-from datetime import datetime  # noqa: TC003  # pydantic reads it at run time
+from datetime import datetime  # at run time: pydantic reads it
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
