@@ -1,0 +1,99 @@
+"""Keep what a measurement found as JSON in bench/results, with the machine and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number: what was measured, what was wanted of it, and whether that was reached."""
+
+    name: str
+    text: str
+    value: float
+    unit: str
+    wanted: str = ""
+    reached: bool | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def at_most(
+    name: str,
+    text: str,
+    value: float,
+    unit: str,
+    limit: float,
+    *,
+    interval: tuple[float, float] | None = None,
+) -> Figure:
+    """A figure that must not exceed *limit*."""
+    low, high = interval or (None, None)
+    return Figure(name, text, value, unit, f"<= {limit:g} {unit}", value <= limit, low, high)
+
+
+def exactly(name: str, text: str, value: float, unit: str, wanted: float) -> Figure:
+    """A figure that must be *wanted*, such as the number of things lost."""
+    return Figure(name, text, value, unit, f"{wanted:g} {unit}", value == wanted)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "cpus": os.cpu_count(),
+        "cpu": _cpu(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def keep(name: str, figures: Sequence[Figure], *, raw: Mapping[str, Any] | None = None) -> Path:
+    """Write bench/results/NAME.json and print the figures; returns the file."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    module = Path(sys.argv[0]).stem
+    document = {
+        "bench": name,
+        "command": " ".join(["python -m", f"bench.{module}", *sys.argv[1:]]),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "figures": [asdict(figure) for figure in figures],
+        "raw": dict(raw or {}),
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for figure in figures:
+        print(line(asdict(figure)))
+    return path
+
+
+def line(figure: Mapping[str, Any]) -> str:
+    """One figure in words."""
+    interval = ""
+    if figure["low"] is not None:
+        interval = f" [{number(figure['low'])}, {number(figure['high'])}]"
+    wanted = f" (wanted {figure['wanted']})" if figure["wanted"] else ""
+    return f"{figure['text']}: {number(figure['value'])} {figure['unit']}{interval}{wanted}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, whole numbers whole."""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"

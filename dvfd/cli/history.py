@@ -1,0 +1,43 @@
+"""`dvfd history`: what the store remembers of a metric or of a check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from dvfd.cli.common import daemon, output_option, paint, show
+from dvfd.errors import DvfdError
+
+
+@click.command()
+@click.argument("name")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=1, show_default=True)
+@output_option
+def history(name: str, hours: float, output: str) -> None:
+    """Print the last values of metric NAME, or the last reports of check NAME.
+
+    Example: dvfd history job_loss --hours 24
+    """
+    answer = daemon("history", name=name, hours=hours)
+    if answer is None:
+        from dvfd.alone import history_alone
+
+        answer = history_alone(name, hours)
+    if not answer["rows"]:
+        raise DvfdError(f"{name}: nothing in the last {hours:g} h")
+    show(answer, output, _text)
+
+
+def _text(answer: Mapping[str, Any]) -> str:
+    return "\n".join(_line(row) for row in answer["rows"])
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
+    if "verdict" in row:
+        return f"{when}  {paint(row['verdict'], 14)} {row['check']}"
+    pairs = ",".join(f"{key}={value}" for key, value in row["labels"].items())
+    return f"{when}  {row['value']:<12.6g} {pairs}"
