@@ -206,6 +206,7 @@ class Criterion:
     source: str = NONE_YET  # of its metric
     note: str = ""
     overridden: str = ""
+    also: tuple[str, ...] = ()  # further lines of the source that this criterion answers
 
     @property
     def check(self) -> str:
@@ -228,6 +229,7 @@ class Check:
     nodes: int = 1
     processes: int = 0
     run: str = ""
+    whole: tuple[str, ...] = ()  # lines of the source that the verdict of the whole check answers
 
 
 @dataclass(frozen=True, slots=True)
