@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from dvfd.errors import ToolError, ToolTimeout
 
@@ -71,36 +71,57 @@ def _lower(nice: int) -> None:
 
 
 def _drain(child: subprocess.Popen[bytes], stdin: bytes, deadline: float) -> tuple[str, str]:
-    """Feed and read until both streams close and the child ends; keep OUTPUT_LIMIT of each."""
+    """Feed and read until all streams close and the child ends; keep OUTPUT_LIMIT of each."""
     assert child.stdin
     assert child.stdout
     assert child.stderr
-    try:
-        child.stdin.write(stdin)
-        child.stdin.close()
-    except BrokenPipeError:
-        pass
-    kept = {child.stdout: bytearray(), child.stderr: bytearray()}
+    kept = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
+    unsent = memoryview(stdin)
     with selectors.DefaultSelector() as selector:
-        for stream in kept:
-            selector.register(stream, selectors.EVENT_READ)
+        os.set_blocking(child.stdin.fileno(), False)
+        selector.register(child.stdin, selectors.EVENT_WRITE)
+        for fd in kept:
+            selector.register(fd, selectors.EVENT_READ)
         while selector.get_map():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            for key, _ in selector.select(left):
-                chunk = os.read(key.fd, 65536)
-                if not chunk:
+            for key, _ in selector.select(_left(deadline)):
+                if key.fileobj is child.stdin:
+                    unsent = _feed(child.stdin, unsent)
+                    done = not unsent
+                else:
+                    done = not _take(key.fd, kept[key.fd])
+                if done:
                     selector.unregister(key.fileobj)
-                    continue
-                room = OUTPUT_LIMIT - len(kept[key.fileobj])  # type: ignore[index]
-                kept[key.fileobj] += chunk[: max(0, room)]  # type: ignore[index]
+                    if key.fileobj is child.stdin:
+                        child.stdin.close()
     try:
-        child.wait(max(0.0, deadline - time.monotonic()))
+        child.wait(_left(deadline))
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
     out, err = kept.values()
     return out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def _left(deadline: float) -> float:
+    """Seconds until *deadline*. Raises TimeoutError once it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _feed(stream: IO[bytes], unsent: memoryview) -> memoryview:
+    """Write what the pipe takes; what is left, nothing if the child reads no more."""
+    try:
+        return unsent[os.write(stream.fileno(), unsent[:65536]) :]
+    except BrokenPipeError:
+        return unsent[:0]
+
+
+def _take(fd: int, kept: bytearray) -> bool:
+    """Read once, keep what there is room for; False at the end of the stream."""
+    chunk = os.read(fd, 65536)
+    kept += chunk[: max(0, OUTPUT_LIMIT - len(kept))]
+    return bool(chunk)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,99 @@
+"""The configuration: defaults that work, and every mistake said at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dvfd.config import Config, data_dir, load, parse, state_dir
+from dvfd.errors import ConfigError
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "dvfd.toml")
+    return list(caught.value.problems)
+
+
+def test_no_file_is_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVFD_CONFIG", raising=False)
+    monkeypatch.setattr("dvfd.config.DEFAULT_CONFIG", Path("/nonexistent/dvfd.toml"))
+    assert load().alerting.urls == ()
+
+
+def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load(tmp_path / "dvfd.toml")
+
+
+def test_all_mistakes_come_at_once() -> None:
+    found = problems('[http]\nport = 99999\nhots = "x"\n[profile]\naccelerator = "tpu"\n')
+    assert len(found) == 3
+
+
+def test_a_near_miss_is_named() -> None:
+    [line] = problems('[alerting]\nurl = ["http://a"]\n')
+    assert line == "dvfd.toml: alerting.url: no such key; did you mean 'urls'?"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[http]\nport = 'x'\n", "http.port"),
+        ("[alerting]\nurls = ['alertmanager:9093']\n", "no http:// or https:// address"),
+        ("[schedule]\ntimezone = 'Europe/Berln'\n", "did you mean 'Europe/Berlin'"),
+        ("[profile]\ngpus = 8\n", 'accelerator = "cpu"'),
+        ("[profile]\nlink_gbps = nan\n", "link_gbps"),
+        ("[profile]\nlink_gbps = -1\n", "link_gbps"),
+        ("[override.'daily.memory']\nlimit = 0.9\n", "reason"),
+        ("[override.'daily.memory']\nlimit = inf\nreason = 'x'\n", "limit"),
+        ("[[logs]]\nname = 'x'\n", "either path or journal_unit"),
+        (
+            "[[maintenance]]\nsince = 2026-01-01T00:00:00\nuntil = 2026-01-02T00:00:00\nreason='x'",
+            "offset",
+        ),
+        ("[[maintenance]]\nsince = 2026-01-02\nuntil = 2026-01-01\nreason = 'x'\n", "since"),
+        ("not toml", "not TOML"),
+    ],
+)
+def test_nonsense_is_refused_with_its_key(text: str, said: str) -> None:
+    assert any(said in line for line in problems(text))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "dvfd.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(path)
+
+
+def test_a_maintenance_window_covers_its_time() -> None:
+    window = parse(
+        "[[maintenance]]\nsince = 2026-01-01T00:00:00Z\nuntil = 2026-01-02T00:00:00Z\nreason='x'"
+    ).maintenance[0]
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
+    assert window.covers(noon)
+    assert not window.covers(noon + 86400)
+
+
+def test_the_profile_hash_tells_profiles_and_overrides_apart() -> None:
+    other = parse("[profile]\nnodes = 2\n")
+    override = parse("[override.'daily.memory']\nlimit = 0.9\nreason = 'x'\n")
+    assert len({Config().profile_hash, other.profile_hash, override.profile_hash}) == 3
+
+
+def test_the_state_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
+    monkeypatch.delenv("DVFD_STATE_DIR", raising=False)
+    assert state_dir() == Path("/var/lib/one")
+
+
+def test_the_catalogue_is_found() -> None:
+    assert (data_dir("checks") / "metrics.toml").is_file()
+
+
+def test_missing_data_says_where_it_looked() -> None:
+    with pytest.raises(ConfigError, match="reinstall"):
+        data_dir("no-such-data")
