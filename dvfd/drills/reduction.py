@@ -18,6 +18,7 @@ from torch import distributed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch._C._distributed_c10d import GradBucket
     from torch.nn.parallel import DistributedDataParallel
 
 
@@ -54,7 +55,7 @@ class ReductionTimer:
         slowest = max((b - a for a, b in zip(launched, done, strict=False)), default=0.0)
         return Reduction(max(0.0, ended - launched[-1]), slowest, moved)
 
-    def _hook(self, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def _hook(self, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
         buffer = bucket.buffer()
         buffer.div_(self._world)
         self._launched.append(time.perf_counter())
