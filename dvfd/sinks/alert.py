@@ -1,0 +1,192 @@
+"""Word an alert, and write it in Alertmanager's API v2. Pure: sends nothing.
+
+An alert's identity is its label set, so no value, path or error text is ever a label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dvfd.model import Severity
+
+if TYPE_CHECKING:
+    from dvfd.config import Config
+    from dvfd.model import Result
+
+FAILED = "DvfdCriterionFailed"
+BLIND = "DvfdBlind"
+STORM = "DvfdStorm"
+TEST = "DvfdTest"
+
+TEXT_LIMIT = 2000
+"""Characters of one annotation: chat and mail receivers cut longer ones, or refuse them."""
+
+RESENDS = 4
+"""endsAt lies this many resends ahead, as in Prometheus: three may be lost without a false
+"resolved"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """What is wrong, since when, in words for a person. `key` is its identity on this node."""
+
+    key: str
+    name: str
+    severity: str
+    since: float
+    summary: str
+    description: str
+    labels: Mapping[str, str]
+    value: str = ""
+    limit: str = ""
+    unit: str = ""
+    evidence: str = ""
+
+
+def criterion_alert(result: Result, since: float) -> Alert:
+    """A criterion is breached since Unix time *since*."""
+    criterion = result.criterion
+    return Alert(
+        key=criterion.id,
+        name=FAILED,
+        severity=criterion.severity.value,
+        since=since,
+        summary=f"{criterion.id}: {criterion.text}",
+        description=result.reason,
+        labels={"check": criterion.check, "criterion": criterion.id},
+        value=_number(result.observed),
+        limit=_number(result.limit),
+        unit=criterion.unit,
+        evidence=evidence(result),
+    )
+
+
+def blind_alert(
+    source: str, since: float, reason: str, *, severity: Severity = Severity.CRITICAL
+) -> Alert:
+    """What *source* measured was known and is not known any more."""
+    return Alert(
+        key=f"blind:{source}",
+        name=BLIND,
+        severity=severity.value,
+        since=since,
+        summary=f"source {source} has gone silent: what it measured is now UNKNOWN",
+        description=reason,
+        labels={"probe": source},
+    )
+
+
+def storm_alert(criteria: Sequence[str], since: float, window: float) -> Alert:
+    """So many criteria broke at once that they are told as one."""
+    return Alert(
+        key="storm",
+        name=STORM,
+        severity=Severity.CRITICAL.value,
+        since=since,
+        summary=f"{len(criteria)} criteria broke within {window:g} s",
+        description=f"broken: {', '.join(criteria)}",
+        labels={},
+    )
+
+
+def trial_alert(at: float) -> Alert:
+    """A harmless alert that proves the way to the people on call."""
+    return Alert(
+        key="test",
+        name=TEST,
+        severity=Severity.INFO.value,
+        since=at,
+        summary="test alert from dvfd: nothing is wrong",
+        description="sent by `dvfd alerts test`; it resolves by itself",
+        labels={},
+    )
+
+
+def evidence(result: Result) -> str:
+    """On what a verdict rests: the series, and how many samples, the newest when."""
+    series = ", ".join(f"{name}={value}" for name, value in result.labels)
+    newest = f", newest {timestamp(result.sampled_at)}" if result.sampled_at else ""
+    samples = f"{result.samples} samples{newest}" if result.samples else ""
+    return "; ".join(part for part in (series, samples) if part)
+
+
+def document(
+    alert: Alert, config: Config, *, now: float, resolved_at: float | None = None
+) -> dict[str, Any]:
+    """*alert* as one element of a POST to /api/v2/alerts, valid by construction.
+
+    It starts when the breach began: a group older than group_wait is told at once.
+    """
+    # After a step of the wall clock an end before the start would be refused.
+    starts_at = min(alert.since, now)
+    ends_at = now + RESENDS * config.alerting.resend if resolved_at is None else resolved_at
+    body: dict[str, Any] = {
+        "labels": _clean(_labels(alert, config)),
+        "annotations": _clean(_annotations(alert, config)),
+        "startsAt": timestamp(starts_at),
+        "endsAt": timestamp(max(starts_at, ends_at)),
+    }
+    if _is_uri(config.alerting.external_url):
+        body["generatorURL"] = config.alerting.external_url
+    return body
+
+
+def timestamp(at: float) -> str:
+    """RFC 3339 in UTC with a Z: Alertmanager takes a naive time silently, as something else."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _labels(alert: Alert, config: Config) -> dict[str, str]:
+    return {
+        "alertname": alert.name,
+        "node": config.node.name,
+        "phase": config.node.phase,
+        "severity": alert.severity,
+        **alert.labels,
+        "source": "dvfd",
+    }
+
+
+def _annotations(alert: Alert, config: Config) -> dict[str, str]:
+    return {
+        "summary": alert.summary,
+        "description": alert.description,
+        "value": alert.value,
+        "limit": alert.limit,
+        "unit": alert.unit,
+        "evidence": alert.evidence,
+        "runbook_url": f"{config.alerting.runbooks.rstrip('/')}/{alert.name}.md",
+    }
+
+
+def _clean(pairs: Mapping[str, object]) -> dict[str, str]:
+    """Names and values that Alertmanager accepts; an empty value is the same as none."""
+    return {_name(name): _text(value) for name, value in pairs.items() if value not in {"", None}}
+
+
+def _name(name: str) -> str:
+    safe = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+    return f"_{safe}" if not safe or safe[0].isdigit() else safe
+
+
+def _text(value: object) -> str:
+    text = str(value).encode("utf-8", "replace").decode()
+    return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + "…"
+
+
+def _is_uri(text: str) -> bool:
+    """Whether Alertmanager takes *text* as generatorURL; else it refuses the whole batch (422)."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.netloc) and not re.search(r"\s", text)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

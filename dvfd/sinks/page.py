@@ -1,0 +1,156 @@
+"""Draw the page at /: what a person needs to know now, without a script. Recomputes no verdict."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import jinja2
+
+from dvfd.model import WORST_FIRST, Verdict
+from dvfd.sinks.http import SECURITY, Response
+from dvfd.state import breaches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dvfd.model import Result
+    from dvfd.state import CheckState, Snapshot
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+WHY = 12
+"""Breaches shown at the top before "and more": what fits on one screen."""
+
+MARKS = {
+    Verdict.PASS: "✓",
+    Verdict.FAIL: "✕",
+    Verdict.UNKNOWN: "?",
+    Verdict.WAIVED: "~",
+    Verdict.NOT_APPLICABLE: "–",  # noqa: RUF001  # an en dash is meant
+}
+
+WORDS = {Verdict.NOT_APPLICABLE: "N/A"}
+
+
+def response(snapshot: Snapshot, query: str = "") -> Response:
+    """The page as an answer; `check=ID` in *query* unfolds one check, `check=all` every one."""
+    opened = parse_qs(query).get("check", [""])[0]
+    text = render(snapshot, opened=opened)
+    policy = SECURITY["Content-Security-Policy"] + f"; style-src '{_style()[1]}'"
+    headers = {"Content-Security-Policy": policy}
+    return Response(HTTPStatus.OK, text.encode(), "text/html; charset=utf-8", headers)
+
+
+def render(snapshot: Snapshot, *, opened: str = "") -> str:
+    """The page as HTML."""
+    known = opened if opened in snapshot.checks or opened == "all" else ""
+    worst_live = breaches(r for state in snapshot.live for r in state.results)
+    return _template().render(
+        s=snapshot,
+        opened=known,
+        style=_style()[0],
+        headline=headline(snapshot),
+        why=worst_live[:WHY],
+        more=len(worst_live) - WHY,
+        checks=sorted(snapshot.checks.values(), key=lambda c: (not c.check.watch, c.check.id)),
+        jobs=snapshot.jobs,
+    )
+
+
+def headline(snapshot: Snapshot) -> str:
+    """One sentence that says why the verdict is what it is."""
+    if not snapshot.live:
+        return "Nothing is judged live on this node, so nothing is known."
+    counts = Counter(r.verdict for state in snapshot.live for r in state.results)
+    total = sum(counts.values())
+    parts = [f"{counts[v]} {_phrase(v)}" for v in WORST_FIRST if counts[v]]
+    return f"Of {total} live criteria, {', '.join(parts)}."
+
+
+def tally(state: CheckState) -> list[tuple[Verdict, int]]:
+    """How many criteria of a check have which verdict, worst first."""
+    counts = Counter(r.verdict for r in state.results)
+    return [(v, counts[v]) for v in WORST_FIRST if counts[v]]
+
+
+def ordered(results: Iterable[Result]) -> list[Result]:
+    """Results worst first, else in the order of the catalogue."""
+    return sorted(results, key=lambda r: WORST_FIRST.index(r.verdict))
+
+
+def ago(at: float | None, now: float) -> str:
+    """How long before *now* that was, in one unit."""
+    if at is None:
+        return "never"
+    return f"{duration(max(0.0, now - at))} ago"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that a person would use."""
+    if seconds is None:
+        return "–"  # noqa: RUF001  # an en dash is meant
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def clock(at: float) -> str:
+    """A moment in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def number(value: float | None) -> str:
+    """A value with the digits that matter."""
+    return "–" if value is None else f"{value:.4g}"  # noqa: RUF001  # an en dash is meant
+
+
+def _phrase(verdict: Verdict) -> str:
+    return {
+        Verdict.FAIL: "fail",
+        Verdict.UNKNOWN: "cannot be known",
+        Verdict.WAIVED: "are waived",
+        Verdict.PASS: "pass",
+        Verdict.NOT_APPLICABLE: "do not apply",
+    }[verdict]
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    helpers: dict[str, Any] = {
+        "mark": MARKS.__getitem__,
+        "word": lambda verdict: WORDS.get(verdict, verdict.value),
+        "ago": ago,
+        "duration": duration,
+        "clock": clock,
+        "number": number,
+        "tally": tally,
+        "ordered": ordered,
+    }
+    environment.globals.update(helpers)
+    return environment.get_template("page.html.j2")
+
+
+@cache
+def _style() -> tuple[str, str]:
+    """The style sheet, and its hash for the content security policy."""
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return style, f"sha256-{digest}"

@@ -1,0 +1,60 @@
+"""What is served where: /metrics, /healthz and the page. Reads the snapshot, changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from dvfd.sinks import prometheus
+from dvfd.sinks.http import Response, plain
+
+if TYPE_CHECKING:
+    from dvfd.sinks.http import Request
+    from dvfd.state import Snapshot
+
+
+class Site:
+    """The handler of the listener."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+        self._exposition = prometheus.Exposition(snapshot)
+
+    def __call__(self, request: Request) -> Response:
+        """Answer a GET or HEAD."""
+        match request.path:
+            case "/metrics":
+                return Response(HTTPStatus.OK, self._exposition.text(), prometheus.CONTENT_TYPE)
+            case "/healthz":
+                return health(self._snapshot())
+            case "/":
+                # Imported with the first visitor: jinja2 costs 2 MiB that a scraper needs not.
+                from dvfd.sinks import page  # noqa: PLC0415
+
+                return page.response(self._snapshot(), request.query)
+            case _:
+                return plain(HTTPStatus.NOT_FOUND, "not found: try /, /metrics or /healthz")
+
+
+def health(snapshot: Snapshot) -> Response:
+    """Whether dvfd itself is well: 503 with the reasons when a loop is late or the store broke."""
+    troubles = snapshot.troubles
+    document = {
+        "status": "trouble" if troubles else "ok",
+        "reasons": list(troubles),
+        "loops": {
+            name: {
+                "late": loop.late,
+                "age_seconds": round(loop.age, 3),
+                "limit_seconds": loop.limit,
+            }
+            for name, loop in snapshot.loops.items()
+        },
+        "store": {"ok": snapshot.store.ok, "reason": snapshot.store.reason},
+        "version": snapshot.version,
+    }
+    status = HTTPStatus.SERVICE_UNAVAILABLE if troubles else HTTPStatus.OK
+    body = json.dumps(document, indent=1).encode() + b"\n"
+    return Response(status, body, "application/json")

@@ -1,0 +1,350 @@
+"""What is known now, as one frozen snapshot that sinks, status and page share. Judges nothing.
+
+It does one thing to what it was told: a verdict that was not judged again in time lapses to
+UNKNOWN, so that a stuck loop can never leave a green light behind.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dvfd import __version__
+from dvfd.model import Report, Result, Severity, Verdict, worst
+
+if TYPE_CHECKING:
+    from dvfd.config import Config
+    from dvfd.model import Catalogue, Check, Clock, Criterion, ProbeHealth, Sample
+
+LIVE_STANDS = 60.0
+"""Seconds that a live verdict stands. Passes come every few seconds; none for a minute means that
+the watch is stuck."""
+
+STANDS = {"daily": 86_400.0, "weekly": 7 * 86_400.0, "monthly": 31 * 86_400.0}
+"""Seconds between two runs of a checklist, by its schedule."""
+
+LATE = 7200.0
+"""Seconds beyond interval and jitter before a checklist's verdict lapses: a run may itself take
+an hour, and a catch-up after downtime starts within minutes."""
+
+
+class StoreHealth(Protocol):
+    """How the store is doing; dvfd.store has the record."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether what is written reaches the disk."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, empty if nothing is."""
+        ...
+
+    @property
+    def queue(self) -> int:
+        """Writes waiting for the disk."""
+        ...
+
+    @property
+    def last_commit(self) -> float | None:
+        """Unix seconds of the last commit."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """How one of the daemon's loops is doing: seconds since its last progress, and its bound."""
+
+    age: float
+    limit: float
+
+    @property
+    def late(self) -> bool:
+        """Whether it made no progress for longer than it may."""
+        return self.age > self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """An alert that is firing now."""
+
+    key: str
+    name: str
+    severity: str
+    since: float
+    summary: str
+    description: str
+    delivered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """One Alertmanager: when it last accepted alerts, and what went wrong since."""
+
+    url: str
+    last_success: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How alerts get out. `waiting` ones were not accepted by any Alertmanager yet."""
+
+    peers: tuple[Peer, ...] = ()
+    mode: str = "push"
+    waiting: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def error(self) -> str:
+        """What is wrong with delivery, empty while some Alertmanager accepts."""
+        errors = [f"{peer.url}: {peer.error}" for peer in self.peers if peer.error]
+        return "; ".join(errors) if len(errors) == len(self.peers) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The health of a store that keeps nothing, for a daemon that is only starting."""
+
+    ok: bool = False
+    reason: str = "not opened yet"
+    queue: int = 0
+    last_commit: float | None = None
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Whom a snapshot asks, each time it is taken."""
+
+    latest: Callable[[str], Sequence[Sample]] = lambda _metric: ()
+    probes: Callable[[], Mapping[str, ProbeHealth]] = dict
+    loops: Callable[[], Mapping[str, Loop]] = dict
+    store: Callable[[], StoreHealth] = Memory
+    jobs: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+    raised: Callable[[], Sequence[Raised]] = tuple
+    delivery: Callable[[], Delivery] = Delivery
+    ingest: Callable[[], Mapping[str, int]] = dict
+    http: Callable[[], Mapping[str, int]] = dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckState:
+    """One check now: its results, worst first decides, and how its runs went."""
+
+    check: Check
+    results: tuple[Result, ...]
+    last_run: float | None = None
+    last_pass: float | None = None
+    duration: float | None = None
+    error: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst critical verdict that still stands."""
+        return Report(self.check, self.results, 0.0).verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything a sink may tell, at one moment."""
+
+    at: float
+    started_at: float
+    version: str
+    config: Config
+    catalogue: Catalogue
+    checks: Mapping[str, CheckState]
+    probes: Mapping[str, ProbeHealth]
+    loops: Mapping[str, Loop]
+    store: StoreHealth
+    samples: Mapping[str, tuple[Sample, ...]]
+    jobs: Sequence[Mapping[str, Any]]
+    raised: tuple[Raised, ...]
+    delivery: Delivery
+    ingest: Mapping[str, int]
+    http: Mapping[str, int]
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """The result of every criterion by its id."""
+        return {r.criterion.id: r for c in self.checks.values() for r in c.results}
+
+    @property
+    def live(self) -> tuple[CheckState, ...]:
+        """The checks that are judged all the time."""
+        return tuple(state for state in self.checks.values() if state.check.watch)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The node's verdict: the worst of its live checks; UNKNOWN if it has none."""
+        return worst(state.verdict for state in self.live)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is wrong with dvfd itself, one line each; empty while it is well."""
+        late = [
+            f"loop {name}: no progress for {loop.age:.0f} s, wanted every {loop.limit:g} s"
+            for name, loop in self.loops.items()
+            if loop.late
+        ]
+        broken = [] if self.store.ok else [f"store: {self.store.reason or 'not ok'}"]
+        return (*late, *broken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A result and the boot time at which it was judged."""
+
+    result: Result
+    boot: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    at: float | None = None
+    passed: float | None = None
+    duration: float | None = None
+    error: str = ""
+
+
+def standing(check: Check, jitter: float = 0.0) -> float | None:
+    """Seconds that a verdict of *check* stands, or None: until it is run again."""
+    if check.watch:
+        return LIVE_STANDS
+    interval = STANDS.get(check.schedule)
+    return None if interval is None else interval + jitter + LATE
+
+
+def lapse(result: Result, age: float, limit: float | None) -> Result:
+    """*result*, or UNKNOWN once it is older than *limit* seconds."""
+    if limit is None or age <= limit:
+        return result
+    reason = f"not judged for {age:.0f} s, wanted every {limit:g} s; was {result.verdict}"
+    return replace(result, verdict=Verdict.UNKNOWN, reason=f"{reason}: {result.reason}")
+
+
+class State:
+    """The one place that verdicts are read from. A Sink: it takes note of reports. Thread-safe."""
+
+    def __init__(
+        self, config: Config, catalogue: Catalogue, sources: Sources, *, clock: Clock
+    ) -> None:
+        self._config = config
+        self._catalogue = catalogue
+        self._sources = sources
+        self._clock = clock
+        self._started_at = clock.now()
+        self._kept: dict[str, _Kept] = {}
+        self._runs: dict[str, _Run] = {}
+        self._lock = threading.Lock()
+
+    def tell(self, report: Report) -> None:
+        """Take note of a whole run of a check, also of one that the store remembers."""
+        passed = report.at if report.verdict is Verdict.PASS else None
+        with self._lock:
+            self._note(report.results)
+            run = self._runs.get(report.check.id, _Run())
+            self._runs[report.check.id] = replace(
+                run, at=report.at, passed=passed or run.passed, error=""
+            )
+
+    def judged(self, results: Iterable[Result]) -> None:
+        """Take note of some criteria judged again between two runs."""
+        with self._lock:
+            self._note(results)
+
+    def timed(self, check: str, seconds: float) -> None:
+        """Take note of how long the last run of *check* took."""
+        with self._lock:
+            self._runs[check] = replace(self._runs.get(check, _Run()), duration=seconds)
+
+    def crashed(self, check: str, error: str) -> None:
+        """Take note that *check* could not be judged: all its criteria are UNKNOWN till it is."""
+        at = self._clock.now()
+        criteria = self._catalogue.checks[check].criteria
+        with self._lock:
+            self._note(Result.unknown(c, at, f"the check did not run: {error}") for c in criteria)
+            self._runs[check] = replace(self._runs.get(check, _Run()), at=at, error=error)
+
+    def snapshot(self) -> Snapshot:
+        """Everything as it stands now. Costs one question to every source."""
+        ask = self._sources
+        at = self._clock.now()
+        return Snapshot(
+            at=at,
+            started_at=self._started_at,
+            version=__version__,
+            config=self._config,
+            catalogue=self._catalogue,
+            checks=self._checks(),
+            probes=dict(ask.probes()),
+            loops=dict(ask.loops()),
+            store=ask.store(),
+            samples=self._fresh(at),
+            jobs=tuple(ask.jobs()),
+            raised=tuple(ask.raised()),
+            delivery=ask.delivery(),
+            ingest=dict(ask.ingest()),
+            http=dict(ask.http()),
+        )
+
+    def _note(self, results: Iterable[Result]) -> None:
+        now, boot = self._clock.now(), self._clock.boot()
+        for result in results:
+            # Ages run on the boot clock from here: a step of the wall clock renews nothing.
+            judged = boot - max(0.0, now - result.at)
+            self._kept[result.criterion.id] = _Kept(result, judged)
+
+    def _checks(self) -> dict[str, CheckState]:
+        with self._lock:
+            kept, runs = dict(self._kept), dict(self._runs)
+        return {
+            check.id: self._check(check, kept, runs.get(check.id, _Run()))
+            for check in self._catalogue.checks.values()
+        }
+
+    def _check(self, check: Check, kept: Mapping[str, _Kept], run: _Run) -> CheckState:
+        limit = standing(check, self._config.schedule.jitter)
+        return CheckState(
+            check=check,
+            results=tuple(self._now(c, kept.get(c.id), limit) for c in check.criteria),
+            last_run=run.at,
+            last_pass=run.passed,
+            duration=run.duration,
+            error=run.error,
+        )
+
+    def _now(self, criterion: Criterion, kept: _Kept | None, limit: float | None) -> Result:
+        if kept is None:
+            return Result.unknown(criterion, self._clock.now(), "not judged yet")
+        return lapse(kept.result, self._clock.boot() - kept.boot, limit)
+
+    def _fresh(self, at: float) -> dict[str, tuple[Sample, ...]]:
+        """The newest sample of every live series, silent ones left out."""
+        fresh = {}
+        for metric in self._catalogue.metrics.values():
+            # A sample from the future is as untrue as an old one: the clock was stepped.
+            samples = self._sources.latest(metric.name)
+            fresh[metric.name] = tuple(s for s in samples if abs(at - s.at) <= metric.max_age)
+        return {name: samples for name, samples in fresh.items() if samples}
+
+
+def breaches(results: Iterable[Result]) -> list[Result]:
+    """What needs a look, worst first: critical failures, other failures, then UNKNOWN."""
+    return sorted(
+        (r for r in results if r.verdict in {Verdict.FAIL, Verdict.UNKNOWN}),
+        key=lambda r: (
+            r.verdict is not Verdict.FAIL,
+            list(Severity).index(r.criterion.severity),
+            r.criterion.id,
+        ),
+    )

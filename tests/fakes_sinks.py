@@ -1,0 +1,181 @@
+"""Fakes and builders for the sinks: a small catalogue, a snapshot, an outbox, an Alertmanager."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from fakes import FakeClock
+
+from dvfd.config import Config
+from dvfd.model import (
+    Catalogue,
+    Check,
+    Comparison,
+    Criterion,
+    Kind,
+    Limit,
+    Metric,
+    ProbeHealth,
+    Result,
+    Sample,
+    Verdict,
+    labels,
+)
+from dvfd.state import Loop, Snapshot, Sources, State
+
+NOW = FakeClock().now()
+
+
+@dataclass(frozen=True)
+class Health:
+    ok: bool = True
+    reason: str = ""
+    queue: int = 0
+    last_commit: float | None = NOW
+    path: str = "/var/lib/dvfd/dvfd.db"
+
+
+def criterion(name: str = "live.responding", **keys: Any) -> Criterion:
+    defaults: dict[str, Any] = {
+        "id": name,
+        "item": "",
+        "clause": "",
+        "text": f"text of {name}",
+        "metric": "rank_responding",
+        "unit": "bool",
+        "comparison": Comparison.EQUAL,
+        "limit": Limit(value=1.0),
+    }
+    return Criterion(**(defaults | keys))
+
+
+def check(name: str, *criteria: Criterion, **keys: Any) -> Check:
+    return Check(id=name, title=f"Title of {name}", clause="", criteria=criteria, **keys)
+
+
+def result(verdict: Verdict = Verdict.PASS, of: Criterion | None = None, **keys: Any) -> Result:
+    defaults: dict[str, Any] = {
+        "at": NOW,
+        "reason": "rank 2 responds: 0, wanted 1",
+        "observed": 0.0,
+        "limit": 1.0,
+    }
+    return Result(of or criterion(), verdict, **(defaults | keys))
+
+
+METRICS = (
+    Metric(
+        name="rank_responding",
+        unit="bool",
+        help="1 while the rank responds",
+        labels=("job", "rank"),
+        source="ranks",
+    ),
+    Metric(
+        name="log_errors_total",
+        unit="lines",
+        help="Error lines",
+        labels=("log",),
+        source="logs",
+        kind=Kind.COUNTER,
+    ),
+    Metric(name="link_goodput", unit="ratio", help="Not measured"),
+)
+
+
+def catalogue(*checks: Check) -> Catalogue:
+    checks = checks or (check("live", criterion(), watch=True),)
+    return Catalogue(
+        metrics={metric.name: metric for metric in METRICS},
+        checks={c.id: c for c in checks},
+        gates={},
+        hash="c0ffee" * 10,
+        criteria={criterion.id: criterion for c in checks for criterion in c.criteria},
+    )
+
+
+def sample(
+    metric: str = "rank_responding", value: float = 1.0, at: float = NOW, **of: Any
+) -> Sample:
+    return Sample(metric, value, at, labels(**(of or {"job": "gpt", "rank": 0})))
+
+
+def samples(*given: Sample) -> Sources:
+    return sources(latest=lambda name: [s for s in given if s.metric == name])
+
+
+def sources(**keys: Any) -> Sources:
+    defaults: dict[str, Any] = {
+        "store": Health,
+        "loops": lambda: {"sampler": Loop(age=1.0, limit=20.0)},
+        "probes": lambda: {"ranks": ProbeHealth("ranks", up=True, last_success=NOW, duration=0.01)},
+    }
+    return Sources(**(defaults | keys))
+
+
+def state(
+    *checks: Check, of: Sources | None = None, clock: FakeClock | None = None, **config: Any
+) -> State:
+    return State(
+        Config(node={"name": "node4"}, **config),
+        catalogue(*checks),
+        of or sources(),
+        clock=clock or FakeClock(),
+    )
+
+
+def snapshot(*results: Result, of: Sources | None = None, **config: Any) -> Snapshot:
+    made = state(of=of, **config)
+    made.judged(results or [result()])
+    return made.snapshot()
+
+
+@dataclass
+class FakeOutbox:
+    """What the store keeps: as JSON, so that what comes back is what a disk would give."""
+
+    rows: dict[str, str] = field(default_factory=dict)
+    alarms: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def outbox_put(self, key: str, alert: dict[str, Any], alarm: dict[str, Any]) -> None:
+        self.rows[key] = json.dumps(alert)
+        self.alarms[key] = alarm
+
+    def outbox(self) -> list[dict[str, Any]]:
+        return [json.loads(row) for row in self.rows.values()]
+
+    def outbox_done(self, key: str) -> None:
+        self.rows.pop(key, None)
+
+
+@dataclass
+class Answer:
+    status_code: int = 200
+    text: str = ""
+
+
+@dataclass
+class FakeAlertmanager:
+    """Takes posts; `answers` maps an address to what it answers, an OSError to no answer."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    bad: str = ""  # a batch with this subject is refused as a whole
+    posts: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
+    options: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, url: str, *, data: str, **options: Any) -> Answer:
+        alerts = json.loads(data)
+        self.posts.append((url, alerts))
+        self.options.append(options)
+        answer = self.answers.get(url.removesuffix("/api/v2/alerts"), Answer())
+        if isinstance(answer, OSError):
+            raise answer
+        if self.bad and any(self.bad in str(alert) for alert in alerts):
+            return Answer(400, "bad label")
+        return answer
+
+    @property
+    def alerts(self) -> list[dict[str, Any]]:
+        return [alert for _, alerts in self.posts for alert in alerts]

@@ -1,0 +1,145 @@
+"""Exposition: lint rules of our own, one series a criterion, what is not known is left out."""
+
+import math
+import re
+
+from fakes_sinks import NOW, check, criterion, result, sample, samples, snapshot, sources, state
+from prometheus_client.parser import text_string_to_metric_families
+
+from dvfd.model import ProbeHealth, Report, Verdict
+from dvfd.sinks.prometheus import Exposition
+from dvfd.state import Delivery, Loop, Peer
+
+FULL = sources(
+    latest=lambda name: {
+        "rank_responding": [sample()],
+        "log_errors_total": [sample("log_errors_total", 3, log="train")],
+    }.get(name, []),
+    delivery=lambda: Delivery(
+        peers=(Peer(url="http://am", last_success=NOW),), waiting=1, outcomes={"accepted": 2}
+    ),
+    ingest=lambda: {"packets": 7, "steps_lost": 0},
+    http=lambda: {"200": 4},
+)
+
+
+def text(taken) -> str:
+    return Exposition(lambda: taken).text().decode()
+
+
+def lines(taken, start):
+    return [line for line in text(taken).splitlines() if line.startswith(start)]
+
+
+def test_names_follow_the_conventions_that_promtool_does_not_know():
+    wrong = re.compile(r"percent|watts|gbps|mbps|_ms\b|_us\b|_kb|_mb|_gb|_created|celcius")
+    for family in text_string_to_metric_families(text(snapshot(of=FULL))):
+        assert family.name.startswith("dvfd_")
+        assert family.documentation
+        assert not wrong.search(family.name)
+        assert family.type in {"gauge", "counter"}
+
+
+def test_counters_and_only_counters_end_in_total():
+    for line in lines(snapshot(of=FULL), "# TYPE"):
+        _, _, name, kind = line.split()
+        assert name.endswith("_total") == (kind == "counter"), name
+
+
+def test_there_are_no_timestamps_and_no_nan():
+    for line in text(snapshot(of=FULL)).splitlines():
+        assert line.startswith("#") or re.fullmatch(r"\S+(\{.*\})? [-+0-9.e]+", line), line
+
+
+def test_no_platform_and_python_collectors_but_our_own_memory_and_cpu():
+    names = {f.name for f in text_string_to_metric_families(text(snapshot()))}
+
+    assert {"dvfd_process_resident_memory_bytes", "dvfd_process_cpu_seconds"} <= names
+
+
+def test_a_measurement_is_one_series_with_the_name_in_the_catalogue():
+    assert lines(snapshot(of=FULL), "dvfd_rank_responding") == [
+        'dvfd_rank_responding{job="gpt",rank="0"} 1.0'
+    ]
+    assert lines(snapshot(of=FULL), "dvfd_log_errors_total") == [
+        'dvfd_log_errors_total{log="train"} 3.0'
+    ]
+
+
+def test_help_says_that_the_samples_come_on_timers_of_our_own():
+    (line,) = lines(snapshot(of=FULL), "# HELP dvfd_rank_responding")
+
+    assert line.endswith("Sampled on dvfd's own timers, left out when older than 15 s")
+
+
+def test_a_value_that_is_not_finite_is_left_out():
+    of = samples(sample(value=math.nan), sample(value=math.inf, job="b", rank=0))
+
+    assert lines(snapshot(of=of), "dvfd_rank_responding") == []
+
+
+def test_two_samples_of_one_series_give_the_newer_and_never_a_duplicate():
+    of = samples(sample(value=0, at=NOW - 5), sample(value=1, at=NOW))
+
+    assert lines(snapshot(of=of), "dvfd_rank_responding") == [
+        'dvfd_rank_responding{job="gpt",rank="0"} 1.0'
+    ]
+
+
+def test_a_criterion_is_one_series_with_its_verdict_as_a_label():
+    assert lines(snapshot(result(Verdict.FAIL)), "dvfd_criterion_verdict") == [
+        'dvfd_criterion_verdict{check="live",criterion="live.responding",verdict="FAIL"} 1.0'
+    ]
+
+
+def test_a_criterion_that_was_never_judged_is_exported_as_unknown():
+    assert 'verdict="UNKNOWN"' in lines(state().snapshot(), "dvfd_criterion_verdict")[0]
+
+
+def test_a_check_says_its_verdict_and_when_it_ran():
+    daily = check("daily", criterion("daily.a"), schedule="daily")
+    held = state(daily)
+    held.tell(Report(daily, (result(of=daily.criteria[0]),), NOW))
+
+    shown = text(held.snapshot())
+
+    assert 'dvfd_check_verdict{check="daily",verdict="PASS"} 1.0' in shown
+    assert f'dvfd_check_last_run_timestamp_seconds{{check="daily"}} {NOW / 1e9:g}e+09' in shown
+    assert 'dvfd_check_last_success_timestamp_seconds{check="daily"}' in shown
+
+
+def test_a_probe_that_does_not_apply_is_neither_up_nor_down():
+    of = sources(
+        probes=lambda: {
+            "gpu": ProbeHealth("gpu", not_applicable=True),
+            "logs": ProbeHealth("logs", up=True, overdue=True, last_success=NOW, duration=0.2),
+        }
+    )
+
+    assert lines(snapshot(of=of), "dvfd_probe_up") == ['dvfd_probe_up{probe="logs"} 0.0']
+
+
+def test_loops_store_and_alerts_are_told():
+    of = sources(loops=lambda: {"sampler": Loop(age=31, limit=20)}, delivery=FULL.delivery)
+    shown = text(snapshot(of=of))
+
+    for line in (
+        'dvfd_loop_late{loop="sampler"} 1.0',
+        "dvfd_store_ok 1.0",
+        "dvfd_alerts_firing 0.0",
+        "dvfd_alerts_outbox 1.0",
+        'dvfd_alert_deliveries_total{outcome="accepted"} 2.0',
+    ):
+        assert line in shown
+
+
+def test_a_label_value_is_escaped():
+    of = samples(sample(job='a"b\nc\\', rank=0))
+
+    assert lines(snapshot(of=of), "dvfd_rank_responding") == [
+        r'dvfd_rank_responding{job="a\"b\nc\\",rank="0"} 1.0'
+    ]
+
+
+def test_what_nothing_measures_yet_has_no_family():
+    assert "dvfd_link_goodput" not in text(snapshot())
