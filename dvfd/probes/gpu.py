@@ -12,6 +12,7 @@ import importlib
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -340,9 +341,10 @@ def pci_gpus(sys: Path) -> int:
 
 
 class Pynvml:
-    """NVML itself, through nvidia-ml-py."""
+    """NVML itself, through nvidia-ml-py, which *load* imports."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Callable[[], Any] | None = None) -> None:
+        self._load = load or partial(importlib.import_module, "pynvml")
         self._library: Any = None
         self._events: Any = None
         self._indices: dict[int | None, int] = {}
@@ -350,7 +352,7 @@ class Pynvml:
     def start(self) -> None:
         """Import pynvml and connect. Raises NvmlError."""
         try:
-            self._library = importlib.import_module("pynvml")
+            self._library = self._load()
         except ImportError as error:
             raise NvmlError(Fault.NO_LIBRARY, f"nvidia-ml-py: {error}") from None
         self._ask("nvmlInit")

@@ -72,6 +72,7 @@ class Ports:
         self._net = sys / "class/net"
         self._infiniband = sys / "class/infiniband"
         self._seen: dict[str, None] = {}
+        self._virtual: set[str] = set()
 
     def read(self, problems: list[str]) -> list[Port]:
         """Every port's counters; what cannot be read goes to *problems*."""
@@ -84,6 +85,7 @@ class Ports:
             chosen, missing = named(self._named, there)
             problems += [f"{name} of the profile is not there, found {there}" for name in missing]
             return chosen
+        self._virtual.intersection_update(there)
         self._seen |= dict.fromkeys(name for name in there if self._is_on(name))
         chosen = list(self._seen) or self._routed()
         if not chosen:
@@ -96,8 +98,13 @@ class Ports:
     def _is_on(self, name: str) -> bool:
         if ":" in name:
             return infiniband_state(self._infiniband, name) == "ACTIVE"
+        if name in self._virtual:
+            return False
         place = self._net / name
-        return (place / "device").exists() and bool(_flags(place) & IFF_UP)
+        if not (place / "device").exists():
+            self._virtual.add(name)  # containers bring hundreds of these
+            return False
+        return bool(_flags(place) & IFF_UP)
 
     def _routed(self) -> list[str]:
         """Interfaces with a default route, IPv4 or IPv6."""

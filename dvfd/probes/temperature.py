@@ -44,7 +44,7 @@ class Temperature:
         self._expected = expected
         self._sys = sys
         self._sensors: list[Sensor] = []
-        self._counters: list[Sensor] = []
+        self._counters: list[Sensor] | None = None
 
     def sample(self, at: float) -> Iterator[Sample]:
         """Raises NotApplicable by the profile, ProbeError if sensors are missing or broken."""
@@ -52,7 +52,7 @@ class Temperature:
             raise NotApplicable("the profile says that this node has no temperature sensors")
         self._find()
         problems: list[str] = []
-        for sensor in self._counters:
+        for sensor in self._counters or ():
             if (count := self._read(sensor, problems)) is not None:
                 yield Sample("cpu_throttles_total", count, at, labels(package=sensor.package))
         for sensor in self._sensors:
@@ -61,15 +61,15 @@ class Temperature:
                 yield Sample("cpu_temperature_celsius", heat / MILLI, at, package)
         if not self._sensors:
             problems.append(self._none())
-        if problems:
-            self._sensors, self._counters = [], []
+        if problems and self._sensors:  # something moved: look for all of it again
+            self._sensors, self._counters = [], None
         files.raise_all(problems)
 
     def _find(self) -> None:
         """Look for sensors until there are some; again after one could not be read."""
         if not self._sensors:
             self._sensors = hwmon(self._sys) or zones(self._sys)
-        if not self._counters:
+        if self._counters is None:  # once: it takes milliseconds with hundreds of processors
             self._counters = throttles(self._sys)
             where = f"{self._sys}/devices/system/cpu/cpu*/thermal_throttle"
             why = f"{where} is absent: only Intel processors count throttling there"
