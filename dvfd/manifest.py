@@ -70,9 +70,9 @@ def digest(path: Path) -> tuple[int, str]:
 
 
 def walk(root: Path) -> Iterator[str]:
-    """Names, relative to *root* and in order, of every plain file below it but the manifest.
+    """Names, relative to *root* and in order, of everything below it that is no directory.
 
-    Raises Broken at anything that is neither file nor directory, Unclear above FILES_LIMIT.
+    Raises Broken at a symbolic link, Unclear above FILES_LIMIT.
     """
     count = 0
     for folder, folders, files in os.walk(root, onerror=_unreadable):
@@ -82,8 +82,6 @@ def walk(root: Path) -> Iterator[str]:
                 raise Broken(f"{name}: a symbolic link inside the checkpoint")
         for name in sorted(files):
             relative = os.path.relpath(os.path.join(folder, name), root)  # noqa: PTH118  # strings: many
-            if relative == NAME:
-                continue
             count += 1
             if count > FILES_LIMIT:
                 raise Unclear(f"more than {FILES_LIMIT} files")
@@ -114,8 +112,11 @@ def seal(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, "seal": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The manifest in file *path*. Raises Broken if it is not there, not JSON or its seal fails."""
+def read(path: Path) -> dict[str, Any] | None:
+    """The manifest in file *path*; None if it is JSON of somebody else's.
+
+    Raises Broken if it is not there, is not JSON, or is ours and its seal fails.
+    """
     with os.fdopen(regular(path), "rb") as file:
         raw = file.read(MANIFEST_LIMIT + 1)
     if len(raw) > MANIFEST_LIMIT:
@@ -124,6 +125,8 @@ def read(path: Path) -> dict[str, Any]:
         document = json.loads(raw)
     except (ValueError, RecursionError):
         raise Broken(f"{path.name}: not JSON") from None
+    if isinstance(document, dict) and not {"seal", "format"} & document.keys():
+        return None  # one flipped bit cannot hide both of our keys
     return validated(document)
 
 
@@ -145,16 +148,27 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
 
 
-def check(root: Path, document: Mapping[str, Any]) -> None:
-    """Hold every file against the manifest. Raises Broken at the first that differs.
+def check(path: Path, document: Mapping[str, Any]) -> None:
+    """Hold a file, or every file of a directory, against the manifest. Raises Broken, Unclear.
 
     A file that the manifest does not name is Broken too: it would be loaded unverified.
     """
     wanted = document["files"]
+    root = path if path.is_dir() else path.parent
     for name, entry in wanted.items():
         _check_file(root, name, entry)
-    if root.is_dir() and (more := next((n for n in walk(root) if n not in wanted), "")):
-        raise Broken(f"{more}: not in the manifest")
+    if path.is_dir():
+        more = next((name for name in walk(path) if name not in wanted and name != NAME), "")
+        if more:
+            raise Broken(f"{more}: not in the manifest")
+
+
+def check_own(path: Path) -> None:
+    """Hold the directory *path* against the manifest in it. Raises Broken, Unclear."""
+    document = read(path / NAME)
+    if document is None:
+        raise Broken(f"{NAME}: not a {FORMAT} document")
+    check(path, document)
 
 
 def _check_file(root: Path, name: str, entry: Mapping[str, Any]) -> None:

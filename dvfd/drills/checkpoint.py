@@ -6,7 +6,6 @@ manifest also holds hashes of the tensors: the bytes of torch.save depend on the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dvfd import manifest
+from dvfd.checkpoint_load import tensor_hash, tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 STATE = "state.pt"
 PREFIX = "step-"
@@ -108,7 +108,7 @@ def newest(directory: Path) -> tuple[Path, tuple[str, ...]]:
     wrong: list[str] = []
     for path in saved(directory):
         try:
-            manifest.check(path, manifest.read(path / manifest.NAME))
+            manifest.check_own(path)
         except (manifest.Broken, manifest.Unclear) as error:
             wrong.append(f"{path.name}: {error}")
             continue
@@ -120,24 +120,3 @@ def load(path: Path) -> dict[str, Any]:
     """The state in checkpoint *path*; never runs code from it."""
     state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
     return state
-
-
-def tensors(value: object, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in a nest of dicts and lists, under its dotted name."""
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from tensors(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            yield from tensors(inner, f"{name}.{index}")
-
-
-def tensor_hash(tensor: torch.Tensor) -> str:
-    """SHA-256 over type, shape and the bytes of the elements in order."""
-    sha = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    flat = tensor.detach().cpu().contiguous().flatten()
-    if flat.numel():
-        sha.update(flat.view(torch.uint8).numpy().data)
-    return sha.hexdigest()
