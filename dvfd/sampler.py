@@ -204,7 +204,7 @@ class Sampler:
         late = 0 < source.probe.deadline < took
         if late:
             found.error = _late(source.probe.deadline, took, len(found.kept), found.error)
-            found.kept = []
+            found.kept, found.inapplicable = [], False
         self._account(source, found, at, took, late=late)
         source.ended = self._clock.boot()
         source.began = None

@@ -51,7 +51,10 @@ class Bounds:
 
 
 class Cpu:
-    """node_cpu_ratio and rank_cpu_ratio; the first look at anything brings nothing."""
+    """node_cpu_ratio and rank_cpu_ratio; the first look at anything brings nothing.
+
+    `gaps` names the ranks whose processes cannot be seen.
+    """
 
     name = "cpu"
     metrics = ("node_cpu_ratio", "rank_cpu_ratio")
@@ -67,6 +70,7 @@ class Cpu:
         interval: float = 5.0,
     ) -> None:
         self.interval = interval
+        self.gaps: dict[str, str] = {}
         self._ranks = ranks
         self._clock = clock
         self._proc = proc
@@ -82,11 +86,22 @@ class Cpu:
         ranks = list(self._ranks())
         before, self._uses = self._uses, self._look(pid for _, _, pid, _ in ranks)
         self._allot(before)
+        silent: list[str] = []
         for job, rank, pid, given in ranks:
             used = share(before.get(pid), self._uses.get(pid))
             cores = given or self._cores.get(pid, 0.0)
-            if used is not None and cores > 0:
+            if pid not in self._uses or not cores:
+                silent.append(f"{job} rank {rank} (pid {pid})")
+            elif used is not None:
                 yield Sample("rank_cpu_ratio", used / cores, at, labels(job=job, rank=rank))
+        self.gaps = self._gaps(silent, known=bool(ranks))
+
+    def _gaps(self, silent: list[str], *, known: bool) -> dict[str, str]:
+        """Why ranks have no share, where it is not that they were first seen just now."""
+        if not known:
+            return {"rank_cpu_ratio": "no rank is known here"}
+        why = f"{self._proc} does not show {', '.join(silent)}: it ended, or hidepid hides it"
+        return {"rank_cpu_ratio": why} if silent else {}
 
     def _node(self, at: float) -> Iterator[Sample]:
         before, self._times = self._times, node_times(files.text(self._proc / "stat"))
@@ -98,7 +113,7 @@ class Cpu:
             yield Sample("node_cpu_ratio", busy / total, at)
 
     def _look(self, pids: Iterable[int]) -> dict[int, Use]:
-        """What each process has used; one that is gone is the ranks probe's business."""
+        """What each process has used; that one is gone is the ranks probe's business."""
         found = {pid: self._use(pid) for pid in pids}
         return {pid: use for pid, use in found.items() if use}
 

@@ -111,7 +111,25 @@ def test_a_rank_that_is_gone_leaves_the_others(v2):
     samples, error = v2.after()
 
     assert list(values(samples, "rank_cpu_ratio")) == [RANK1]
+    assert "gpt rank 0 (pid 101)" in v2.probe.gaps["rank_cpu_ratio"]
     assert error == ""
+
+
+def test_a_rank_whose_processors_cannot_be_read_is_named(v2):
+    (v2.root / "proc/101/status").write_text("Name: python3\n")
+    measure(v2.probe)
+
+    samples, _ = v2.after()
+
+    assert list(values(samples, "rank_cpu_ratio")) == [RANK1]
+    assert "gpt rank 0" in v2.probe.gaps["rank_cpu_ratio"]
+
+
+def test_a_node_without_ranks_says_so(v2):
+    v2.ranks = []
+    measure(v2.probe)
+
+    assert v2.probe.gaps == {"rank_cpu_ratio": "no rank is known here"}
 
 
 def test_a_zombie_is_no_rank():
