@@ -22,8 +22,7 @@ LIVE_STANDS = 60.0
 """Seconds that a live verdict stands. Passes come every few seconds; none for a minute means that
 the watch is stuck."""
 
-STANDS = {"daily": 86_400.0, "weekly": 7 * 86_400.0, "monthly": 31 * 86_400.0}
-"""Seconds between two runs of a checklist, by its schedule."""
+DAY = 86_400.0
 
 LATE = 7200.0
 """Seconds beyond interval and jitter before a checklist's verdict lapses: a run may itself take
@@ -220,8 +219,17 @@ def standing(check: Check, jitter: float = 0.0) -> float | None:
     """Seconds that a verdict of *check* stands, or None: until it is run again."""
     if check.watch:
         return LIVE_STANDS
-    interval = STANDS.get(check.schedule)
-    return None if interval is None else interval + jitter + LATE
+    return interval(check.schedule) + jitter + LATE if check.schedule else None
+
+
+def interval(cron: str) -> float:
+    """The longest time in seconds between two runs of five-field *cron* that is plausible."""
+    _, _, day, month, weekday = cron.split()
+    if month != "*":
+        return 366 * DAY
+    if day != "*":
+        return 31 * DAY
+    return DAY if weekday == "*" else 7 * DAY
 
 
 def lapse(result: Result, age: float, limit: float | None) -> Result:

@@ -80,10 +80,10 @@ class Pager:
         self._listeners.append(listener)
 
     def load(self) -> None:
-        """Read back what an earlier daemon left."""
-        entries = [_entry(document) for document in self._store.outbox()]
+        """Read back what an earlier daemon left; what has happened since then counts more."""
+        left = [_entry(document) for document in self._store.outbox()]
         with self._lock:
-            self._entries = {entry.alert.key: entry for entry in entries}
+            self._entries = {entry.alert.key: entry for entry in left} | self._entries
 
     def raise_alert(self, alert: Alert, alarm: Mapping[str, Any]) -> None:
         """Start or, with new words, continue to fire. *alarm* is kept in the same transaction."""

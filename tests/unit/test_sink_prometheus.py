@@ -97,7 +97,7 @@ def test_a_criterion_that_was_never_judged_is_exported_as_unknown():
 
 
 def test_a_check_says_its_verdict_and_when_it_ran():
-    daily = check("daily", criterion("daily.a"), schedule="daily")
+    daily = check("daily", criterion("daily.a"), schedule="0 6 * * *")
     held = state(daily)
     held.tell(Report(daily, (result(of=daily.criteria[0]),), NOW))
 

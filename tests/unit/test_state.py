@@ -1,5 +1,6 @@
 """State: verdicts lapse, nothing is green before it was judged."""
 
+import pytest
 from fakes import FakeClock
 from fakes_sinks import (
     NOW,
@@ -15,7 +16,7 @@ from fakes_sinks import (
 )
 
 from dvfd.model import Report, Severity, Verdict
-from dvfd.state import Loop, breaches
+from dvfd.state import Loop, breaches, standing
 
 
 def test_a_criterion_that_was_never_judged_is_unknown():
@@ -54,7 +55,7 @@ def test_a_step_of_the_wall_clock_does_not_renew_a_verdict():
 
 
 def test_a_daily_verdict_stands_for_a_day_and_lapses_after():
-    daily = check("daily", criterion("daily.errors"), schedule="daily")
+    daily = check("daily", criterion("daily.errors"), schedule="0 6 * * *")
     clock = FakeClock()
     held = state(daily, clock=clock)
     held.tell(Report(daily, (result(of=daily.criteria[0]),), NOW))
@@ -65,8 +66,16 @@ def test_a_daily_verdict_stands_for_a_day_and_lapses_after():
     assert held.snapshot().checks["daily"].verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("cron", "days"),
+    [("0 6 * * *", 1), ("0 7 * * 1", 7), ("0 8 1 * *", 31), ("*/5 * * * *", 1), ("0 0 1 6 *", 366)],
+)
+def test_how_long_a_verdict_stands_follows_from_its_schedule(cron, days):
+    assert standing(check("a", schedule=cron), jitter=300) == days * 86_400 + 300 + 7200
+
+
 def test_a_report_remembered_from_long_ago_is_as_old_as_it_says():
-    daily = check("daily", criterion("daily.errors"), schedule="daily")
+    daily = check("daily", criterion("daily.errors"), schedule="0 6 * * *")
     held = state(daily)
     held.tell(Report(daily, (result(of=daily.criteria[0], at=NOW - 5 * 86_400),), NOW - 5 * 86_400))
 

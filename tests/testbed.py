@@ -1,0 +1,206 @@
+"""Real Prometheus, real Alertmanager, a webhook receiver and a browser: on loopback, free ports.
+
+A part that is missing skips the test and is named; in CI it fails the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ALERTMANAGER = "prometheus-alertmanager"
+PROMETHEUS = "prometheus"
+PROMTOOL = "promtool"
+
+
+def need(program: str) -> str:
+    """The path of *program*, or no test."""
+    path = shutil.which(program)
+    if path is None:
+        message = f"{program} is not installed: apt install prometheus prometheus-alertmanager"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    assert path is not None
+    return path
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def eventually(what: Callable[[], Any], timeout: float, every: float = 0.02) -> Any:
+    """The first true answer of *what*; fails after *timeout* seconds with the last one."""
+    end = time.monotonic() + timeout
+    while True:
+        answer = what()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            pytest.fail(f"not within {timeout:g} s; last seen: {answer!r}")
+        time.sleep(every)
+
+
+def fetch(url: str, timeout: float = 5.0) -> bytes:
+    """The body at *url*; raises OSError for anything but success."""
+    with urllib.request.urlopen(url, timeout=timeout) as answer:
+        return bytes(answer.read())
+
+
+@dataclass
+class Server:
+    """A child process that listens at `url`."""
+
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+
+
+class Webhook:
+    """Receives what Alertmanager sends: `alerts` in order, each with the time of its arrival."""
+
+    def __init__(self) -> None:
+        self.alerts: list[dict[str, Any]] = []
+        received = self.alerts
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                at = time.monotonic()
+                received.extend(alert | {"received": at} for alert in json.loads(body)["alerts"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/"
+
+    def __enter__(self) -> Webhook:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def matching(self, status: str, **labels: str) -> list[dict[str, Any]]:
+        """What came with *status* ("firing", "resolved") and these labels."""
+        return [
+            alert
+            for alert in self.alerts
+            if alert["status"] == status and labels.items() <= alert["labels"].items()
+        ]
+
+    def wait_for(self, status: str, timeout: float, **labels: str) -> dict[str, Any]:
+        """The first alert that matches; fails after *timeout* seconds."""
+        return dict(eventually(lambda: self.matching(status, **labels), timeout)[0])
+
+
+@contextlib.contextmanager
+def alertmanager(directory: Path, webhook_url: str, *, port: int = 0) -> Iterator[Server]:
+    """A real Alertmanager that groups by alert and criterion and waits for nothing."""
+    config = directory / "alertmanager.yml"
+    config.write_text(
+        "route: {receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 1s}\n"
+        "receivers:\n"
+        f"- {{name: hook, webhook_configs: [{{url: '{webhook_url}', send_resolved: true}}]}}\n"
+    )
+    port = port or free_port()
+    command = [
+        need(ALERTMANAGER),
+        f"--config.file={config}",
+        f"--storage.path={directory / 'alertmanager'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    with _running(command, port, directory / "alertmanager.log") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def prometheus(
+    directory: Path, target: str, *, interval: str = "1s", rules: tuple[Path, ...] = ()
+) -> Iterator[Server]:
+    """A real Prometheus that scrapes *target*, "host:port"."""
+    config = directory / "prometheus.yml"
+    config.write_text(
+        f"global: {{scrape_interval: {interval}, evaluation_interval: {interval}}}\n"
+        f"rule_files: {json.dumps([str(path) for path in rules])}\n"
+        "scrape_configs:\n"
+        f"- {{job_name: dvfd, static_configs: [{{targets: ['{target}']}}]}}\n"
+    )
+    port = free_port()
+    command = [
+        need(PROMETHEUS),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={directory / 'prometheus'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with _running(command, port, directory / "prometheus.log") as server:
+        yield server
+
+
+def query(server: Server, expression: str) -> list[dict[str, Any]]:
+    """What Prometheus answers to PromQL now."""
+    quoted = urllib.request.quote(expression)  # type: ignore[attr-defined]
+    answer = json.loads(fetch(f"{server.url}/api/v1/query?query={quoted}"))
+    return list(answer["data"]["result"])
+
+
+def promtool(*arguments: str, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run promtool on *text*."""
+    return subprocess.run(
+        [need(PROMTOOL), *arguments], input=text, capture_output=True, timeout=30, check=False
+    )
+
+
+@contextlib.contextmanager
+def _running(command: list[str], port: int, log: Path) -> Iterator[Server]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+    server = Server(f"http://127.0.0.1:{port}", port, process)
+    try:
+        eventually(lambda: _ready(server, log), 30)
+        yield server
+    finally:
+        server.stop()
+
+
+def _ready(server: Server, log: Path) -> bool:
+    if server.process.poll() is not None:
+        pytest.fail(f"{server.process.args} ended: {log.read_text()[-2000:]}")
+    try:
+        fetch(f"{server.url}/-/ready")
+    except OSError:
+        return False
+    return True
