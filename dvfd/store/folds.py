@@ -1,0 +1,28 @@
+"""What the store keeps of a telemetry packet: its steps folded into one row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFold:
+    """The steps that one packet carried, summed: seconds, bytes, samples; `at` in Unix seconds.
+
+    `loss_sum` runs over the `loss_count` finite losses; `nonfinite` counts the others. A sum that
+    the job did not report is None.
+    """
+
+    job: str
+    rank: int
+    first_step: int
+    last_step: int
+    count: int
+    at: float
+    samples_sum: float | None = None
+    loss_sum: float | None = None
+    loss_count: int = 0
+    nonfinite: int = 0
+    compute_sum: float | None = None
+    comm_sum: float | None = None
+    bytes_sum: float | None = None
