@@ -1,0 +1,375 @@
+"""Verdicts: what passes, what fails, and what nobody can say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from fakes_judge import NOW, criterion, sample, series
+
+from dvfd.judge import judge
+from dvfd.model import NONE_YET, Combine, Limit, Range, Verdict, labels
+
+
+def verdict(rule, samples):
+    return judge(rule, samples, at=NOW).verdict
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "expected"),
+    [
+        (">= 250", 250, "PASS"),
+        (">= 250", 249.9, "FAIL"),
+        ("> 250", 250, "FAIL"),
+        ("> 250", 250.1, "PASS"),
+        ("<= 75", 75, "PASS"),
+        ("<= 75", 75.1, "FAIL"),
+        ("< 75", 75, "FAIL"),
+        ("< 75", 74.9, "PASS"),
+        ("== 1", 1, "PASS"),
+        ("== 1", 0, "FAIL"),
+        ("== 1", 1.0000001, "FAIL"),
+    ],
+)
+def test_a_fresh_value_is_held_against_the_limit(wanted, value, expected):
+    assert verdict(criterion(wanted), [sample(value)]) == expected
+
+
+def test_a_criterion_that_does_not_apply_says_why():
+    found = judge(criterion(inapplicable="no GPU in the profile"), [sample(0)], at=NOW)
+
+    assert (found.verdict, found.reason) == (Verdict.NOT_APPLICABLE, "no GPU in the profile")
+
+
+def test_a_metric_that_nothing_measures_is_unknown_even_beside_samples():
+    found = judge(criterion(source=NONE_YET), [sample(1)], at=NOW)
+
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, "nothing measures m yet")
+
+
+def test_a_profile_key_that_is_not_set_is_unknown_and_says_what_to_do():
+    rule = criterion(limit=Limit(of="profile.expected_throughput"))
+    found = judge(rule, [sample(1)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.reason == (
+        "profile.expected_throughput is not set: set it under [profile] in the configuration"
+    )
+
+
+def test_a_limit_that_is_no_number_is_unknown():
+    assert verdict(criterion(limit=Limit(value=math.nan)), [sample(1)]) == "UNKNOWN"
+
+
+def test_a_criterion_without_any_limit_is_unknown():
+    assert verdict(criterion(limit=Limit()), [sample(1)]) == "UNKNOWN"
+
+
+def test_no_sample_at_all_is_unknown_and_names_the_metric_and_its_labels():
+    found = judge(criterion(where=labels(log="train")), [], at=NOW)
+
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, "no sample of m{log=train}")
+
+
+def test_the_trouble_of_the_source_stands_in_the_reason_of_an_unknown():
+    found = judge(criterion(), [], at=NOW, trouble="/proc/stat: denied")
+
+    assert found.reason == "no sample of m; its source: /proc/stat: denied"
+
+
+def test_the_trouble_of_the_source_does_not_stand_in_the_reason_of_a_pass():
+    assert "denied" not in judge(criterion(), [sample(1)], at=NOW, trouble="denied").reason
+
+
+def test_a_series_at_its_greatest_age_is_still_known():
+    assert verdict(criterion(max_age=15), [sample(1, 15)]) == "PASS"
+
+
+def test_a_series_that_fell_silent_is_unknown_and_named_with_its_age():
+    found = judge(criterion(max_age=15), [sample(1, 16, job="gpt", rank=2)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.reason == (
+        "m{job=gpt,rank=2}: silent for 16 s, wanted a sample every 15 s, wanted >= 1"
+    )
+    assert found.labels == labels(job="gpt", rank=2)
+
+
+def test_one_silent_series_among_passing_ones_is_unknown():
+    samples = [sample(1, rank=0), sample(1, 60, rank=1)]
+
+    assert verdict(criterion(), samples) == "UNKNOWN"
+
+
+def test_a_failing_series_outweighs_a_silent_one():
+    found = judge(criterion(), [sample(0, rank=0), sample(1, 60, rank=1)], at=NOW)
+
+    assert found.verdict is Verdict.FAIL
+    assert found.reason.endswith("1 of 2 series fail, 1 unknown")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_is_unknown(value):
+    found = judge(criterion(), [sample(value)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert "implausible value" in found.reason
+
+
+def test_a_value_outside_the_possible_is_unknown_not_a_failure():
+    found = judge(criterion("<= 75", possible=Range(-20, 130)), [sample(4096)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert "implausible value 4096, possible -20 to 130" in found.reason
+
+
+@pytest.mark.parametrize("ago", [-2.1, -3600, -math.inf, math.nan])
+def test_a_sample_from_the_future_is_unknown(ago):
+    found = judge(criterion(), [sample(1, 5), sample(1, ago)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert "future" in found.reason
+
+
+def test_a_sample_a_moment_ahead_is_taken():
+    assert verdict(criterion(), [sample(1, -1.5)]) == "PASS"
+
+
+def test_only_the_newest_sample_counts_for_latest():
+    assert verdict(criterion(), series(0, math.nan, 0, 1)) == "PASS"
+    assert verdict(criterion(), series(1, 1, 0)) == "FAIL"
+
+
+def test_two_values_of_one_instant_that_contradict_each_other_are_unknown():
+    assert verdict(criterion(), [sample(1), sample(0)]) == "UNKNOWN"
+
+
+def test_a_raw_sample_is_later_than_the_rollup_that_ends_with_it():
+    assert verdict(criterion(), [sample(0.5, span=60), sample(1)]) == "PASS"
+
+
+def test_samples_of_other_metrics_take_no_part():
+    assert verdict(criterion(), [sample(1), sample(0, metric="other")]) == "PASS"
+
+
+def test_only_series_with_the_wanted_labels_take_part():
+    samples = [sample(1, log="train", host="a"), sample(0, log="kernel", host="a")]
+
+    assert verdict(criterion(where=labels(log="train")), samples) == "PASS"
+
+
+def test_the_reason_shows_both_sides_and_how_many_series_fail():
+    samples = [sample(int(rank != 2), job="gpt", rank=rank) for rank in range(4)]
+    found = judge(replace(criterion("== 1"), metric="m"), samples, at=NOW)
+
+    assert found.reason == (
+        "m{job=gpt,rank=2}: latest of 1 sample is 0, wanted == 1; 1 of 4 series fail"
+    )
+
+
+def test_the_result_carries_the_numbers_behind_its_verdict():
+    found = judge(criterion("<= 75", unit="celsius"), [sample(80, 3, package=1)], at=NOW)
+
+    assert (found.observed, found.limit, found.margin) == (80, 75, -5)
+    assert (found.samples, found.sampled_at, found.labels) == (1, NOW - 3, labels(package=1))
+
+
+def test_the_series_furthest_beyond_the_limit_decides():
+    found = judge(criterion("<= 75"), [sample(80, p=0), sample(90, p=1), sample(60, p=2)], at=NOW)
+
+    assert (found.observed, found.labels) == (90, labels(p=1))
+
+
+def test_a_pass_shows_the_series_with_the_least_margin():
+    found = judge(criterion("<= 75"), [sample(50, p=0), sample(74, p=1)], at=NOW)
+
+    assert (found.verdict, found.observed, found.margin) == (Verdict.PASS, 74, 1)
+    assert found.reason.endswith("all 2 series pass")
+
+
+def test_numbers_that_print_alike_are_told_apart():
+    found = judge(criterion(">= 0.95"), [sample(0.94999999)], at=NOW)
+
+    assert "is 0.95, wanted >= 0.95, by 1e-08" in found.reason
+
+
+def test_units_are_in_the_reason_where_they_say_something():
+    found = judge(criterion("<= 75", unit="celsius"), [sample(70)], at=NOW)
+
+    assert "is 70 celsius, wanted <= 75" in found.reason
+
+
+def test_a_value_above_the_expected_is_a_note_and_not_a_failure():
+    found = judge(criterion(">= 250", expected=Range(250, 300)), [sample(312)], at=NOW)
+
+    assert found.verdict is Verdict.PASS
+    assert "312 is above the expected 250 to 300" in found.note
+
+
+def test_a_value_within_the_expected_needs_no_note():
+    rule = criterion(">= 250", expected=Range(250, 300))
+
+    assert judge(rule, [sample(260)], at=NOW).note == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(250, 260, "PASS"), (240, 249, "FAIL"), (249, 260, "UNKNOWN"), (None, 260, "PASS")],
+)
+def test_an_interval_decides_only_where_it_lies_on_one_side(low, high, expected):
+    assert verdict(criterion(">= 250"), [sample(low or 255, low=low, high=high)]) == expected
+
+
+def test_an_interval_that_straddles_the_limit_says_so():
+    found = judge(criterion(">= 250"), [sample(255, low=249, high=260)], at=NOW)
+
+    assert "the interval 249 to 260 straddles the limit" in found.reason
+    assert found.observed == 255
+
+
+@pytest.mark.parametrize(("low", "high"), [(5, 1), (math.nan, 9), (1, math.inf), (4, 9)])
+def test_an_interval_that_cannot_be_is_unknown(low, high):
+    assert verdict(criterion(">= 0"), [sample(3, low=low, high=high)]) == "UNKNOWN"
+
+
+def test_equality_of_an_interval_is_never_certain():
+    rule = criterion("== 1")
+
+    assert verdict(rule, [sample(1, low=0.9, high=1.1)]) == "UNKNOWN"
+    assert verdict(rule, [sample(2, low=1.9, high=2.1)]) == "FAIL"
+
+
+# --- Limits from other metrics ----------------------------------------------------------------
+
+
+def relative(wanted: str = ">= 1", times: float = 0.98, **changes):
+    return criterion(wanted, limit=Limit(of="metric.base", times=times), **changes)
+
+
+def test_a_limit_may_be_a_multiple_of_another_metric():
+    base = sample(1.2, metric="base")
+
+    assert verdict(relative(), [sample(1.176), base]) == "PASS"
+    assert verdict(relative(), [sample(1.17), base]) == "FAIL"
+
+
+def test_the_reason_shows_where_a_relative_limit_comes_from():
+    found = judge(relative(), [sample(1.1), sample(1.2, metric="base")], at=NOW)
+
+    assert "is 1.1, wanted >= 1.176 (0.98 x metric.base)" in found.reason
+
+
+def test_a_relative_limit_takes_the_newest_value():
+    base = [sample(9, 10, metric="base"), sample(1, metric="base")]
+
+    assert verdict(relative(), [sample(1), *base]) == "PASS"
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        [],
+        [sample(1, 60, metric="base")],
+        [sample(math.nan, metric="base")],
+        [sample(1, -60, metric="base")],
+    ],
+)
+def test_a_relative_limit_that_is_not_known_now_is_unknown(base):
+    found = judge(relative(), [sample(5), *base], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert "base" in found.reason
+
+
+def test_a_relative_limit_is_that_of_the_same_labels():
+    base = [sample(1, metric="base", job="a"), sample(9, metric="base", job="b")]
+
+    assert verdict(relative(), [sample(1, job="a", rank=0), *base]) == "PASS"
+    assert verdict(relative(), [sample(1, job="b", rank=0), *base]) == "FAIL"
+
+
+def test_of_several_relative_limits_all_must_be_met():
+    base = [sample(1, metric="base", rank=0), sample(2, metric="base", rank=1)]
+    rule = relative("<= 1", times=1)
+
+    assert [verdict(rule, [sample(v), *base]) for v in (1, 1.5, 2.5)] == ["PASS", "UNKNOWN", "FAIL"]
+
+
+# --- Series combined --------------------------------------------------------------------------
+
+
+def across(wanted: str, combine: Combine, **changes):
+    return criterion(wanted, across="rank", combine=combine, **changes)
+
+
+def ranks(*values: float, **more):
+    return [sample(v, rank=rank, **more) for rank, v in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("combine", "observed"),
+    [(Combine.SUM, 30), (Combine.MEAN, 10), (Combine.SPREAD, 0.2), (Combine.EQUAL, 3)],
+)
+def test_series_across_a_label_become_one_value(combine, observed):
+    found = judge(across("<= 99", combine), ranks(8, 10, 12), at=NOW)
+
+    assert found.observed == pytest.approx(observed)
+    assert (found.labels, found.samples) == ((), 3)
+
+
+def test_series_that_differ_in_other_labels_stay_apart():
+    samples = ranks(1, 1, job="a") + ranks(1, 2, job="b")
+    found = judge(across("== 1", Combine.EQUAL), samples, at=NOW)
+
+    assert (found.verdict, found.labels) == (Verdict.FAIL, labels(job="b"))
+
+
+def test_the_reason_names_what_was_combined():
+    found = judge(across("<= 0.05", Combine.SPREAD), ranks(8, 10, 12, job="gpt"), at=NOW)
+
+    assert found.reason == (
+        "m{job=gpt}: spread over rank of the latest of 3 samples is 0.2, wanted <= 0.05"
+    )
+
+
+@pytest.mark.parametrize("combine", [Combine.SUM, Combine.MEAN, Combine.SPREAD, Combine.EQUAL])
+def test_a_group_with_a_silent_series_is_unknown_and_names_it(combine):
+    found = judge(across("<= 1e9", combine), [*ranks(3, 3), sample(3, 60, rank=2)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert "{rank=2} silent for 60 s" in found.reason
+
+
+def test_values_that_differ_fail_whatever_a_silent_series_would_say():
+    samples = [*ranks(3, 4), sample(3, 60, rank=2)]
+
+    assert verdict(across("== 1", Combine.EQUAL), samples) == "FAIL"
+
+
+@pytest.mark.parametrize("combine", [Combine.SPREAD, Combine.EQUAL])
+def test_one_series_alone_agrees_with_nobody(combine):
+    assert verdict(across("<= 1", combine), ranks(3)) == "UNKNOWN"
+
+
+def test_a_spread_around_zero_is_unknown_unless_all_are_zero():
+    assert verdict(across("<= 0.05", Combine.SPREAD), ranks(-1, 1)) == "UNKNOWN"
+    assert verdict(across("<= 0.05", Combine.SPREAD), ranks(0, 0)) == "PASS"
+
+
+def test_intervals_add_up():
+    samples = [sample(5, rank=0, low=4, high=6), sample(5, rank=1, low=4, high=6)]
+    rules = [across(f"<= {limit}", Combine.SUM) for limit in (7, 10, 12)]
+
+    assert [verdict(rule, samples) for rule in rules] == ["FAIL", "UNKNOWN", "PASS"]
+
+
+def test_intervals_neither_spread_nor_equal():
+    samples = [*ranks(5, 5), sample(5, rank=2, low=4, high=6)]
+
+    assert verdict(across("<= 1", Combine.SPREAD), samples) == "UNKNOWN"
+    assert verdict(across("== 1", Combine.EQUAL), samples) == "UNKNOWN"
+
+
+def test_a_sum_beyond_any_number_is_unknown():
+    assert verdict(across("<= 1", Combine.SUM), ranks(1.7e308, 1.7e308)) == "UNKNOWN"

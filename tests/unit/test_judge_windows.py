@@ -1,0 +1,276 @@
+"""Verdicts over a window: reducers by known answers, coverage, counters, certain failures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from fakes_judge import NOW, criterion, sample, series
+
+from dvfd.judge import judge
+from dvfd.model import Combine, Range, Verdict
+
+
+def windowed(wanted: str, reduce: str, window: float = 60, **changes):
+    return criterion(wanted, reduce=reduce, window=window, **changes)
+
+
+def verdict(rule, samples):
+    return judge(rule, samples, at=NOW).verdict
+
+
+KNOWN = [
+    ("mean", 5.0),
+    ("median", 4.5),
+    ("min", 2.0),
+    ("max", 9.0),
+    ("sum", 40.0),
+    ("stdev", 2.1380899352993947),
+    ("p0", 2.0),
+    ("p50", 4.5),
+    ("p95", 8.3),
+    ("p99", 8.86),
+    ("p99.9", 8.986),
+    ("p100", 9.0),
+    ("count", 8.0),
+    ("rate", 12 / 35),
+    ("increase", 12.0),
+    ("fraction_within", 0.75),
+]
+
+
+@pytest.mark.parametrize(("reduce", "answer"), KNOWN)
+def test_a_reducer_gives_the_known_answer(reduce, answer):
+    # rises 4 to 9 by 5 and, after the fall to 2, counts those 2 and the 5 to 7
+    samples = series(4, 4, 4, 5, 5, 9, 2, 7)
+    found = judge(windowed("<= 1e9", reduce, band=2), samples, at=NOW)
+
+    assert found.observed == pytest.approx(answer)
+    assert found.samples == 8
+
+
+def test_only_samples_of_the_window_count():
+    samples = [sample(100, 61), sample(3, 60), sample(5, 0)]
+
+    assert judge(windowed("<= 9", "mean", max_age=60), samples, at=NOW).observed == 4
+
+
+def test_an_empty_window_is_unknown():
+    found = judge(windowed("<= 9", "mean", window=10, max_age=60), [sample(3, 30)], at=NOW)
+
+    assert (found.verdict, found.observed) == (Verdict.UNKNOWN, None)
+    assert "no sample in the last 10 s" in found.reason
+
+
+def test_a_reducer_without_a_window_is_unknown():
+    assert verdict(windowed("<= 9", "mean", window=0), [sample(3)]) == "UNKNOWN"
+
+
+@pytest.mark.parametrize("reduce", ["average", "p101", "p", "px", "fraction_within"])
+def test_a_reducer_that_is_not_there_is_unknown(reduce):
+    assert verdict(windowed("<= 9", reduce), series(1, 2)) == "UNKNOWN"
+
+
+@pytest.mark.parametrize("reduce", [name for name, _ in KNOWN])
+def test_a_series_that_fell_silent_never_passes(reduce):
+    samples = [sample(1, 50), sample(1, 45), sample(1, 40)]
+
+    assert verdict(windowed("<= 9", reduce, band=2), samples) == "UNKNOWN"
+
+
+@pytest.mark.parametrize("reduce", [name for name, _ in KNOWN])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0])
+def test_one_implausible_sample_poisons_its_window(reduce, bad):
+    rule = windowed("<= 1e9", reduce, band=2, possible=Range(0, 1e6))
+
+    assert verdict(rule, series(1, bad, 1)) == "UNKNOWN"
+
+
+def test_an_implausible_sample_before_the_window_does_no_harm():
+    assert verdict(windowed("<= 9", "mean"), [sample(math.nan, 61), *series(1, 1)]) == "PASS"
+
+
+@pytest.mark.parametrize("reduce", ["stdev", "fraction_within", "rate", "increase"])
+def test_what_needs_two_samples_is_unknown_with_one(reduce):
+    assert verdict(windowed("<= 9", reduce, band=2), [sample(0)]) == "UNKNOWN"
+
+
+def test_ninety_five_percent_of_windows_within_ten_of_the_mean():
+    rule = windowed(">= 0.95", "fraction_within", window=500, band=10)
+    steady = [100.0] * 95
+
+    assert verdict(rule, series(*steady, *[150.0] * 5)) == "PASS"
+    assert verdict(rule, series(*steady, *[150.0] * 6)) == "FAIL"
+
+
+# --- Coverage ---------------------------------------------------------------------------------
+
+
+def test_a_window_seen_whole_is_covered_whole():
+    found = judge(windowed("<= 9", "mean", coverage=0.99), series(*[1] * 13), at=NOW)
+
+    assert (found.verdict, found.coverage) == (Verdict.PASS, 1.0)
+
+
+def test_a_sample_before_the_window_still_stands_for_its_start():
+    samples = [sample(1, 62), *series(*[1] * 12)]
+
+    assert judge(windowed("<= 9", "mean", coverage=1), samples, at=NOW).coverage == 1.0
+
+
+def test_a_window_seen_too_little_is_unknown_and_says_how_much_was_seen():
+    rule = windowed("<= 9", "mean", coverage=0.99, max_age=10)
+    found = judge(rule, series(*[1] * 5), at=NOW)
+
+    assert (found.verdict, found.observed) == (Verdict.UNKNOWN, None)
+    assert found.coverage == pytest.approx(20 / 60)
+    assert "20 s of 60 s observed (33.3%), wanted 99%" in found.reason
+    assert "mean of 5 samples is 1, wanted <= 9" in found.reason
+
+
+def test_overlapping_samples_cover_once():
+    samples = [sample(1, 20), sample(1, 19), sample(1, 18), sample(1, 0)]
+
+    assert judge(windowed("<= 9", "mean"), samples, at=NOW).coverage == pytest.approx(17 / 60)
+
+
+def test_a_rollup_covers_its_span_before_it():
+    samples = [sample(1, 0, span=30), sample(1, 30, span=15)]
+
+    assert judge(windowed("<= 9", "mean"), samples, at=NOW).coverage == pytest.approx(45 / 60)
+
+
+def test_a_gap_in_the_middle_is_not_covered():
+    samples = [sample(1, 60), sample(1, 0)]
+
+    assert judge(windowed("<= 9", "mean"), samples, at=NOW).coverage == pytest.approx(15 / 60)
+
+
+@pytest.mark.parametrize(
+    ("reduce", "wanted"),
+    [("max", "< 9"), ("min", "> 10"), ("increase", "<= 0"), ("count", "== 1"), ("sum", "<= 5")],
+)
+def test_a_breach_that_nothing_can_mend_fails_under_low_coverage(reduce, wanted):
+    rule = windowed(wanted, reduce, coverage=0.99, possible=Range(0, 100))
+
+    assert verdict(rule, series(8, 9)) == "FAIL"
+
+
+def test_a_breach_that_nothing_can_mend_fails_after_its_source_fell_silent():
+    found = judge(windowed("<= 75", "max"), [sample(90, 40), sample(50, 35)], at=NOW)
+
+    assert found.verdict is Verdict.FAIL
+    assert found.reason == (
+        "m: silent for 35 s, wanted a sample every 15 s; max of 2 samples is 90, wanted <= 75"
+    )
+
+
+@pytest.mark.parametrize("reduce", ["mean", "median", "p99", "stdev", "rate", "fraction_within"])
+def test_what_more_samples_could_mend_is_unknown_under_low_coverage(reduce):
+    rule = windowed("<= -1", reduce, coverage=0.99, band=100)
+
+    assert verdict(rule, series(8, 9)) == "UNKNOWN"
+
+
+def test_a_sum_of_values_that_may_be_negative_can_be_mended():
+    assert verdict(windowed("<= 5", "sum", coverage=0.99), series(8, 9)) == "UNKNOWN"
+
+
+def test_nothing_passes_under_low_coverage_though_its_bounds_would():
+    assert verdict(windowed(">= 5", "max", coverage=0.99), series(8, 9)) == "UNKNOWN"
+
+
+def test_a_certain_breach_of_one_series_fails_their_sum():
+    rule = windowed("<= 0", "increase", across="rank", combine=Combine.SUM, coverage=0.99)
+    samples = series(0, 2, rank=0) + series(*[0] * 13, rank=1)
+
+    assert verdict(rule, samples) == "FAIL"
+
+
+# --- Counters ---------------------------------------------------------------------------------
+
+
+def test_a_counter_that_stands_still_has_not_increased():
+    assert verdict(windowed("<= 0", "increase"), series(7, 7, 7)) == "PASS"
+
+
+def test_a_counter_that_begins_in_the_window_is_counted_from_its_first_sample():
+    found = judge(windowed("<= 0", "increase"), series(0, 1), at=NOW)
+
+    assert (found.verdict, found.observed) == (Verdict.FAIL, 1)
+
+
+def test_growth_across_the_start_of_the_window_counts():
+    samples = [sample(0, 62), sample(3, 58), *series(*[3] * 11)]
+
+    assert verdict(windowed("<= 0", "increase"), samples) == "FAIL"
+
+
+def test_growth_while_nobody_looked_is_neither_inside_nor_outside():
+    samples = [sample(0, 600), sample(3, 50), *series(*[3] * 10)]
+    found = judge(windowed("<= 0", "increase"), samples, at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert "the interval 0 to 3 straddles the limit" in found.reason
+
+
+def test_a_counter_that_stood_still_while_nobody_looked_passes():
+    samples = [sample(3, 600), *series(*[3] * 10)]
+
+    assert verdict(windowed("<= 0", "increase"), samples) == "PASS"
+
+
+def test_one_look_after_a_gap_shows_what_grew_in_it():
+    assert verdict(windowed("<= 0", "increase"), [sample(3, 600), sample(3)]) == "PASS"
+    assert verdict(windowed("<= 0", "increase"), [sample(3, 600), sample(5)]) == "UNKNOWN"
+
+
+def test_an_implausible_baseline_poisons_the_growth():
+    samples = [sample(math.nan, 62), *series(*[0] * 12)]
+
+    assert verdict(windowed("<= 0", "increase"), samples) == "UNKNOWN"
+
+
+def test_a_rate_is_growth_over_the_time_between_the_looks():
+    found = judge(windowed("<= 99", "rate"), series(100, 350, 600), at=NOW)
+
+    assert found.observed == 50
+
+
+def test_a_rate_survives_the_restart_of_its_counter():
+    assert judge(windowed("<= 99", "rate"), series(900, 0, 100), at=NOW).observed == 10
+
+
+def test_a_rate_does_not_reach_back_over_a_gap():
+    samples = [sample(0, 3600), sample(1000, 10), sample(1100, 0)]
+
+    assert judge(windowed("<= 99", "rate"), samples, at=NOW).observed == 10
+
+
+# --- Intervals --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduce", ["mean", "median", "min", "max", "p90"])
+def test_an_interval_goes_through_a_monotone_reducer_by_its_ends(reduce):
+    samples = [sample(5, 5, low=4, high=6), sample(5, 0, low=4, high=6)]
+    rules = [windowed(f"<= {limit}", reduce) for limit in (3, 5, 6)]
+
+    assert [verdict(rule, samples) for rule in rules] == ["FAIL", "UNKNOWN", "PASS"]
+
+
+@pytest.mark.parametrize("reduce", ["stdev", "rate", "increase", "fraction_within"])
+def test_an_interval_does_not_go_through_other_reducers(reduce):
+    samples = [sample(5, 5, low=4, high=6), sample(5, 0)]
+
+    assert verdict(windowed("<= 9", reduce, band=1), samples) == "UNKNOWN"
+
+
+def test_a_count_does_not_ask_for_values():
+    assert verdict(windowed("== 1", "count"), [sample(5, low=4, high=6)]) == "PASS"
+
+
+@pytest.mark.parametrize("reduce", ["sum", "stdev", "mean"])
+def test_a_value_beyond_any_number_is_unknown(reduce):
+    samples = [sample(1.7e308, 2), sample(1.7e308, 1), sample(-1.7e308, 0)]
+
+    assert verdict(windowed("<= 9", reduce), samples[: 2 if reduce != "stdev" else 3]) == "UNKNOWN"
