@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 WHY = 12
-"""Breaches shown at the top before "and more": what fits on one screen."""
+"""Reasons shown at the top before "and more": what fits on one screen."""
 
 MARKS = {
     Verdict.PASS: "✓",
@@ -38,6 +39,15 @@ MARKS = {
 }
 
 WORDS = {Verdict.NOT_APPLICABLE: "N/A"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One reason and all criteria that it explains."""
+
+    verdict: Verdict
+    reason: str
+    results: tuple[Result, ...]
 
 
 def response(snapshot: Snapshot, query: str = "") -> Response:
@@ -52,14 +62,14 @@ def response(snapshot: Snapshot, query: str = "") -> Response:
 def render(snapshot: Snapshot, *, opened: str = "") -> str:
     """The page as HTML."""
     known = opened if opened in snapshot.checks or opened == "all" else ""
-    worst_live = breaches(r for state in snapshot.live for r in state.results)
+    reasons = causes(breaches(r for state in snapshot.live for r in state.results))
     return _template().render(
         s=snapshot,
         opened=known,
         style=_style()[0],
         headline=headline(snapshot),
-        why=worst_live[:WHY],
-        more=len(worst_live) - WHY,
+        why=reasons[:WHY],
+        more=len(reasons) - WHY,
         checks=sorted(snapshot.checks.values(), key=lambda c: (not c.check.watch, c.check.id)),
         jobs=snapshot.jobs,
     )
@@ -73,6 +83,14 @@ def headline(snapshot: Snapshot) -> str:
     total = sum(counts.values())
     parts = [f"{counts[v]} {_phrase(v)}" for v in WORST_FIRST if counts[v]]
     return f"Of {total} live criteria, {', '.join(parts)}."
+
+
+def causes(results: Iterable[Result]) -> list[Cause]:
+    """Results that share verdict and reason told as one: thirty times "no job" is one news."""
+    found: dict[tuple[Verdict, str], list[Result]] = {}
+    for result in results:
+        found.setdefault((result.verdict, result.reason), []).append(result)
+    return [Cause(verdict, reason, tuple(rs)) for (verdict, reason), rs in found.items()]
 
 
 def tally(state: CheckState) -> list[tuple[Verdict, int]]:
@@ -90,7 +108,20 @@ def ago(at: float | None, now: float) -> str:
     """How long before *now* that was, in one unit."""
     if at is None:
         return "never"
-    return f"{duration(max(0.0, now - at))} ago"
+    age = max(0.0, now - at)
+    return "just now" if age < 1 else f"{duration(age)} ago"
+
+
+def ran(state: CheckState, now: float) -> str:
+    """When a check last ran, and when it last passed if that was another time."""
+    if state.last_run is None:
+        return "never run"
+    run = f"run {ago(state.last_run, now)}"
+    if state.last_pass == state.last_run:
+        return run
+    return f"{run}, " + (
+        f"passed {ago(state.last_pass, now)}" if state.last_pass else "never passed"
+    )
 
 
 def duration(seconds: float | None) -> str:
@@ -113,6 +144,15 @@ def clock(at: float) -> str:
 def number(value: float | None) -> str:
     """A value with the digits that matter."""
     return "–" if value is None else f"{value:.4g}"  # noqa: RUF001  # an en dash is meant
+
+
+def job_tone(state: str) -> Verdict:
+    """The colour that goes with the state of a job or rank."""
+    if state in {"running", "responding"}:
+        return Verdict.PASS
+    if state in {"not responding", "stalled", "failed"}:
+        return Verdict.FAIL
+    return Verdict.NOT_APPLICABLE if state in {"ended", "left"} else Verdict.UNKNOWN
 
 
 def _phrase(verdict: Verdict) -> str:
@@ -141,8 +181,10 @@ def _template() -> jinja2.Template:
         "duration": duration,
         "clock": clock,
         "number": number,
+        "job_tone": job_tone,
         "tally": tally,
         "ordered": ordered,
+        "ran": ran,
     }
     environment.globals.update(helpers)
     return environment.get_template("page.html.j2")

@@ -1,0 +1,192 @@
+"""The page: says why, says what it does not know, and carries nothing that could run."""
+
+import base64
+import hashlib
+import re
+
+import pytest
+from fakes_sinks import NOW, Health, check, criterion, result, snapshot, sources, state
+
+from dvfd.model import ProbeHealth, Verdict
+from dvfd.sinks.page import ago, duration, headline, render, response
+from dvfd.state import Delivery, Loop, Peer, Raised
+
+JOB = {
+    "job": "gpt",
+    "state": "not responding",
+    "world_size": 4,
+    "local_world_size": 4,
+    "restarts": 1,
+    "exception": "",
+    "ranks": [
+        {
+            "rank": 2,
+            "state": "stalled",
+            "why": "no step for 12 s",
+            "step": 41,
+            "progress_at": NOW - 12,
+            "step_seconds": 0.2,
+            "pid": 4711,
+        }
+    ],
+}
+
+
+def words(html: str) -> str:
+    """What a person reads."""
+    body = html.partition("<body>")[2]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+
+
+def shown(*results, **keys) -> str:
+    return words(render(snapshot(*results, of=sources(**keys))))
+
+
+def test_the_verdict_is_the_title_and_the_headline():
+    html = render(snapshot(result(Verdict.FAIL)))
+
+    assert "<title>FAIL · node4 · dvfd</title>" in html
+    assert "<h1>FAIL</h1>" in html
+
+
+def test_the_reason_stands_below_the_verdict():
+    assert "rank 2 responds: 0, wanted 1" in shown(result(Verdict.FAIL)).partition("Jobs")[0]
+
+
+def test_a_node_that_is_well_has_nothing_to_explain():
+    assert "Why" not in shown(result(Verdict.PASS))
+
+
+def test_many_criteria_with_one_reason_are_one_line():
+    live = check("live", *(criterion(f"live.c{n}") for n in range(30)), watch=True)
+
+    top = words(render(state(live).snapshot())).partition("Jobs")[0]
+
+    assert top.count("not judged yet") == 1
+    assert "30 criteria: live.c0" in top
+
+
+def test_the_headline_counts_in_words():
+    assert headline(snapshot(result(Verdict.UNKNOWN))) == "Of 1 live criteria, 1 cannot be known."
+
+
+def test_without_a_live_check_nothing_is_known():
+    assert "nothing is known" in headline(state(check("a", criterion("a.b"))).snapshot())
+
+
+def test_jobs_and_ranks_say_what_is_wrong_with_them():
+    page = shown(jobs=lambda: [JOB])
+
+    for part in ("gpt", "1 of 4 ranks here", "stalled", "no step for 12 s", "12 s ago", "4711"):
+        assert part in page
+
+
+def test_without_a_job_the_page_says_how_one_registers():
+    assert "No job reports to this node" in shown()
+
+
+def test_without_an_alertmanager_the_page_says_where_breaches_go():
+    assert "No Alertmanager configured: breaches go to the log." in shown()
+
+
+def test_alerts_that_do_not_get_out_are_on_the_page():
+    peer = Peer(url="http://am", last_success=NOW - 600, error="HTTP 401: no")
+    page = shown(delivery=lambda: Delivery(peers=(peer,), waiting=1))
+
+    assert "Alerts are not getting out: http://am: HTTP 401: no" in page
+    assert "last accepted 10 min ago" in page
+
+
+def test_an_alert_shows_both_sides_and_whether_it_was_delivered():
+    raised = Raised(
+        key="live.responding",
+        name="DvfdCriterionFailed",
+        severity="critical",
+        since=NOW - 65,
+        summary="live.responding: text",
+        description="0, wanted 1",
+        delivered=True,
+    )
+    page = shown(
+        raised=lambda: (raised,), delivery=lambda: Delivery(peers=(Peer(url="http://am"),))
+    )
+
+    assert "0, wanted 1" in page
+    assert "since 65 s ago · delivered" in page
+
+
+def test_trouble_of_dvfd_itself_is_a_banner():
+    page = shown(
+        loops=lambda: {"watch": Loop(age=99, limit=20)},
+        store=lambda: Health(ok=False, reason="disk full"),
+    )
+
+    assert "dvfd itself is in trouble: loop watch: no progress for 99 s, wanted every 20 s" in page
+    assert "store: disk full" in page
+
+
+def test_readings_that_are_off_are_a_banner():
+    assert "Readings are off" in words(render(snapshot(readings=False)))
+
+
+def test_a_probe_that_is_down_shows_its_error():
+    page = shown(probes=lambda: {"power": ProbeHealth("power", error="permission denied")})
+
+    assert "power down never – permission denied" in page  # noqa: RUF001
+
+
+@pytest.mark.parametrize(("opened", "unfolded"), [("", 0), ("a", 1), ("all", 1), ("b", 0)])
+def test_a_check_unfolds_when_asked_for(opened, unfolded):
+    html = render(state(check("a", criterion("a.b"))).snapshot(), opened=opened)
+
+    assert html.count("text of a.b") == unfolded
+
+
+def test_the_refresh_keeps_what_is_unfolded_and_nothing_else():
+    taken = state(check("a", criterion("a.b"))).snapshot()
+
+    assert 'content="10; url=/?check=a"' in render(taken, opened="a")
+    assert 'content="10; url=/"' in render(taken, opened='x"><script>')
+
+
+def test_what_comes_from_outside_is_escaped():
+    html = render(snapshot(result(Verdict.FAIL, reason="<script>alert(1)</script>")))
+
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_the_style_is_allowed_by_its_hash_and_no_other():
+    answer = response(snapshot())
+    style = re.search(r"<style>(.*?)</style>", answer.body.decode(), re.DOTALL)
+    assert style
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+
+    assert f"style-src 'sha256-{digest}'" in answer.headers["Content-Security-Policy"]
+    assert " style=" not in answer.body.decode()
+
+
+def test_every_verdict_is_a_word_and_not_only_a_colour():
+    for verdict, word in zip(Verdict, ("PASS", "N/A", "WAIVED", "UNKNOWN", "FAIL"), strict=True):
+        assert f"</i>{word}</span>" in render(snapshot(result(verdict)))
+
+
+def test_two_hundred_criteria_all_unfolded_stay_below_200_kb():
+    checks = [
+        check(f"c{n}", *(criterion(f"c{n}.criterion_{m}", text="x" * 80) for m in range(10)))
+        for n in range(20)
+    ]
+
+    assert len(render(state(*checks).snapshot(), opened="all").encode()) < 200_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0123, "12 ms"), (1, "1 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (2e5, "2 d")],
+)
+def test_durations_are_in_the_unit_that_a_person_would_use(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_moment_is_told_as_how_long_ago():
+    assert (ago(None, NOW), ago(NOW, NOW), ago(NOW - 5, NOW)) == ("never", "just now", "5 s ago")
