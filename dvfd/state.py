@@ -308,6 +308,9 @@ class State:
     def _note(self, results: Iterable[Result]) -> None:
         now, boot = self._clock.now(), self._clock.boot()
         for result in results:
+            known = self._kept.get(result.criterion.id)
+            if known is not None and known.result is result:
+                continue  # told again in a report that judged other criteria
             # Ages run on the boot clock from here: a step of the wall clock renews nothing.
             judged = boot - max(0.0, now - result.at)
             self._kept[result.criterion.id] = _Kept(result, judged)

@@ -177,6 +177,10 @@ class Sender:
             outcomes=outcomes,
         )
 
+    def send_test(self, now: float) -> list[tuple[str, bool, str]]:
+        """Send a test alert past the queue, from any thread; see the function of this name."""
+        return send_test(self._config, now, connect=self._connect)
+
     def round(self) -> None:
         """Send what is due now, and plan the next time."""
         now, boot = self._clock.now(), self._clock.boot()

@@ -118,7 +118,7 @@ class HttpServer:
         """Boot time of the last progress: of the loop, or of the answer that takes longest."""
         return min((self._beat, *tuple(self._working.values())))
 
-    def counts(self) -> dict[str, int]:
+    def counters(self) -> dict[str, int]:
         """Requests by outcome: the status, `evicted`, `timeout` or `reset`."""
         return dict(self._counts)
 

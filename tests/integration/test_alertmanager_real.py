@@ -13,6 +13,7 @@ from dvfd.model import Verdict
 from dvfd.sinks.alert import criterion_alert
 from dvfd.sinks.alertmanager import Sender, open_session, push, send_test
 from dvfd.sinks.pager import Pager
+from dvfd.store import Store
 
 
 @pytest.fixture
@@ -85,20 +86,30 @@ def test_what_was_raised_and_over_while_alertmanager_was_down_is_still_told(tmp_
             webhook.wait_for("firing", 10, criterion="live.brief")
 
 
-def test_a_restart_of_the_sender_loses_nothing(tmp_path, webhook):
+def a_store(path):
+    store = Store(path, metrics={}, clock=SystemClock())
+    store.start()
+    return store
+
+
+def test_a_restart_with_the_same_store_loses_nothing(tmp_path, webhook):
     port = testbed.free_port()
     url = f"http://127.0.0.1:{port}"
-    with Pushing(url) as before:
+    store = a_store(tmp_path / "dvfd.db")
+    with Pushing(url, store) as before:
         before.fail("live.responding")
         testbed.eventually(lambda: before.sender.health().error, 5)
+    store.stop()
 
+    store = a_store(tmp_path / "dvfd.db")
     with (
         testbed.alertmanager(tmp_path, webhook.url, port=port),
-        Pushing(url, before.store) as after,
+        Pushing(url, store) as after,
     ):
         webhook.wait_for("firing", 5, criterion="live.responding")
         after.mend("live.responding")
         webhook.wait_for("resolved", 5, criterion="live.responding")
+    store.stop()
 
 
 def test_one_bad_alert_does_not_stop_the_others(running, webhook):

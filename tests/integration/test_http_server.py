@@ -164,7 +164,7 @@ def test_two_hundred_silent_clients_do_not_delay_metrics():
 
     assert answer.status == 200
     assert time.monotonic() - began < 1
-    assert server.counts()["evicted"] >= 200 - server_module.CONNECTIONS
+    assert server.counters()["evicted"] >= 200 - server_module.CONNECTIONS
 
 
 def test_two_hundred_clients_that_trickle_do_not_delay_metrics():
@@ -198,7 +198,7 @@ def test_a_silent_client_is_let_go_in_time(monkeypatch):
     monkeypatch.setattr(server_module, "TIMEOUT", 0.3)
     with serving() as server, connect(server) as client:
         assert client.recv(1) == b""
-        assert server.counts() == {"timeout": 1}
+        assert server.counters() == {"timeout": 1}
 
 
 def test_when_all_sockets_work_the_next_client_is_turned_away_at_once(monkeypatch):
@@ -216,7 +216,7 @@ def test_when_all_sockets_work_the_next_client_is_turned_away_at_once(monkeypatc
         assert raw(server, b"").startswith(b"HTTP/1.1 503")
         go.set()
         assert first.recv(100).startswith(b"HTTP/1.1 200")
-        assert server.counts()["503"] == 1
+        assert server.counters()["503"] == 1
 
 
 def test_requests_beyond_the_queue_are_answered_503_at_once(monkeypatch):

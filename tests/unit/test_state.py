@@ -66,6 +66,19 @@ def test_a_daily_verdict_stands_for_a_day_and_lapses_after():
     assert held.snapshot().checks["daily"].verdict is Verdict.UNKNOWN
 
 
+def test_a_result_that_is_told_again_is_not_younger_for_it():
+    clock = FakeClock()
+    held = state(clock=clock)
+    old = result(Verdict.PASS)
+    held.judged([old])
+
+    clock.advance(61)
+    clock.step(-3600)
+    held.judged([old])
+
+    assert held.snapshot().verdict is Verdict.UNKNOWN
+
+
 @pytest.mark.parametrize(
     ("cron", "days"),
     [("0 6 * * *", 1), ("0 7 * * 1", 7), ("0 8 1 * *", 31), ("*/5 * * * *", 1), ("0 0 1 6 *", 366)],
