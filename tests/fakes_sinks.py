@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from fakes import FakeClock
 
+from dvfd.catalogue import load as load_catalogue
 from dvfd.config import Config
 from dvfd.model import (
+    NONE_YET,
     Catalogue,
     Check,
+    Clock,
     Comparison,
     Criterion,
     Kind,
     Limit,
     Metric,
     ProbeHealth,
+    Report,
     Result,
     Sample,
     Verdict,
     labels,
 )
-from dvfd.state import Loop, Snapshot, Sources, State
+from dvfd.state import Delivery, Loop, Peer, Snapshot, Sources, State
 
 NOW = FakeClock().now()
 
@@ -130,6 +135,45 @@ def snapshot(*results: Result, of: Sources | None = None, **config: Any) -> Snap
     made = state(of=of, **config)
     made.judged(results or [result()])
     return made.snapshot()
+
+
+def whole(clock: Clock, ranks: int = 4) -> State:
+    """The real catalogue with everything judged and measured, as on a node with *ranks* ranks."""
+    config = Config(node={"name": "node4"})
+    loaded = load_catalogue(config)
+    few = {"gpu": 1, "interface": 2, "log": 2, "numa_node": 2, "package": 2, "path": 2}
+
+    def latest(name: str) -> list[Sample]:
+        metric = loaded.metrics[name]
+        if metric.source == NONE_YET:
+            return []
+        of = {label: few.get(label, 1) for label in metric.labels} | {"rank": ranks}
+        sets = product(*(range(of[label]) for label in metric.labels))
+        pairs = [dict(zip(metric.labels, values, strict=True)) for values in sets]
+        return [Sample(name, 1.0, clock.now(), labels(**p)) for p in pairs]
+
+    held = State(config, loaded, replace(FULL, latest=latest), clock=clock)
+    for judged in loaded.checks.values():
+        results = tuple(result(of=c, at=clock.now()) for c in judged.criteria)
+        held.tell(Report(judged, results, clock.now()))
+    return held
+
+
+PROBES = "ranks cpu memory temperature power gpu network checkpoints logs node"
+LOOPS = "sampler watch receiver writer schedule http sender"
+INGEST = "packets steps events malformed refused lost conflicts sessions"
+
+FULL = sources(
+    probes=lambda: {n: ProbeHealth(n, True, NOW, NOW, 0.01) for n in PROBES.split()},
+    loops=lambda: {name: Loop(age=1, limit=20) for name in LOOPS.split()},
+    delivery=lambda: Delivery(
+        peers=(Peer(url="http://am", last_success=NOW),),
+        waiting=1,
+        outcomes={"accepted": 2, "failed": 0, "refused": 0},
+    ),
+    ingest=lambda: dict.fromkeys(INGEST.split(), 7),
+    http=lambda: {"200": 4, "404": 1, "evicted": 1, "timeout": 1},
+)
 
 
 @dataclass

@@ -3,24 +3,34 @@
 import math
 import re
 
-from fakes_sinks import NOW, check, criterion, result, sample, samples, snapshot, sources, state
+import pytest
+from fakes import FakeClock
+from fakes_sinks import (
+    FULL,
+    NOW,
+    check,
+    criterion,
+    result,
+    sample,
+    samples,
+    snapshot,
+    sources,
+    state,
+    whole,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from dvfd.model import ProbeHealth, Report, Verdict
 from dvfd.sinks.prometheus import Exposition
-from dvfd.state import Delivery, Loop, Peer
+from dvfd.state import Loop
 
-FULL = sources(
-    latest=lambda name: {
-        "rank_responding": [sample()],
-        "log_errors_total": [sample("log_errors_total", 3, log="train")],
-    }.get(name, []),
-    delivery=lambda: Delivery(
-        peers=(Peer(url="http://am", last_success=NOW),), waiting=1, outcomes={"accepted": 2}
-    ),
-    ingest=lambda: {"packets": 7, "steps_lost": 0},
-    http=lambda: {"200": 4},
-)
+MEASURED = samples(sample(), sample("log_errors_total", 3, log="train"))
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Everything that the real catalogue can export, with four ranks."""
+    return whole(FakeClock()).snapshot()
 
 
 def text(taken) -> str:
@@ -31,23 +41,23 @@ def lines(taken, start):
     return [line for line in text(taken).splitlines() if line.startswith(start)]
 
 
-def test_names_follow_the_conventions_that_promtool_does_not_know():
+def test_names_follow_the_conventions_that_promtool_does_not_know(real):
     wrong = re.compile(r"percent|watts|gbps|mbps|_ms\b|_us\b|_kb|_mb|_gb|_created|celcius")
-    for family in text_string_to_metric_families(text(snapshot(of=FULL))):
+    for family in text_string_to_metric_families(text(real)):
         assert family.name.startswith("dvfd_")
         assert family.documentation
         assert not wrong.search(family.name)
         assert family.type in {"gauge", "counter"}
 
 
-def test_counters_and_only_counters_end_in_total():
-    for line in lines(snapshot(of=FULL), "# TYPE"):
+def test_counters_and_only_counters_end_in_total(real):
+    for line in lines(real, "# TYPE"):
         _, _, name, kind = line.split()
         assert name.endswith("_total") == (kind == "counter"), name
 
 
-def test_there_are_no_timestamps_and_no_nan():
-    for line in text(snapshot(of=FULL)).splitlines():
+def test_there_are_no_timestamps_and_no_nan(real):
+    for line in text(real).splitlines():
         assert line.startswith("#") or re.fullmatch(r"\S+(\{.*\})? [-+0-9.e]+", line), line
 
 
@@ -57,17 +67,28 @@ def test_no_platform_and_python_collectors_but_our_own_memory_and_cpu():
     assert {"dvfd_process_resident_memory_bytes", "dvfd_process_cpu_seconds"} <= names
 
 
+def test_four_ranks_cost_at_most_500_series(real):
+    series = [line for line in text(real).splitlines() if not line.startswith("#")]
+
+    assert len(series) == len(set(series))
+    assert len(series) <= 500
+
+
+def test_every_criterion_of_the_catalogue_is_one_series(real):
+    assert len(lines(real, "dvfd_criterion_verdict")) == len(real.catalogue.criteria)
+
+
 def test_a_measurement_is_one_series_with_the_name_in_the_catalogue():
-    assert lines(snapshot(of=FULL), "dvfd_rank_responding") == [
+    assert lines(snapshot(of=MEASURED), "dvfd_rank_responding") == [
         'dvfd_rank_responding{job="gpt",rank="0"} 1.0'
     ]
-    assert lines(snapshot(of=FULL), "dvfd_log_errors_total") == [
+    assert lines(snapshot(of=MEASURED), "dvfd_log_errors_total") == [
         'dvfd_log_errors_total{log="train"} 3.0'
     ]
 
 
 def test_help_says_that_the_samples_come_on_timers_of_our_own():
-    (line,) = lines(snapshot(of=FULL), "# HELP dvfd_rank_responding")
+    (line,) = lines(snapshot(of=MEASURED), "# HELP dvfd_rank_responding")
 
     assert line.endswith("Sampled on dvfd's own timers, left out when older than 15 s")
 
