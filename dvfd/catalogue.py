@@ -27,6 +27,8 @@ Table = keys.Table
 
 METRICS = "metrics.toml"
 GATES = "gates.toml"
+PATTERNS = "patterns.toml"
+"""Lies beside the criteria and is none of them: the log probe's own."""
 
 PROFILE: Mapping[str, tuple[str, Callable[[Profile], float | None]]] = {
     "nodes": ("nodes", lambda p: p.nodes),
@@ -73,6 +75,7 @@ class Desk:
     metrics: dict[str, Metric]
     drafts: dict[str, Draft]
     tables: dict[str, Table]
+    quantities: dict[str, str]
 
 
 def load(
@@ -83,36 +86,51 @@ def load(
     *origin* names the configuration file in complaints about overrides. Raises ConfigError with
     one line for each mistake: file, key, reason, nearest known name.
     """
-    desk = Desk(config, origin, [], {}, {}, {})
+    desk = Desk(config, origin, [], {}, {}, {}, {})
     files = read(directory or data_dir("checks"), desk.problems)
 
-    raw_metrics = files.get(METRICS, {})
-    desk.metrics.update(read_metrics(raw_metrics, desk.problems))
+    desk.metrics.update(read_metrics(files.get(METRICS, {}), desk.problems))
+    desk.quantities.update(quantities(desk.metrics))
     checks = [read_check(file, raw, desk) for file, raw in files.items() if _is_check(file)]
     gates = read_gates(files.get(GATES, {}), desk)
     overrides = check_site(desk)
 
-    criteria = {draft.id: build(draft, desk) for draft in desk.drafts.values()}
-    built = {id_: criterion for id_, criterion in criteria.items() if criterion is not None}
-    catalogue = Catalogue(
-        metrics=desk.metrics,
-        checks={c.id: c for c in (finish_check(c, built, config) for c in checks if c)},
-        gates={g.id: g for g in (finish_gate(g, built) for g in gates)},
-        hash=digest(files, readings=config.readings),
-        overrides=overrides
-        + tuple(f"{c.id}: {c.overridden}" for c in built.values() if c.overridden),
-        criteria={id_: c for id_, c in built.items() if id_ not in _vetoes(gates)},
-    )
+    catalogue = assemble(checks, gates, desk, overrides, digest(files, readings=config.readings))
     desk.problems.extend(lint.lint(catalogue, {d.id: d.place for d in desk.drafts.values()}))
     if desk.problems:
         raise ConfigError(list(dict.fromkeys(desk.problems)))
     return catalogue
 
 
+def assemble(
+    checks: list[Table | None],
+    gates: list[Table],
+    desk: Desk,
+    overrides: tuple[str, ...],
+    hash_: str,
+) -> Catalogue:
+    """Build every draft, and put checks and gates together from what came of it."""
+    criteria = {draft.id: build(draft, desk) for draft in desk.drafts.values()}
+    built = {id_: criterion for id_, criterion in criteria.items() if criterion is not None}
+    vetoes = {id_ for gate in gates for id_ in gate["no_go"]}
+    finished = [finish_check(found, built, desk.config) for found in checks if found]
+    changed = [f"{c.id}: {c.overridden}" for c in built.values() if c.overridden]
+    return Catalogue(
+        metrics=desk.metrics,
+        checks={check.id: check for check in finished},
+        gates={found["id"]: finish_gate(found, built) for found in gates},
+        hash=hash_,
+        overrides=(*overrides, *changed),
+        criteria={id_: c for id_, c in built.items() if id_ not in vetoes},
+    )
+
+
 def read(directory: Path, problems: list[str]) -> dict[str, Table]:
     """Every TOML file of *directory* by its name; raises ConfigError if there is none."""
     files: dict[str, Table] = {}
     for path in sorted(directory.glob("*.toml")):
+        if path.name == PATTERNS:
+            continue
         try:
             files[path.name] = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -259,6 +277,9 @@ def stated(draft: Draft, desk: Desk, above: tuple[str, ...] = ()) -> Table:
     if own is not None:
         new = _override_keys(own)
         old = draft.base | found
+        if "window" in new and old.get("reduce", "latest") == "latest":
+            place = f"{desk.origin}: override.{draft.id}.window"
+            desk.problems.append(f"{place}: the latest value has none")
         changed |= {k: (old.get(k), v, own.reason) for k, v in new.items()}
         found |= new
     found["overridden"] = changed
@@ -310,7 +331,7 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
         desk.problems.append(f"{draft.place}metric: no metric {found['metric']!r}{nearest}")
         return None
 
-    wrong = lint.units(found, metric, quantities(desk.metrics))
+    wrong = lint.units(found, metric, desk.quantities)
     desk.problems.extend(draft.place + said for said in wrong)
     for key in ("possible", "expected"):
         found[key] = _range(found.get(key), desk.config.profile, draft.place + key, desk.problems)
@@ -408,10 +429,6 @@ def finish_gate(found: Table, built: Mapping[str, Criterion]) -> Gate:
         vetoes=tuple(built[id_] for id_ in found["no_go"] if id_ in built),
         **rest,
     )
-
-
-def _vetoes(gates: list[Table]) -> set[str]:
-    return {id_ for gate in gates for id_ in gate["no_go"]}
 
 
 def _is_check(file: str) -> bool:

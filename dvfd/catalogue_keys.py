@@ -47,7 +47,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 def near(name: object, names: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest of *names*, or nothing when none is near."""
-    found = difflib.get_close_matches(str(name), list(names), 1)
+    found = difflib.get_close_matches(str(name), [str(known) for known in names], 1)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 

@@ -36,7 +36,8 @@ def lint(catalogue: Catalogue, places: Mapping[str, str]) -> list[str]:
     vetoes = [veto for gate in catalogue.gates.values() for veto in gate.vetoes]
     for criterion in (*catalogue.criteria.values(), *vetoes):
         metric = catalogue.metrics[criterion.metric]
-        problems.extend(places[criterion.id] + said for said in _criterion(criterion, metric))
+        why = f"; overridden: {criterion.overridden}" if criterion.overridden else ""
+        problems.extend(places[criterion.id] + said + why for said in _criterion(criterion, metric))
     twice = sorted(catalogue.checks.keys() & catalogue.gates.keys())
     problems.extend(f"{id_}.toml: id: a gate is called {id_!r} too" for id_ in twice)
     problems.extend(_contradictions(catalogue, places))
