@@ -48,7 +48,11 @@ def series(*values: float, every: float = 5.0, **more: Any) -> list[Sample]:
 
 
 def result(verdict: str, at: float = 0.0, **changes: Any) -> Result:
-    """A result of `live.m` *at* seconds after NOW; `margin` and `limit` pass, others are keys."""
-    own = {k: changes.pop(k) for k in ("observed", "limit", "margin", "reason") if k in changes}
+    """A result of `live.m` *at* seconds after NOW; other keywords are keys of the criterion."""
+    own = {
+        k: changes.pop(k)
+        for k in ("observed", "limit", "margin", "reason", "sampled_at")
+        if k in changes
+    }
     reason = own.pop("reason", "because")
     return Result(criterion(**changes), Verdict(verdict), NOW + at, reason, **own)
