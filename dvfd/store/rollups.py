@@ -153,6 +153,8 @@ class Rollups:
             for key, value in database.read("SELECT key, value FROM meta WHERE key LIKE 'closed %'")
         }
         for level in LEVELS:
+            if _key(level) not in known:
+                _mark(database, level, _floor(now, level))
             until = known.get(_key(level), _floor(now, level) + int(AGAIN))
             self._until[level] = _floor(until - AGAIN, level)
 
@@ -187,10 +189,7 @@ class Rollups:
                 for series, metric in live[first : first + CHUNK]:
                     self._write(connection, series, metric, Span(level, since, until))
             yield
-        with database.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", (_key(level), str(until))
-            )
+        _mark(database, level, until)
         self._until[level] = until
 
     def _close_late(self, database: Database, keep_from: float) -> Iterator[None]:
@@ -243,6 +242,12 @@ def _insert(connection: sqlite3.Connection, level: Level, series: int, rollup: R
 def _metric(connection: sqlite3.Connection, series: int) -> str:
     found = connection.execute("SELECT metric FROM series WHERE id = ?", (series,)).fetchone()
     return str(found[0]) if found else ""
+
+
+def _mark(database: Database, level: Level, until: int) -> None:
+    """Note in the file how far the buckets of *level* are closed."""
+    with database.transaction() as connection:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_key(level), str(until)))
 
 
 def _floor(at: float, level: Level) -> int:

@@ -293,9 +293,10 @@ class Store:
         """An alert needs no more telling."""
         self._add(self._records.alert_done(key))
 
-    def put(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
-        """Keep a small JSON document by kind and key."""
-        self._add(self._records.put(kind, key, to_text(document)))
+    def put(self, kind: str, key: str, document: Mapping[str, Any] | None) -> None:
+        """Keep a small JSON document by kind and key; None deletes it."""
+        text = None if document is None else to_text(document)
+        self._add(self._records.put(kind, key, text))
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """One document."""

@@ -87,6 +87,8 @@ class Writer:
     def start(self) -> None:
         """Open here and now, then write in a thread of its own."""
         self._turn()
+        if self._replaced:
+            self._turn()
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -105,6 +107,7 @@ class Writer:
         """A person has read the notice."""
         self.notice = ""
         self._pace.chores_at = 0.0
+        self._wake()
 
     @property
     def alive(self) -> bool:
@@ -138,7 +141,8 @@ class Writer:
             return self._pace.retry_at - now
         if self._pending.urgent or self._pace.busy or self._distrusted or not self.database:
             return 0.0
-        return self._pace.due(now) if self._pending else IDLE
+        chores = self._pace.chores_at - now
+        return min(chores, self._pace.due(now)) if self._pending else chores
 
     def _turn(self) -> None:
         self.beat = self._clock.boot()
