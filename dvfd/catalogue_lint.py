@@ -16,6 +16,7 @@ from dvfd.model import (
     Kind,
     Limit,
     Metric,
+    Range,
 )
 
 WINDOW_KEYS = ("window", "coverage", "band")
@@ -119,20 +120,28 @@ def _window(criterion: Criterion) -> Iterator[str]:
 
 
 def _ranges(criterion: Criterion) -> Iterator[str]:
+    """A limit that no plausible value meets, or that none misses: either way nothing is judged."""
     accepted = acceptance(criterion)
     if accepted is None:
         return
-    ranges = {"expected": criterion.expected}
-    if criterion.reduce in KEEPS and criterion.combine in (Combine.WORST, Combine.MEAN):
-        ranges["possible"] = criterion.possible
-    for key, bounds in ranges.items():
-        if bounds is None:
-            continue
-        if not overlap(accepted, ((bounds.low, 0), (bounds.high, 0))):
-            yield (
-                f"limit: empty range: {wanted(criterion)}, but {key} is"
-                f" {bounds.low:g} to {bounds.high:g}"
-            )
+    if (expected := _closed(criterion.expected)) and not overlap(accepted, expected):
+        yield f"limit: empty range: {wanted(criterion)}, but expected is {_ends(expected)}"
+    keeps = criterion.reduce in KEEPS and criterion.combine in (Combine.WORST, Combine.MEAN)
+    possible = _closed(criterion.possible) if keeps else None
+    if possible is None:
+        return
+    if not overlap(accepted, possible):
+        yield f"limit: empty range: {wanted(criterion)}, but possible is {_ends(possible)}"
+    elif accepted[0] <= possible[0] and possible[1] <= accepted[1]:
+        yield f"limit: nothing possible fails {wanted(criterion)}: {_ends(possible)}"
+
+
+def _closed(bounds: Range | None) -> Interval | None:
+    return None if bounds is None else ((bounds.low, 0), (bounds.high, 0))
+
+
+def _ends(interval: Interval) -> str:
+    return f"{interval[0][0]:g} to {interval[1][0]:g}"
 
 
 Interval = tuple[tuple[float, int], tuple[float, int]]

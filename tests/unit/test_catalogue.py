@@ -12,9 +12,19 @@ from dvfd.config import Config
 from dvfd.errors import ConfigError
 from dvfd.model import NONE_YET, Combine, Severity
 
-PROBES = set(
-    "ranks checkpoints cpu memory temperature power gpu network logs node filesystems".split()
-)
+PROBES = {
+    "ranks",
+    "checkpoints",
+    "cpu",
+    "memory",
+    "temperature",
+    "power",
+    "gpu",
+    "network",
+    "logs",
+    "node",
+    "filesystems",
+}
 
 SOURCE = {  # items or acceptance lines, "passes if" lines, "pass criteria" lines
     "hardware": (4, 0, 1),

@@ -33,6 +33,7 @@ def test_a_sound_catalogue_loads(tmp_path):
         ({"reduce": '"increase"', "window": 9}, "heat.reduce: 'increase' of a gauge"),
         ({"metric": '"energy_total"', "unit": '"joules"'}, "heat.reduce: 'latest' of a counter"),
         ({"limit": -30}, "heat.limit: empty range: < -30 celsius, but possible is -20 to 130"),
+        ({"limit": 131}, "heat.limit: nothing possible fails < 131 celsius: -20 to 130"),
         ({"expected": [80, 90]}, "heat.limit: empty range: < 75 celsius, but expected is 80 to 90"),
         ({"expected": [70, 20]}, "heat.expected: empty: 70 is above 20"),
         ({"limit": '{ of = "profile.nods" }'}, "nothing is called 'profile.nods'; did you mean"),
