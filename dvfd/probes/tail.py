@@ -1,0 +1,193 @@
+"""Follow a growing file through rotation, truncation and restarts of the daemon. Judges no line.
+
+A file is known by inode and by its first bytes: copytruncate keeps the inode, a new file may be
+given an old one. What is left of a renamed file is read before its successor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from dvfd.errors import ProbeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+LINE = 4096
+"""Bytes kept of a line: what matters stands at its beginning, and a line may be a gigabyte."""
+
+BLOCK = 1 << 16
+"""Bytes read at a time."""
+
+HEAD = 64
+"""First bytes by which a file is known: more than a timestamp, the same in no two logs."""
+
+SIBLINGS = 1000
+"""Names looked through for the file that a rotation renamed."""
+
+
+class Tail:
+    """One followed file. `position` is what a later Tail needs to go on where this one ended."""
+
+    def __init__(self, path: Path, position: Mapping[str, Any] | None = None) -> None:
+        self._path = path
+        self._known = dict(position or {})
+        self._begin_at_end = not self._known  # what was written before dvfd ever looked is old
+        self._handle: int | None = None
+        self._offset = 0
+        self._head = b""
+        self._partial = b""
+        self._skipping = False  # inside a line whose first LINE bytes were handed out
+
+    def blocks(self, budget: int) -> Iterator[str]:
+        """Whole lines written since the last call, in pieces of many; reads *budget* bytes at most.
+
+        Raises ProbeError if the file is not there or cannot be read.
+        """
+        try:
+            yield from self._blocks(budget)
+        except FileNotFoundError:
+            self._begin_at_end = False  # when it comes, all of it is new
+            raise ProbeError(f"{self._path}: no such file") from None
+        except OSError as error:
+            cause = (error.strerror or str(error)).lower()
+            raise ProbeError(f"{self._path}: {cause}") from None
+
+    @property
+    def behind(self) -> int:
+        """Bytes of the open file not read yet."""
+        if self._handle is None:
+            return 0
+        return max(0, self._stat().st_size - self._offset)
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Where the next line begins: small, and JSON."""
+        if self._handle is None:
+            return dict(self._known)
+        found = self._stat()
+        return {
+            "device": found.st_dev,
+            "inode": found.st_ino,
+            "offset": self._offset - len(self._partial),
+            "head": self._head.hex(),
+            "skipping": self._skipping,
+        }
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._handle is not None:
+            self._known = self.position
+            os.close(self._handle)
+            self._handle = None
+
+    def _blocks(self, budget: int) -> Iterator[str]:
+        if self._handle is None:
+            self._resume()
+        assert self._handle is not None
+        self._notice_truncation()
+        while budget > 0:
+            data = os.read(self._handle, min(BLOCK, budget))
+            self._offset += len(data)
+            budget -= len(data)
+            if data:
+                if text := self._lines(data):
+                    yield text
+            elif self._renamed():
+                if left := self._leftover():
+                    yield left
+                self._open(self._path)
+            else:
+                return
+
+    def _stat(self) -> os.stat_result:
+        assert self._handle is not None
+        return os.fstat(self._handle)
+
+    # --- which file ---------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Open what `position` named, under its own name or the one a rotation gave it."""
+        self._open(self._path)
+        if self._begin_at_end:
+            self._seek(self._stat().st_size)
+        elif self._known and not self._is_known():
+            renamed = self._find_renamed()
+            if renamed is not None:
+                self._open(renamed)
+            if renamed is None or not self._is_known():
+                self._open(self._path)
+                self._known = {}
+        if self._known:
+            self._seek(int(self._known["offset"]))
+            self._skipping = bool(self._known.get("skipping"))
+        self._known = {}
+        self._begin_at_end = False
+
+    def _open(self, path: Path) -> None:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise ProbeError(f"{path}: no plain file")
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = handle
+        self._seek(0)
+        self._head = os.pread(handle, HEAD, 0)
+
+    def _seek(self, offset: int) -> None:
+        assert self._handle is not None
+        self._offset = os.lseek(self._handle, offset, os.SEEK_SET)
+        self._partial, self._skipping = b"", False
+
+    def _is_known(self) -> bool:
+        """Whether the open file is the one of the position that was given."""
+        found = self._stat()
+        head = bytes.fromhex(self._known["head"])
+        same = (found.st_dev, found.st_ino) == (self._known["device"], self._known["inode"])
+        return same and self._head.startswith(head) and found.st_size >= self._known["offset"]
+
+    def _find_renamed(self) -> Path | None:
+        with contextlib.suppress(OSError), os.scandir(self._path.parent) as entries:
+            for _, entry in zip(range(SIBLINGS), entries, strict=False):
+                if entry.name.startswith(self._path.name) and (
+                    entry.inode() == self._known["inode"] and entry.is_file(follow_symlinks=False)
+                ):
+                    return self._path.parent / entry.name
+        return None
+
+    def _renamed(self) -> bool:
+        """Whether the path now leads to another file. Raises FileNotFoundError if to none."""
+        ours, theirs = self._stat(), self._path.stat()
+        return (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino)
+
+    def _notice_truncation(self) -> None:
+        assert self._handle is not None
+        head = os.pread(self._handle, HEAD, 0)
+        if not head.startswith(self._head) or self._stat().st_size < self._offset:
+            self._seek(0)
+        self._head = head
+
+    # --- which lines --------------------------------------------------------------------------
+
+    def _lines(self, data: bytes) -> str:
+        """The whole lines in what was kept and *data*; keeps the beginning of the last one."""
+        data = self._partial + data.replace(b"\r", b"\n")  # progress bars end lines with \r
+        if self._skipping:
+            _, found, data = data.partition(b"\n")
+            self._skipping = not found
+        whole, _, rest = data.rpartition(b"\n")
+        if len(rest) > LINE:
+            whole, rest = whole + b"\n" + rest[:LINE], b""
+            self._skipping = True
+        self._partial = rest
+        return whole.decode("utf-8", "replace")
+
+    def _leftover(self) -> str:
+        """A last line without an end, in a file that will not grow any more."""
+        left, self._partial = self._partial, b""
+        return left.decode("utf-8", "replace")
