@@ -49,6 +49,13 @@ def test_an_override_does_not_reach_a_number_of_its_own(tmp_path):
     assert (later.limit.value, later.overridden) == (60, "")
 
 
+def test_an_override_reaches_a_veto():
+    config = Config(override={"phase1.no_go_throughput": Override(limit=190, reason="older nodes")})
+    catalogue = load(config)
+    assert catalogue.gates["phase1"].vetoes[0].limit.value == 190
+    assert catalogue.overrides == ("phase1.no_go_throughput: limit 200 -> 190 (older nodes)",)
+
+
 def test_an_override_of_nothing_names_the_nearest(tmp_path):
     config = Config(override={"day.heet": Override(limit=1, reason="typo")})
     assert problems(write(tmp_path), config) == (
