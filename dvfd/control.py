@@ -86,8 +86,8 @@ class ControlServer:
 
     def start(self) -> None:
         """Bind the socket. Raises OSError; a socket that somebody answers on is left alone."""
-        if ask(self._path, "ping", timeout=2.0) is not None:
-            raise FileExistsError(f"{self._path}: another dvfd answers there")
+        if _listens(self._path):
+            raise FileExistsError(f"{self._path}: another dvfd listens there")
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         self._path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -126,6 +126,8 @@ class ControlServer:
                 _send(connection, self._reply(_receive(connection), _peer(connection)))
         except (OSError, ValueError) as error:
             log.info("control request broke off", error=str(error))
+        except TypeError as error:  # an answer that is no JSON: ours to mend, not to die of
+            log.exception("control answer is no JSON", error=str(error))
         finally:
             self._slots.release()
 
@@ -148,21 +150,30 @@ class ControlServer:
 
 
 def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> Any:
-    """Ask the daemon at *path*; None where none answers. Raises DvfdError with its refusal."""
+    """Ask the daemon at *path*; None where none listens.
+
+    Raises DvfdError with its refusal, or if it listens and does not answer.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
         channel.settimeout(timeout)
         try:
             channel.connect(str(path))
+        except OSError:
+            return None
+        try:
             _send(channel, {"op": op, **arguments})
             line = b"".join(iter(lambda: channel.recv(65536), b""))
-        except (OSError, ValueError):
-            return None
-    if not line:
-        return None
-    reply = json.loads(line)
+            reply = json.loads(line)
+        except (OSError, ValueError) as error:
+            raise DvfdError(f"{path}: a daemon listens but does not answer: {error}") from None
     if "error" in reply:
         raise DvfdError(reply["error"])
     return reply["answer"]
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
+        return channel.connect_ex(str(path)) == 0
 
 
 def _send(channel: socket.socket, document: object) -> None:

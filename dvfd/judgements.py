@@ -53,8 +53,8 @@ class Judgements:
         self._identity = (node, catalogue.hash, profile_hash, environment_hash)
         self._trouble = trouble
         self._maintenance = tuple(maintenance)
-        self._lock = threading.RLock()
-        self._reports: dict[str, Report] = {}
+        self._lock = threading.Lock()
+        self._crashes: dict[str, str] = {}
         self._results: dict[str, Result] = {
             c.id: Result.unknown(c, clock.now(), "not judged yet")
             for check in catalogue.checks.values()
@@ -72,28 +72,21 @@ class Judgements:
 
         With *criteria* only those are judged anew; the others keep their newest result.
         """
-        at = self._clock.now()
+        at, began = self._clock.now(), self._clock.boot()
         with self._lock:
             for criterion in check.criteria if criteria is None else criteria:
                 self._results[criterion.id] = self._judge(criterion, at)
             results = tuple(self._results[c.id] for c in check.criteria)
             late = max(0.0, at - scheduled) if scheduled is not None else 0.0
-            report = Report(check, results, at, *self._identity, late)
-            self._reports[check.id] = report
+            took = self._clock.boot() - began
+            crashes = "; ".join(
+                self._crashes[c.id] for c in check.criteria if c.id in self._crashes
+            )
+            report = Report(check, results, at, *self._identity, late, took, crashes)
         self._store.keep(report, scheduled=scheduled)
         for sink in self._sinks:
             self._tell(sink, report)
         return report
-
-    def results(self) -> dict[str, Result]:
-        """The newest result of every criterion; UNKNOWN for those never judged."""
-        with self._lock:
-            return dict(self._results)
-
-    def reports(self) -> dict[str, Report]:
-        """The newest report of every check that was run."""
-        with self._lock:
-            return dict(self._reports)
 
     def _judge(self, criterion: Criterion, at: float) -> Result:
         excuse = next((m.reason for m in self._maintenance if m.covers(at)), None)
@@ -102,10 +95,13 @@ class Judgements:
             return Result(criterion, Verdict.NOT_APPLICABLE, at, reason)
         try:
             samples = self._store.samples(criterion, until=at)
-            return judge(criterion, samples, at=at, trouble=self._trouble(criterion.metric))
+            result = judge(criterion, samples, at=at, trouble=self._trouble(criterion.metric))
         except Exception as error:  # a criterion that crashes is UNKNOWN, alone
             log.exception("judging crashed", criterion=criterion.id)
+            self._crashes[criterion.id] = f"{criterion.id}: {error!r}"
             return Result.unknown(criterion, at, f"judging it crashed: {error!r}; see the log")
+        self._crashes.pop(criterion.id, None)
+        return result
 
     def _tell(self, sink: Sink, report: Report) -> None:
         try:

@@ -248,6 +248,7 @@ class Result:
     note: str = ""
     samples: int = 0  # how many samples the verdict rests on
     sampled_at: float | None = None  # the newest of them
+    absent: bool = False  # there is no live series: none came yet, or all have ended
 
     @classmethod
     def unknown(
@@ -269,6 +270,8 @@ class Report:
     profile_hash: str = ""
     environment_hash: str = ""
     late: float = 0.0  # seconds after the scheduled time, for a run caught up
+    duration: float = 0.0  # seconds that judging took
+    error: str = ""  # of criteria whose judging crashed
 
     @property
     def verdict(self) -> Verdict:

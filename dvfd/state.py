@@ -262,26 +262,17 @@ class State:
             self._note(report.results)
             run = self._runs.get(report.check.id, _Run())
             self._runs[report.check.id] = replace(
-                run, at=report.at, passed=passed or run.passed, error=""
+                run,
+                at=report.at,
+                passed=passed or run.passed,
+                duration=report.duration,
+                error=report.error,
             )
 
     def judged(self, results: Iterable[Result]) -> None:
         """Take note of some criteria judged again between two runs."""
         with self._lock:
             self._note(results)
-
-    def timed(self, check: str, seconds: float) -> None:
-        """Take note of how long the last run of *check* took."""
-        with self._lock:
-            self._runs[check] = replace(self._runs.get(check, _Run()), duration=seconds)
-
-    def crashed(self, check: str, error: str) -> None:
-        """Take note that *check* could not be judged: all its criteria are UNKNOWN till it is."""
-        at = self._clock.now()
-        criteria = self._catalogue.checks[check].criteria
-        with self._lock:
-            self._note(Result.unknown(c, at, f"the check did not run: {error}") for c in criteria)
-            self._runs[check] = replace(self._runs.get(check, _Run()), at=at, error=error)
 
     def snapshot(self) -> Snapshot:
         """Everything as it stands now. Costs one question to every source."""

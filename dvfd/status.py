@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dvfd.model import Result
 from dvfd.state import CheckState, Snapshot
+from dvfd.store.documents import result_document
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes."""
@@ -31,8 +30,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
         "checks": [_check(state) for state in snapshot.checks.values()],
         "probes": [asdict(health) for health in snapshot.probes.values()],
         "loops": {
-            name: {"age": loop.age, "limit": loop.limit, "late": loop.late}
-            for name, loop in snapshot.loops.items()
+            name: {**asdict(loop), "late": loop.late} for name, loop in snapshot.loops.items()
         },
         "jobs": [dict(job) for job in snapshot.jobs],
         "alerts": [asdict(alert) for alert in snapshot.raised],
@@ -66,35 +64,3 @@ def _check(state: CheckState) -> dict[str, Any]:
         "error": state.error,
         "results": [result_document(result) for result in state.results],
     }
-
-
-def result_document(result: Result) -> dict[str, Any]:
-    """A result with all that a reader needs to check it: both sides, and what it rests on."""
-    criterion = result.criterion
-    return {
-        "criterion": criterion.id,
-        "item": criterion.item,
-        "clause": criterion.clause,
-        "text": criterion.text,
-        "verdict": str(result.verdict),
-        "severity": str(criterion.severity),
-        "reason": result.reason,
-        "observed": result.observed,
-        "comparison": str(criterion.comparison),
-        "limit": result.limit,
-        "unit": criterion.unit,
-        "margin": result.margin,
-        "coverage": result.coverage,
-        "samples": result.samples,
-        "sampled_at": result.sampled_at,
-        "labels": dict(result.labels),
-        "at": result.at,
-        "note": result.note,
-        "overridden": criterion.overridden,
-        "source": criterion.source,
-    }
-
-
-def report_summary(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The few keys of a stored report that a history shows."""
-    return {key: document[key] for key in ("check", "verdict", "at", "late")}

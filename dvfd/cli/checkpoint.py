@@ -21,6 +21,6 @@ def verify(path: Path, options: tuple[str, ...]) -> None:
 
     Example: dvfd checkpoint verify /data/run7/step-5000
     """
-    from dvfd import checkpoint_verify
+    from dvfd.checkpoint_verify import main
 
-    sys.exit(checkpoint_verify.main([str(path), *options]))
+    sys.exit(main([str(path), *options]))

@@ -28,10 +28,10 @@ def check(path: Path | None) -> None:
 
     Example: dvfd config check -c /etc/dvfd/dvfd.toml
     """
-    from dvfd import catalogue, config
+    from dvfd.catalogue import load as load_catalogue
+    from dvfd.config import load
 
-    settings = config.load(path)
-    found = catalogue.load(settings)
+    found = load_catalogue(load(path))
     lines = len(found.gates) and sum(len(g.requires) + len(g.vetoes) for g in found.gates.values())
     click.echo(
         f"ok: {len(found.checks)} checks, {len(found.criteria)} criteria, "

@@ -47,15 +47,17 @@ def _text(answer: Mapping[str, Any]) -> str:
 
 
 def _breaches(checks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why the node is not green: what the live checks hold against it."""
+    """Why the node is not green: what the live checks hold against it, one line for a reason."""
     rows = [r for c in checks if c["watch"] for r in c["results"]]
-    failed = [r for r in rows if r["verdict"] == "FAIL"]
-    unknown = [r for r in rows if r["verdict"] == "UNKNOWN"]
-    return [
-        f"  {paint(r['verdict'], 8)} {r['criterion']}: {r['reason']}"
-        + ("" if r["severity"] == "critical" else f" ({r['severity']})")
-        for r in failed + unknown
-    ]
+    lines = []
+    for verdict in ("FAIL", "UNKNOWN"):
+        reasons: dict[str, list[str]] = {}
+        for row in rows:
+            if row["verdict"] == verdict:
+                mark = "" if row["severity"] == "critical" else f" ({row['severity']})"
+                reasons.setdefault(row["reason"], []).append(row["criterion"] + mark)
+        lines += [f"  {paint(verdict, 8)} {', '.join(n)}: {why}" for why, n in reasons.items()]
+    return lines
 
 
 def _check(check: Mapping[str, Any]) -> str:

@@ -1,1 +1,99 @@
-"""Observe: passive, cheap sources, read every few seconds. They never judge."""
+"""Observe: passive, cheap sources, read every few seconds. They never judge.
+
+`build` is the registry: a probe that is not named here does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dvfd.config import Config
+from dvfd.model import Clock, Probe
+from dvfd.probes.checkpoints import Checkpoints
+from dvfd.probes.cpu import Cpu
+from dvfd.probes.gpu import Gpu
+from dvfd.probes.logs import Logs
+from dvfd.probes.memory import Memory
+from dvfd.probes.network import Network
+from dvfd.probes.node import FileSystems, Node
+from dvfd.probes.power import Power
+from dvfd.probes.ranks import Ranks
+from dvfd.probes.temperature import Temperature
+from dvfd.telemetry.jobs import JobBook
+
+CLASSES = (
+    Ranks, Cpu, Memory, Temperature, Power, Gpu, Network, Checkpoints, Logs, Node, FileSystems,
+)  # fmt: skip
+
+PROMPT = 2.0
+"""Seconds between looks at what a person is called for at once: processes, logs, checkpoints."""
+
+
+class Records(Protocol):
+    """Small documents that probes keep over a restart, such as offsets in logs."""
+
+    def put(self, kind: str, key: str, document: dict[str, Any]) -> None:
+        """Keep one."""
+        ...
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Get one back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """All of them; `urgent` names the metrics whose breach does not wait for the next pass."""
+
+    all: tuple[Probe, ...]
+    ranks: Ranks
+    logs: Logs
+
+    @property
+    def urgent(self) -> frozenset[str]:
+        """Metrics of ranks, checkpoints and logs: events rather than levels."""
+        prompt = {Ranks.name, Checkpoints.name, Logs.name}
+        return frozenset(m for probe in self.all if probe.name in prompt for m in probe.metrics)
+
+
+def build(
+    config: Config,
+    *,
+    book: JobBook,
+    records: Records,
+    clock: Clock,
+    state: Path,
+    proc: Path = Path("/proc"),
+    sys: Path = Path("/sys"),
+) -> Probes:
+    """Build every probe; touches nothing. *state* is where dvfd's own files lie."""
+    profile, every = config.profile, config.sampling.interval
+    prompt = min(PROMPT, every)
+    ranks = Ranks(book, clock, interval=prompt)
+    logs = Logs(config.logs, records=records, interval=prompt)
+
+    def watched() -> Iterator[Path]:
+        yield state
+        yield from {Path(c.path).parent for c in book.checkpoints() if c.path}
+
+    host: tuple[Probe, ...] = (
+        Cpu(book.processes, clock=clock, proc=proc, sys=sys, interval=every),
+        Memory(proc=proc, sys=sys, interval=every),
+        Temperature(expected=profile.temperature_sensors, sys=sys, interval=every),
+        Power(clock=clock, expected=profile.power_meters, sys=sys, interval=every),
+        Gpu(accelerator=profile.accelerator, expected=profile.gpus, sys=sys, interval=every),
+        Network(clock=clock, interfaces=profile.interfaces, proc=proc, sys=sys, interval=every),
+        Node(clock=clock, proc=proc, sys=sys, interval=every),
+        FileSystems(watched),
+        Checkpoints(
+            book.checkpoints,
+            settings=config.checkpoints,
+            records=records,
+            interval=prompt,
+            proc=proc,
+        ),
+    )
+    return Probes((ranks, logs, *host), ranks, logs)

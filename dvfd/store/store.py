@@ -129,7 +129,7 @@ class Store:
         writer, dropped = self._writer, self._measurements.dropped
         dead = "" if writer.trouble or writer.alive else "the writing thread died: see the log"
         losing = time.monotonic() - self._pending.lost_at < LOSS_SHOWN
-        lost = f"queue full: {dict(self._pending.lost)} lost" if losing else ""
+        lost = f"queue full: {_counts(self._pending.lost)} lost" if losing else ""
         troubles = [text for text in (writer.trouble, dead, lost) if text]
         return StoreHealth(
             ok=not troubles,
@@ -351,6 +351,10 @@ class Store:
         for session, sequence in dict(self._cursors).items():
             self.commit_telemetry(session, sequence, (), lambda _sequence: None)
         self._measurements.rewrite()
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def _cursor(database: Database, session: str) -> int:

@@ -27,6 +27,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
             "ping": Operation(lambda request, peer: "pong"),
             "who": Operation(lambda request, peer: [peer.pid, peer.uid]),
             "refuse": Operation(refuse),
+            "broken": Operation(lambda request, peer: object()),
             "change": Operation(lambda request, peer: "changed", changes=True),
         },
     )
@@ -86,6 +87,20 @@ def _pong(path: Path) -> bool:
         return bool(ask(path, "ping") == "pong")
     except DvfdError:
         return False
+
+
+def test_a_daemon_that_hangs_is_not_the_same_as_none(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "hung.sock"))
+        listener.listen()
+        with pytest.raises(DvfdError, match="does not answer"):
+            ask(tmp_path / "hung.sock", "ping", timeout=0.2)
+
+
+def test_an_answer_that_is_no_json_does_not_end_the_server(path: Path) -> None:
+    with pytest.raises(DvfdError, match="does not answer"):
+        ask(path, "broken")
+    assert ask(path, "ping") == "pong"
 
 
 def test_a_second_daemon_does_not_take_the_socket(path: Path) -> None:

@@ -106,16 +106,17 @@ def test_a_verdict_of_a_check_without_a_schedule_stands_until_it_is_run_again():
     assert held.snapshot().checks["phase1"].verdict is Verdict.PASS
 
 
-def test_a_crashed_check_is_unknown_and_keeps_its_last_pass():
+def test_a_crash_shows_its_error_and_keeps_the_last_pass():
     live = check("live", criterion(), watch=True)
     held = state(live)
     held.tell(Report(live, (result(),), NOW))
 
-    held.crashed("live", "ZeroDivisionError")
-    now = held.snapshot().checks["live"]
+    crashed = result(verdict=Verdict.UNKNOWN)
+    held.tell(Report(live, (crashed,), NOW + 5, error="ZeroDivisionError", duration=0.5))
 
-    assert (now.verdict, now.last_pass, now.error) == (Verdict.UNKNOWN, NOW, "ZeroDivisionError")
-    assert now.results[0].reason == "the check did not run: ZeroDivisionError"
+    found = held.snapshot().checks["live"]
+    assert (found.verdict, found.error) == (Verdict.UNKNOWN, "ZeroDivisionError")
+    assert (found.last_run, found.last_pass, found.duration) == (NOW + 5, NOW, 0.5)
 
 
 def test_a_run_that_fails_does_not_move_the_last_pass():

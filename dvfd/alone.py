@@ -1,0 +1,79 @@
+"""Answer commands where no daemon lives, on the store that one left. Says which store that was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dvfd.catalogue import load as load_catalogue
+from dvfd.clock import SystemClock
+from dvfd.config import Config, state_dir
+from dvfd.config import load as load_config
+from dvfd.environment import environment_hash
+from dvfd.errors import StoreError
+from dvfd.judgements import Judgements
+from dvfd.model import Catalogue
+from dvfd.operations import history, known
+from dvfd.remembered import remembered
+from dvfd.state import Sources, State
+from dvfd.status import document
+from dvfd.store import Store, report_document
+
+
+def judge_alone(name: str) -> tuple[dict[str, Any], str]:
+    """Judge check *name* on the store, which is opened exclusively; the report and the store.
+
+    Raises DvfdError if there is no such check, StoreError if somebody else has the store.
+    """
+    config, catalogue, clock = _framework()
+    check = catalogue.checks[known({"check": name}, "check", catalogue.checks)]
+    store = Store(state_dir() / "dvfd.db", metrics=catalogue.metrics, clock=clock)
+    store.start()
+    try:
+        if not store.health().ok:
+            raise StoreError(store.health().reason)
+        judgements = Judgements(
+            catalogue,
+            store=store,
+            clock=clock,
+            node=config.node.name,
+            profile_hash=config.profile_hash,
+            environment_hash=environment_hash(),
+            trouble=lambda metric: "no daemon runs here",
+            maintenance=config.maintenance,
+        )
+        report = judgements.run_check(check)
+        return report_document(report), f"{store.health().path}; no daemon runs here"
+    finally:
+        store.stop()
+
+
+def status_alone() -> dict[str, Any]:
+    """The status document from what is on disk; nothing is live, so the node is UNKNOWN."""
+    config, catalogue, clock = _framework()
+    path = state_dir() / "dvfd.db"
+    if not path.exists():
+        return document(State(config, catalogue, Sources(), clock=clock).snapshot(), running=False)
+    store = Store.read_only(path, catalogue.metrics, clock)
+    try:
+        sources = Sources(latest=store.latest, store=store.health)
+        state = State(config, catalogue, sources, clock=clock)
+        for report in remembered(store, catalogue, config.profile_hash):
+            state.tell(report)
+        return document(state.snapshot(), running=False)
+    finally:
+        store.stop()
+
+
+def history_alone(name: str, hours: float) -> dict[str, Any]:
+    """Like the daemon's `history`, from the store on disk. Raises StoreError if there is none."""
+    _, catalogue, clock = _framework()
+    store = Store.read_only(state_dir() / "dvfd.db", catalogue.metrics, clock)
+    try:
+        return history({"name": name, "hours": hours}, catalogue, store, clock)
+    finally:
+        store.stop()
+
+
+def _framework() -> tuple[Config, Catalogue, SystemClock]:
+    config = load_config()
+    return config, load_catalogue(config), SystemClock()

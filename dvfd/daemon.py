@@ -1,0 +1,292 @@
+"""The composition root: builds every part, starts them in order, ends them in reverse."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from dvfd import __version__, notify, probes
+from dvfd.breaches import Breaches
+from dvfd.catalogue import load as load_catalogue
+from dvfd.clock import SystemClock
+from dvfd.config import Config, runtime_dir, state_dir
+from dvfd.control import ControlServer
+from dvfd.environment import environment_hash
+from dvfd.errors import ConfigError
+from dvfd.judgements import Judgements
+from dvfd.model import Check, Clock, Criterion, Sink
+from dvfd.operations import operations
+from dvfd.remembered import remembered
+from dvfd.sampler import Sampler
+from dvfd.schedule import Schedule
+from dvfd.sinks import log as log_sink
+from dvfd.sinks.alertmanager import Sender, push
+from dvfd.sinks.pager import Pager
+from dvfd.sinks.server import HttpServer
+from dvfd.sinks.site import Site
+from dvfd.state import Loop, Sources, State
+from dvfd.store import Store
+from dvfd.telemetry.jobs import JobBook
+from dvfd.telemetry.receiver import Receiver
+from dvfd.watch import Watch
+
+log = structlog.get_logger()
+
+TICK = 1.0
+"""Seconds between looks at the loops, and between signs of life to systemd."""
+
+LIMITS = {
+    "sampler": 15.0,
+    "watch": 30.0,
+    "receiver": 15.0,
+    "writer": 30.0,
+    "schedule": 60.0,
+    "http": 15.0,
+    "sender": 60.0,
+}
+"""Seconds without progress after which a loop is late: several times its own slowest beat."""
+
+M_ARENA_MAX = -8
+"""mallopt(3): eight threads would otherwise grow eight arenas, about 15 MiB that nobody uses."""
+
+
+class Daemon:
+    """One node's dvfd. Building it reads the catalogue and touches nothing else."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+        """Raises ConfigError if the catalogue does not fit the configuration."""
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._catalogue = load_catalogue(config)
+        self._stop = threading.Event()
+        self._late: frozenset[str] = frozenset()
+        self._build(state_dir(), runtime_dir())
+
+    def run(self) -> None:
+        """Start, watch until SIGTERM or SIGINT, stop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self.start()
+        try:
+            while not self._stop.wait(TICK):
+                self.tick()
+        finally:
+            self.stop()
+
+    def start(self) -> None:
+        """Start everything; READY once the first pass over the live criteria is judged."""
+        began = time.monotonic()
+        with suppress(OSError, AttributeError):  # another libc: more memory, nothing else
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+        self._store.start()
+        self._breaches.load()
+        for report in remembered(self._store, self._catalogue, self._config.profile_hash):
+            self._state.tell(report)
+        self._open_doors()
+        self._sampler.start()
+        self._watch.start()
+        self._sender.start()
+        self._schedule.start({c: self._store.last_run(c) for c in self._schedules()})
+        notify.notify("READY=1")
+        log.info(
+            "watching",
+            version=__version__,
+            node=self._config.node.name,
+            page=self.address,
+            store=self._store.health().path,
+            catalogue=self._catalogue.hash[:12],
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    def stop(self) -> None:
+        """End everything in reverse; what waits for the disk is written."""
+        notify.notify("STOPPING=1")
+        self._watch.stop()
+        self._schedule.stop()
+        self._sampler.stop()
+        self._receiver.stop()
+        self._sender.stop()
+        self._control.stop()
+        self._server.stop()
+        self._store.stop()
+        log.info("stopped")
+
+    def tick(self) -> None:
+        """Look after the loops: tell systemd that all is well, or the log that it is not."""
+        if self._schedule.tick():
+            log.warning("the wall clock was stepped; schedules are planned anew")
+        late = frozenset(name for name, loop in self.loops().items() if loop.late)
+        for name in late - self._late:
+            log.error("loop is late", loop=name, limit=LIMITS[name])
+        for name in self._late - late:
+            log.info("loop goes on", loop=name)
+        self._late = late
+        if not late:
+            notify.notify("WATCHDOG=1")
+
+    def loops(self) -> dict[str, Loop]:
+        """How long ago each loop made progress, beside its limit, in seconds."""
+        now = self._clock.boot()
+        beats = {
+            "sampler": self._sampler.beat(),
+            "watch": self._watch.beat(),
+            "receiver": self._receiver.beat(),
+            "writer": self._store.beat(),
+            "schedule": self._schedule.beat(),
+            "http": self._server.beat(),
+            "sender": self._sender.beat(),
+        }
+        return {name: Loop(max(0.0, now - beat), LIMITS[name]) for name, beat in beats.items()}
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+        return f"http://{self._config.http.host}:{self._server.port}/"
+
+    def _build(self, state: Path, runtime: Path) -> None:
+        config, clock, catalogue = self._config, self._clock, self._catalogue
+        self._store = Store(state / "dvfd.db", metrics=catalogue.metrics, clock=clock)
+        self._book = JobBook(config.jobs, clock, on_end=self._on_end)
+        self._receiver = Receiver(
+            ingest_path(runtime),
+            self._book,
+            self._store,
+            clock,
+            self._wake,
+            lines=config.jobs.limit * config.jobs.ranks_limit,
+        )
+        self._probes = probes.build(
+            config, book=self._book, records=self._store, clock=clock, state=state
+        )
+        self._sampler = Sampler(
+            self._probes.all, write=self._store.write, clock=clock, wake=self._on_sampled
+        )
+        self._pager = Pager(self._store, push=push(config))
+        self._pager.listen(log_sink.tell)
+        self._sender = Sender(self._pager, config, clock=clock)
+        self._breaches = Breaches(config, catalogue, self._pager, self._store, clock=clock)
+        self._state = State(config, catalogue, self._sources(), clock=clock)
+        self._server = HttpServer(Site(self._state.snapshot), config.http, clock=clock)
+        self._judgements = self._judge_with((self._state, self._breaches))
+        self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
+        self._schedule = Schedule(
+            self._schedules(),
+            zone=config.schedule.zone,
+            node=config.node.name,
+            jitter=config.schedule.jitter,
+            run=self._on_schedule,
+            clock=clock,
+        )
+        self._control = ControlServer(
+            runtime / "control.sock",
+            operations(
+                catalogue=catalogue,
+                state=self._state,
+                store=self._store,
+                judgements=self._judgements,
+                sender=self._sender,
+                receiver=self._receiver,
+                clock=clock,
+                address=lambda: self.address,
+            ),
+        )
+
+    def _sources(self) -> Sources:
+        return Sources(
+            latest=self._store.latest,
+            probes=self._sampler.health,
+            loops=self.loops,
+            store=self._store.health,
+            jobs=self._book.snapshot,
+            raised=self._pager.raised,
+            delivery=self._sender.health,
+            ingest=self._receiver.counters,
+            http=self._http,
+        )
+
+    def _http(self) -> dict[str, int]:
+        return self._server.counters()
+
+    def _judge_with(self, sinks: Sequence[Sink]) -> Judgements:
+        return Judgements(
+            self._catalogue,
+            store=self._store,
+            clock=self._clock,
+            sinks=sinks,
+            node=self._config.node.name,
+            profile_hash=self._config.profile_hash,
+            environment_hash=environment_hash(),
+            trouble=self._sampler.trouble,
+            maintenance=self._config.maintenance,
+        )
+
+    def _watch_over(self, live: Sequence[Check]) -> Watch:
+        if len(live) != 1:
+            raise ConfigError([f"checks: {len(live)} checks have watch = true, wanted 1"])
+        return Watch(
+            live[0],
+            self._on_watch,
+            clock=self._clock,
+            interval=self._config.sampling.interval,
+            deadline=self._book.next_deadline,
+            overdue=self._look_at_ranks,
+        )
+
+    def _schedules(self) -> dict[str, str]:
+        """Cron by check, for the checks that have a schedule."""
+        return {
+            check.id: check.schedule for check in self._catalogue.checks.values() if check.schedule
+        }
+
+    def _open_doors(self) -> None:
+        """Listen for ranks, scrapers and commands. Raises ConfigError if a door is taken."""
+        try:
+            self._control.start()
+            self._receiver.start()
+            self._server.start()
+        except OSError as error:
+            raise ConfigError([f"cannot listen: {error}"]) from None
+
+    # --- What the parts call --------------------------------------------------------------------
+
+    def _wake(self, metrics: Iterable[str]) -> None:
+        self._watch.wake(metrics)
+
+    def _on_sampled(self, metrics: Iterable[str]) -> None:
+        """Sampled values wait for the next pass, except those that a breach must not wait for."""
+        self._watch.wake(self._probes.urgent & set(metrics))
+
+    def _on_watch(self, check: Check, criteria: tuple[Criterion, ...]) -> None:
+        whole = len(criteria) == len(check.criteria)
+        self._judgements.run_check(check, None if whole else criteria)
+
+    def _on_schedule(self, check: str, scheduled: float) -> None:
+        report = self._judgements.run_check(self._catalogue.checks[check], scheduled=scheduled)
+        log.info("check judged", check=check, verdict=report.verdict, late=round(report.late))
+
+    def _on_end(self, labels: Mapping[str, str]) -> None:
+        self._store.end_series(labels, self._clock.now())
+
+    def _look_at_ranks(self) -> Iterable[str]:
+        """A rank's silence has reached its limit: measure it now."""
+        samples = self._probes.ranks.silence(self._clock.now())
+        self._store.write(samples)
+        return {sample.metric for sample in samples}
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        self._stop.set()
+
+
+def ingest_path(runtime: Path) -> Path:
+    """Where ranks connect: $DVFD_SOCKET, else in the runtime directory."""
+    return Path(os.environ.get("DVFD_SOCKET") or runtime / "ingest.sock")

@@ -1,0 +1,57 @@
+"""Bring stored reports back as results, so that a restart does not forget what a check found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from dvfd.model import Catalogue, Check, Criterion, Report, Result, Verdict, labels
+from dvfd.store.documents import StoredReport
+
+
+class Archive(Protocol):
+    """What is asked of the store."""
+
+    def last_report(self, check_id: str) -> StoredReport | None:
+        """The newest kept report of a check."""
+        ...
+
+
+def remembered(store: Archive, catalogue: Catalogue, profile_hash: str) -> Iterator[Report]:
+    """The newest report of every check that is not judged all the time.
+
+    A report made under another catalogue or profile says nothing of this one: left out.
+    """
+    for check in catalogue.checks.values():
+        stored = None if check.watch else store.last_report(check.id)
+        if stored is None:
+            continue
+        document = stored.document
+        hashes = document.get("hashes", {})
+        if hashes.get("catalogue") == catalogue.hash and hashes.get("profile") == profile_hash:
+            yield _report(check, document)
+
+
+def _report(check: Check, document: Mapping[str, Any]) -> Report:
+    found = {row["criterion"]: row for row in document["results"]}
+    results = tuple(_result(c, found.get(c.id), document["at"]) for c in check.criteria)
+    return Report(check, results, document["at"], late=document["late"])
+
+
+def _result(criterion: Criterion, row: Mapping[str, Any] | None, at: float) -> Result:
+    if row is None:
+        return Result.unknown(criterion, at, "the stored report does not have it")
+    return Result(
+        criterion,
+        Verdict(row["verdict"]),
+        row["at"],
+        row["reason"],
+        row["observed"],
+        row["limit"],
+        row["margin"],
+        row["coverage"],
+        labels(**row["labels"]),
+        row["note"],
+        row["samples"],
+        row["sampled_at"],
+    )
