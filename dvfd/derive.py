@@ -11,6 +11,8 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
+from itertools import accumulate
+from operator import mul
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,8 +47,15 @@ SMALLEST_STEP = 2.0**-24
 """The smallest float16 above zero: below it a loss of exactly 0 has not moved."""
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The *percent*-th percentile (0 to 100) of one value or more, by linear interpolation."""
+def percentile(
+    values: Sequence[float], percent: float, weights: Sequence[float] | None = None
+) -> float:
+    """The *percent*-th percentile (0 to 100) of one value or more, by linear interpolation.
+
+    With *weights* it is the least value that has as much of the weight at or below it.
+    """
+    if weights is not None:
+        return _weighted_percentile(values, percent, weights)
     ordered = sorted(values)
     place = (len(ordered) - 1) * percent / 100.0
     below = math.floor(place)
@@ -54,31 +63,52 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def median(values: Sequence[float]) -> float:
+def _weighted_percentile(
+    values: Sequence[float], percent: float, weights: Sequence[float]
+) -> float:
+    ordered = sorted(zip(values, weights, strict=True))
+    reached = list(accumulate(weight for _, weight in ordered))
+    place = bisect_left(reached, reached[-1] * percent / 100.0)
+    return ordered[place][0]
+
+
+def median(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
     """The median of one value or more."""
-    return percentile(values, 50.0)
+    return percentile(values, 50.0, weights)
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
     """The arithmetic mean of one value or more; their order does not matter."""
+    if weights is None:
+        middle = math.fsum(values) / len(values)
+    else:
+        middle = math.fsum(map(mul, values, weights)) / math.fsum(weights)
     # Rounding may put the mean of equal values beside them, and so beside a limit they meet.
-    return min(max(math.fsum(values) / len(values), min(values)), max(values))
+    return min(max(middle, min(values)), max(values))
 
 
-def stdev(values: Sequence[float]) -> float | None:
-    """The sample standard deviation (n - 1); None for fewer than two values."""
+def stdev(values: Sequence[float], weights: Sequence[float] | None = None) -> float | None:
+    """The sample standard deviation (n - 1); None for fewer than two values.
+
+    With *weights* that of the whole: weighted values stand for many.
+    """
     if len(values) < 2:
         return None
-    middle = mean(values)
-    return math.sqrt(math.fsum((v - middle) * (v - middle) for v in values) / (len(values) - 1))
+    middle = mean(values, weights)
+    squares = [(v - middle) * (v - middle) for v in values]
+    if weights is not None:
+        return math.sqrt(mean(squares, weights))
+    return math.sqrt(math.fsum(squares) / (len(values) - 1))
 
 
-def fraction_within(values: Sequence[float], band: float) -> float | None:
+def fraction_within(
+    values: Sequence[float], band: float, weights: Sequence[float] | None = None
+) -> float | None:
     """The share of *values* in their mean +- *band*, ends included; None for fewer than two."""
     if len(values) < 2:
         return None
-    middle = mean(values)
-    return sum(abs(v - middle) <= band for v in values) / len(values)
+    middle = mean(values, weights)
+    return mean([float(abs(v - middle) <= band) for v in values], weights)
 
 
 def spread(values: Sequence[float]) -> float | None:

@@ -9,6 +9,7 @@ that was counted already.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from sys import float_info
@@ -18,8 +19,6 @@ from dvfd import derive
 from dvfd.model import Range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from dvfd.model import Criterion, Labels, Sample
 
 TOLERANCE = 2.0
@@ -31,6 +30,10 @@ FINITE = Range(-float_info.max, float_info.max)
 
 GROWING = frozenset({"max", "increase", "count"})
 """Reducers that one sample more can only raise: what was seen is a lower bound."""
+
+
+Statistic = Callable[[Sequence[float], Sequence[float] | None], float]
+"""Values, and the weight of each where they differ, to one value."""
 
 
 class Interval(NamedTuple):
@@ -249,34 +252,53 @@ def _apply(
     name = criterion.reduce
     if name == "count":
         return exactly(float(len(inside)))
+    weights = _weights(inside, criterion.max_age)
     if statistic := _MONOTONE.get(name) or _quantile(name):
-        return _by_ends(statistic, inside)
+        return _by_ends(statistic, inside, weights)
     if any(not _interval(s).exact for s in (*before, *inside)):
         raise Unreduced(f"{name} of values that are known only as intervals says nothing")
     if counter := _COUNTERS.get(name):
         return counter(before, inside, start - criterion.max_age)
     if name == "stdev":
-        return _of_two(derive.stdev([s.value for s in inside]), name)
+        return _of_two(derive.stdev([s.value for s in inside], weights), name)
     if name == "fraction_within" and criterion.band is not None:
-        return _of_two(derive.fraction_within([s.value for s in inside], criterion.band), name)
+        share = derive.fraction_within([s.value for s in inside], criterion.band, weights)
+        return _of_two(share, name)
     raise Unreduced(f"there is no reducer {name!r}, or it lacks its band")
 
 
-def _by_ends(statistic: Callable[[Sequence[float]], float], samples: Sequence[Sample]) -> Interval:
+def _weights(samples: Sequence[Sample], max_age: float) -> Sequence[float] | None:
+    """The seconds that each sample stands for where they differ, for rollups are among them.
+
+    A raw sample then stands for the time since the one before it, as in a rollup.
+    """
+    if not any(s.span for s in samples):
+        return None
+    weights, before = [], -math.inf
+    for s in samples:
+        weights.append(s.span or min(s.at - before, max_age))
+        before = s.at
+    return weights if min(weights) < max(weights) else None
+
+
+def _by_ends(
+    statistic: Statistic, samples: Sequence[Sample], weights: Sequence[float] | None
+) -> Interval:
     """A statistic that never falls when a value rises: an interval goes through it by its ends."""
-    value = statistic([s.value for s in samples])
+    value = statistic([s.value for s in samples], weights)
     if all(s.low is None and s.high is None for s in samples):
         return exactly(value)
     bounds = [_interval(s) for s in samples]
-    return Interval(value, statistic([b.low for b in bounds]), statistic([b.high for b in bounds]))
+    low = statistic([b.low for b in bounds], weights)
+    return Interval(value, low, statistic([b.high for b in bounds], weights))
 
 
-def _quantile(name: str) -> Callable[[Sequence[float]], float] | None:
+def _quantile(name: str) -> Statistic | None:
     """The statistic that *name*, like p99 or p99.9, stands for."""
     digits = name[1:].replace(".", "", 1)
     if not (name.startswith("p") and digits.isdecimal() and float(name[1:]) <= 100):
         return None
-    return lambda values: derive.percentile(values, float(name[1:]))
+    return lambda values, weights: derive.percentile(values, float(name[1:]), weights)
 
 
 def _of_two(value: float | None, name: str) -> Interval:
@@ -313,12 +335,12 @@ def _rate(before: Sequence[Sample], inside: Sequence[Sample], fresh: float) -> I
     return exactly(derive.counter_increase([s.value for s in points]) / elapsed)
 
 
-_MONOTONE: dict[str, Callable[[Sequence[float]], float]] = {
+_MONOTONE: dict[str, Statistic] = {
     "mean": derive.mean,
     "median": derive.median,
-    "min": min,
-    "max": max,
-    "sum": math.fsum,
+    "min": lambda values, _weights: min(values),
+    "max": lambda values, _weights: max(values),
+    "sum": lambda values, _weights: math.fsum(values),
 }
 _COUNTERS = {"increase": _increase, "rate": _rate}
 

@@ -117,3 +117,22 @@ def test_step_statistics_leave_out_what_no_clock_gives(nonsense):
     stats.add(nonsense)
 
     assert len(stats) == 0
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9), st.integers(1, 9))
+def test_a_weight_counts_as_so_many_equal_values(values, weight):
+    weights = [1] * len(values)
+    weights[0] = weight
+    repeated = [values[0]] * (weight - 1) + values
+
+    assert derive.mean(values, weights) == pytest.approx(derive.mean(repeated), abs=1e-6)
+    assert derive.percentile(values, 100, weights) == max(values)
+    assert min(values) <= derive.median(values, weights) <= max(values)
+
+
+def test_weighted_statistics_give_the_known_answers():
+    assert derive.mean([1, 5], [3, 1]) == 2
+    assert derive.median([9, 1, 5], [1, 98, 1]) == 1
+    assert derive.percentile([9, 1, 5], 99, [1, 98, 1]) == 5
+    assert derive.stdev([1, 5], [3, 1]) == pytest.approx(math.sqrt(3))
+    assert derive.fraction_within([1, 1, 9], 2, [10, 10, 1]) == pytest.approx(20 / 21)

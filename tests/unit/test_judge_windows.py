@@ -274,3 +274,19 @@ def test_a_value_beyond_any_number_is_unknown(reduce):
     samples = [sample(1.7e308, 2), sample(1.7e308, 1), sample(-1.7e308, 0)]
 
     assert verdict(windowed("<= 9", reduce), samples[: 2 if reduce != "stdev" else 3]) == "UNKNOWN"
+
+
+# --- Rollups beside raw samples ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reduce", "answer"),
+    [("mean", 1.18), ("median", 1.0), ("min", 1), ("max", 5), ("stdev", 0.833)],
+)
+def test_a_rollup_weighs_as_many_seconds_as_it_stands_for(reduce, answer):
+    raw = series(*[5] * 4, every=5)
+    rollups = [sample(1, 20 + 60 * i, span=60) for i in range(6, -1, -1)]
+    samples = [s for s in (*rollups, *raw) if s.at > NOW - 400]
+    found = judge(windowed("<= 9", reduce, window=400), samples, at=NOW)
+
+    assert found.observed == pytest.approx(answer, abs=0.005)
