@@ -44,7 +44,7 @@ EVENTS = frozenset(
 
 _KNOWN = (1 << len(FIELDS)) - 1
 
-_AMOUNTS = {
+AMOUNTS = {
     "samples": 1e12,
     "compute": 86400.0,
     "communication": 86400.0,
@@ -53,7 +53,7 @@ _AMOUNTS = {
 }
 """Fields that are amounts, and what each must stay below: what no step can reach (a day, 1 EB)."""
 
-_BOUNDS = tuple(_AMOUNTS.get(name) for name in FIELDS)
+_BOUNDS = tuple(AMOUNTS.get(name) for name in FIELDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,142 @@
+"""Jobs that cannot use the reporter: what they write into files, read as rows of their ranks.
+
+Two kinds: JSON lines (`{"step": 7, "loss": 2.1, "samples": 32, "rank": 0}`), and the log lines of
+known trainers. Neither has a process: such a rank is judged by its progress alone, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from dvfd.errors import WireError
+from dvfd.telemetry.feed import Feed
+from dvfd.telemetry.patterns import parse
+from dvfd.telemetry.tail import Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from dvfd.config import Config, Metrics
+    from dvfd.model import Clock
+    from dvfd.telemetry.jobs import JobBook, News
+
+log = structlog.get_logger()
+
+
+class Source(Protocol):
+    """A file that speaks for ranks."""
+
+    def poll(self) -> None:
+        """Take what is new. Raises OSError or WireError."""
+        ...
+
+
+class JsonLinesFile:
+    """A file with one JSON object a step; `rank` in a line tells the ranks apart."""
+
+    def __init__(
+        self, config: Metrics, book: JobBook, clock: Clock, publish: Callable[[News], None],
+        *, ranks_limit: int = 64,
+    ) -> None:  # fmt: skip
+        self._config, self._book, self._clock, self._publish = config, book, clock, publish
+        self._limit = ranks_limit
+        self._tail = Tail(config.path)
+        self._feeds: dict[int, Feed] = {}
+        self.malformed = 0
+
+    def poll(self) -> None:
+        """Take the lines that are new. Raises OSError or WireError."""
+        by_rank: dict[int, list[Mapping[str, Any]]] = {rank: [] for rank in self._feeds}
+        ended = False
+        for line in self._tail.lines():
+            said = self._object(line)
+            if said is None:
+                self.malformed += bool(line.strip())
+            elif said.get("event") == "end":
+                ended = True
+            elif (rank := self._rank(said)) is not None:
+                by_rank.setdefault(rank, []).append(said)
+        uid = self._tail.owner() if by_rank else 0
+        for rank, values in by_rank.items():
+            self._feed(rank).take(values, uid)
+        for feed in self._feeds.values() if ended else ():
+            feed.end(uid)
+
+    def _object(self, line: str) -> Mapping[str, Any] | None:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        return said if isinstance(said, dict) else None
+
+    def _rank(self, said: Mapping[str, Any]) -> int | None:
+        """The rank that a line is about; None, and counted, if there can be no such rank."""
+        rank = said.get("rank", self._config.rank)
+        known = len(self._feeds) < self._limit or rank in self._feeds
+        if type(rank) is int and 0 <= rank < max(self._config.world_size, 1) and known:
+            return rank
+        self.malformed += 1
+        return None
+
+    def _feed(self, rank: int) -> Feed:
+        if rank not in self._feeds:
+            self._feeds[rank] = Feed(
+                self._book, self._clock, self._publish, job=self._config.job,
+                where=f"file {self._config.path}", rank=rank, world_size=self._config.world_size,
+            )  # fmt: skip
+        return self._feeds[rank]
+
+
+class LogFile:
+    """A trainer's log, read by one named set of patterns."""
+
+    def __init__(
+        self, path: Path, book: JobBook, clock: Clock, publish: Callable[[News], None],
+        *, patterns: str, job: str,
+    ) -> None:  # fmt: skip
+        self._patterns = patterns
+        self._tail = Tail(path)
+        self._feed = Feed(book, clock, publish, job=job, where=f"log {path}")
+
+    def poll(self) -> None:
+        """Take the lines that are new. Raises OSError or WireError."""
+        said = [values for line in self._tail.lines() if (values := parse(self._patterns, line))]
+        self._feed.take(said, self._tail.owner() if said else 0)
+
+
+class Files:
+    """Every file of the configuration, polled together."""
+
+    def __init__(
+        self, config: Config, book: JobBook, clock: Clock, publish: Callable[[News], None]
+    ) -> None:
+        limit = config.jobs.ranks_limit
+        self._sources: list[tuple[Path, Source]] = [
+            (each.path, JsonLinesFile(each, book, clock, publish, ranks_limit=limit))
+            for each in config.jobs.files
+        ]
+        for each in config.logs:
+            if each.path is not None and each.metrics:
+                job = each.job or each.name
+                file = LogFile(each.path, book, clock, publish, patterns=each.metrics, job=job)
+                self._sources.append((each.path, file))
+        self.trouble: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._sources)
+
+    def poll(self, at: float) -> None:
+        """Take what is new everywhere; what cannot be read is named in `trouble`."""
+        for path, source in self._sources:
+            try:
+                source.poll()
+            except (OSError, WireError) as error:
+                if self.trouble.get(str(path)) != str(error):
+                    log.warning("metrics file not read", path=str(path), error=str(error), at=at)
+                self.trouble[str(path)] = str(error)
+            else:
+                self.trouble.pop(str(path), None)

@@ -1,0 +1,303 @@
+"""One job on this node: its ranks, its counters, its checkpoints. Reads no clock, keeps no file."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dvfd.derive import LossWatch
+from dvfd.telemetry.checkpoint_state import CheckpointState
+from dvfd.telemetry.rank import START_LIMIT, Link, Rank
+
+if TYPE_CHECKING:
+    from dvfd.telemetry.wire import Event, Hello, Row
+
+SECTION_FLOOR = 60.0
+SECTION_TIMES = 5.0
+"""A checkpoint hangs after max(60 s, 5 x the longest seen): as steps do, on a larger scale."""
+
+HASH_STEPS = 256
+"""Steps whose hashes wait for the other ranks' ones: further apart than this, ranks are skewed."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What only grows, over restarts of ranks and of the daemon."""
+
+    restarts: int = 0
+    nonfinite: int = 0
+    spikes: int = 0
+    exceptions: int = 0
+    comparisons: int = 0
+    mismatches: int = 0
+    failed: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class Saves:
+    """What the job said of its checkpoints. Times are Unix seconds."""
+
+    every: int = 0
+    base: int | None = None  # the step at which counting began
+    saved: int = 0
+    path: str = ""
+    step: int = 0
+    saved_at: float | None = None
+    began_at: float | None = None
+    pid: int | None = None
+    longest: float = 0.0
+
+
+class Hashes:
+    """Gradient and parameter hashes of recent steps, compared as they come."""
+
+    def __init__(self) -> None:
+        self._steps: OrderedDict[tuple[str, int], tuple[int, int]] = OrderedDict()
+
+    def compare(self, kind: str, step: int, rank: int, value: int) -> bool | None:
+        """Whether *value* is what another rank had at this step; None if this is the first."""
+        first = self._steps.setdefault((kind, step), (rank, value))
+        while len(self._steps) > HASH_STEPS:
+            self._steps.popitem(last=False)
+        return None if first[0] == rank else first[1] == value
+
+    def clear(self) -> None:
+        """Forget: ranks that came back do their steps again."""
+        self._steps.clear()
+
+
+@dataclass(slots=True)
+class Job:
+    """What is known of one job: `label` names its series, `name` is what it calls itself."""
+
+    label: str
+    name: str
+    run: str
+    uid: int
+    world_size: int
+    local_world_size: int
+    ranks: dict[int, Rank] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
+    saves: Saves = field(default_factory=Saves)
+    hashes: Hashes = field(default_factory=Hashes)
+    loss_watch: LossWatch = field(default_factory=LossWatch)
+    loss_rank: int | None = None
+    val_loss: float | None = None
+    val_at: float = 0.0
+    resumed: float = 0.0  # boot time at which the last checkpoint section ended
+    ended: float | None = None
+    exception: str = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether any of its ranks is."""
+        return any(rank.live for rank in self.ranks.values())
+
+    def adopt(self, hello: Hello) -> None:
+        """Take over what a hello says of the job as a whole; a new run starts without ranks."""
+        if hello.run != self.run:
+            self.ranks.clear()
+            self.hashes.clear()
+            self.saves = Saves()
+            self.exception = ""
+        self.run, self.ended = hello.run, None
+        self.world_size, self.local_world_size = hello.world_size, hello.local_world_size
+        self.saves.every = hello.checkpoint_every
+
+    # --- Rows -----------------------------------------------------------------------------------
+
+    def take(self, rank: Rank, row: Row, now: float) -> set[str]:
+        """Add one row; the metrics that it moved in a way that must be known at once."""
+        rank.take(row, now)
+        if self.saves.base is None:
+            self.saves.base = row.step
+        touched = self._compare(rank, row)
+        odd = sum(
+            value is not None and not math.isfinite(value)
+            for value in (row.loss, row.grad_norm, row.val_loss)
+        )
+        if odd:
+            self.counters.nonfinite += odd
+            touched.add("job_nonfinite_total")
+        if self._spiked(rank, row):
+            self.counters.spikes += 1
+            touched.add("job_loss_spikes_total")
+        if row.val_loss is not None and math.isfinite(row.val_loss):
+            self.val_loss, self.val_at = row.val_loss, rank.progress
+        return touched
+
+    def _spiked(self, rank: Rank, row: Row) -> bool:
+        """Whether a spike begins; one rank's losses make one series, so only one is watched."""
+        if row.loss is None:
+            return False
+        watched = self.ranks.get(-1 if self.loss_rank is None else self.loss_rank)
+        if watched is None or not watched.live:
+            self.loss_rank = rank.rank
+        return self.loss_rank == rank.rank and self.loss_watch.add(row.loss)
+
+    def _compare(self, rank: Rank, row: Row) -> set[str]:
+        touched = set()
+        for kind, value in (("grad", row.grad_hash), ("param", row.param_hash)):
+            if value is None:
+                continue
+            same = self.hashes.compare(kind, row.step, rank.rank, value)
+            self.counters.comparisons += same is not None
+            if same is False:
+                self.counters.mismatches += 1
+                touched.add("job_hash_mismatches_total")
+        return touched
+
+    # --- Events ---------------------------------------------------------------------------------
+
+    def hear(self, rank: Rank, event: Event, now: float, wall: float) -> set[str]:
+        """Take an event; the metrics that it moved in a way that must be known at once."""
+        rank.progress, rank.broken = now, True
+        match event.event:
+            case "checkpoint_begin":
+                rank.section, self.saves.began_at = now, wall
+                return set()
+            case "checkpoint_saved":
+                self._saved(rank, event, now, wall)
+                return {"checkpoint_age_seconds", "checkpoint_missing", "checkpoint_intact"}
+            case "checkpoint_failed":
+                self.counters.failed += 1
+                self._close_section(rank, now)
+                return {"checkpoint_failures_total", "checkpoint_missing"}
+            case "exception":
+                self.counters.exceptions += 1
+                self.exception = ": ".join(filter(None, (event.type, event.error)))[:500]
+                return {"job_exceptions_total"}
+            case "end":
+                rank.link = Link.FAILED if event.failed else Link.ENDED
+                return {"rank_responding", "job_ranks_missing"}
+        return set()
+
+    def _saved(self, rank: Rank, event: Event, now: float, wall: float) -> None:
+        if rank.section is not None:
+            self.saves.longest = max(self.saves.longest, now - rank.section)
+        self._close_section(rank, now)
+        again = event.step is not None and event.step == self.saves.step and self.saves.saved
+        self.saves.saved += not again  # every rank may report the shard of one checkpoint
+        self.saves.path, self.saves.step = event.path, event.step or 0
+        self.saves.saved_at, self.saves.pid = wall, rank.pid
+
+    def _close_section(self, rank: Rank, now: float) -> None:
+        if rank.section is not None:
+            self.resumed = now
+        rank.section = None
+
+    def close_overdue(self, now: float) -> bool:
+        """Count saves that outlived their limit as failed; whether there was one."""
+        late = [r for r in self.ranks.values() if self._overdue(r, now)]
+        for rank in late:
+            rank.section = None
+            self.counters.failed += 1
+        return bool(late)
+
+    def _overdue(self, rank: Rank, now: float) -> bool:
+        return rank.section is not None and (
+            not rank.live or now - rank.section > self.section_limit
+        )
+
+    @property
+    def section_limit(self) -> float:
+        """Seconds that writing a checkpoint may take."""
+        return max(SECTION_FLOOR, SECTION_TIMES * self.saves.longest)
+
+    # --- What follows ---------------------------------------------------------------------------
+
+    def stall(self, rank: Rank, now: float) -> tuple[float, float, str]:
+        """Seconds since the rank's progress, the limit for them, and what it is doing.
+
+        While one rank writes a checkpoint the others wait for it: the section's limit is theirs.
+        """
+        basis = max(rank.progress, rank.since if rank.step is None else self.resumed)
+        writing = any(r.section is not None and r.live for r in self.ranks.values())
+        if writing:
+            return now - basis, max(rank.limit, self.section_limit), "in a checkpoint"
+        if rank.step is None:
+            return now - basis, START_LIMIT, "before its first step"
+        return now - basis, rank.limit, "between steps"
+
+    def responding(self, rank: Rank, now: float) -> tuple[bool | None, str]:
+        """Whether the rank responds, and why not; None while that cannot be said."""
+        if rank.link is Link.ENDED:
+            return None, "ended"
+        if fault := self._fault(rank):
+            return False, fault
+        age, limit, doing = self.stall(rank, now)
+        silence = f"no progress for {age:.0f} s of {limit:.0f}, {doing}"
+        if rank.link is Link.AWAITED:
+            return (False if age >= limit else None), f"not heard from again: {silence}"
+        if rank.process is None and age >= limit:
+            where = rank.feed or "its process cannot be seen from here"
+            return False, f"{silence}; {where}: progress is all there is to judge by"
+        return True, "" if age < limit else silence
+
+    def _fault(self, rank: Rank) -> str:
+        """What is known to be wrong with a rank, apart from its progress."""
+        if rank.link is Link.FAILED:
+            return "ended by a failure" + (f": {self.exception}" if self.exception else "")
+        if rank.dead:
+            return f"process {rank.pid} is gone"
+        if rank.link is Link.LEFT:
+            return f"process {rank.pid} closed its line without saying so"
+        return f"process {rank.pid} is stopped" if rank.stopped else ""
+
+    @property
+    def missing(self) -> int:
+        """Ranks of this node that never reported or left without saying so."""
+        present = sum(r.live or r.link is Link.ENDED for r in self.ranks.values())
+        return max(0, self.local_world_size - present)
+
+    def checkpoints(self) -> CheckpointState:
+        """What the checkpoint probe asks for."""
+        saves, step = self.saves, max((r.step or 0 for r in self.ranks.values()), default=0)
+        due = 0
+        if saves.every and saves.base is not None:
+            due = max(0, step // saves.every - max(0, saves.base - 1) // saves.every)
+        return CheckpointState(
+            job=self.label,
+            every=saves.every,
+            due=due,
+            saved=saves.saved,
+            failed=self.counters.failed,
+            path=saves.path,
+            step=saves.step,
+            saved_at=saves.saved_at,
+            began_at=saves.began_at,
+            pid=saves.pid,
+        )
+
+    def to_document(self) -> dict[str, Any]:
+        """What must survive a restart of the daemon, ranks apart."""
+        return {
+            "label": self.label,
+            "name": self.name,
+            "run": self.run,
+            "uid": self.uid,
+            "world_size": self.world_size,
+            "local_world_size": self.local_world_size,
+            "ended": self.ended is not None,
+            "counters": {name: getattr(self.counters, name) for name in Counters.__slots__},
+            "saves": {name: getattr(self.saves, name) for name in Saves.__slots__},
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], now: float) -> Job:
+        """Bring a job back. Raises KeyError, TypeError or ValueError on what is none of ours."""
+        return cls(
+            label=str(document["label"]),
+            name=str(document["name"]),
+            run=str(document["run"]),
+            uid=int(document["uid"]),
+            world_size=int(document["world_size"]),
+            local_world_size=int(document["local_world_size"]),
+            counters=Counters(**document["counters"]),
+            saves=Saves(**document["saves"]),
+            resumed=now,
+            ended=now if document["ended"] else None,
+        )

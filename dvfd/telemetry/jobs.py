@@ -1,0 +1,435 @@
+"""The jobs on this node and their ranks, as they report: bounded, in memory, told by one lock.
+
+A job needs no configuration: it registers by reporting. What must survive a restart of the daemon
+is kept as small documents; whoever was there before it is waited for, not forgotten.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dvfd.errors import WireError
+from dvfd.model import Sample, labels
+from dvfd.telemetry.job import Job
+from dvfd.telemetry.placement import place
+from dvfd.telemetry.processes import Processes
+from dvfd.telemetry.rank import Link, Rank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from dvfd.config import Jobs
+    from dvfd.model import Clock
+    from dvfd.telemetry.checkpoint_state import CheckpointState
+    from dvfd.telemetry.processes import Process
+    from dvfd.telemetry.wire import Event, Hello, Row
+
+COUNTERS = {
+    "rank_restarts_total": "restarts",
+    "job_nonfinite_total": "nonfinite",
+    "job_loss_spikes_total": "spikes",
+    "job_exceptions_total": "exceptions",
+    "job_hash_comparisons_total": "comparisons",
+    "job_hash_mismatches_total": "mismatches",
+}
+"""Metrics that are counters of a job, by the name of the field that holds them."""
+
+ALIVE = ("rank_responding", "job_ranks_missing", "job_absent")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as the kernel says; no process if it cannot be seen from here."""
+
+    uid: int
+    pid: int = 0
+    process: Process | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a line speaks for. `rank` is void once another process has taken the seat."""
+
+    job: Job
+    rank: Rank
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What must be known at once: samples to write first, then the metrics to wake."""
+
+    samples: tuple[Sample, ...] = ()
+    touched: frozenset[str] = field(default_factory=frozenset)
+    documents: Mapping[tuple[str, str], dict[str, Any] | None] = field(default_factory=dict)
+
+
+class JobBook:
+    """Who reports here. Every method takes the lock; none blocks on anything else."""
+
+    def __init__(
+        self,
+        config: Jobs,
+        clock: Clock,
+        *,
+        processes: Processes | None = None,
+        on_end: Callable[[Mapping[str, str]], None] = lambda _labels: None,
+    ) -> None:
+        """*on_end* is called with the labels of series that end: a job's, or one rank's."""
+        self._config = config
+        self._clock = clock
+        self._processes = processes or Processes()
+        self._on_end = on_end
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.RLock()
+        self._refused = 0
+        self._conflicts = 0
+        self._evicted: dict[tuple[str, str], None] = {}
+        self._boot_id = self._processes.boot_id()
+
+    # --- What the lines bring -------------------------------------------------------------------
+
+    def hello(
+        self, hello: Hello, peer: Peer, *, session: str, committed: int = 0, feed: str = ""
+    ) -> tuple[Seat, News]:
+        """Give a rank its seat. Raises WireError if there is none to give: bounds, or a conflict.
+
+        *committed* is the last sequence of *session* that the store holds: what is sent again up
+        to there is not counted twice.
+        """
+        with self._lock:
+            job = self._job(hello, peer)
+            if hello.rank not in job.ranks and len(job.ranks) >= self._config.ranks_limit:
+                self._refused += 1
+                raise WireError(f"job {job.label}: more than {self._config.ranks_limit} ranks here")
+            known = job.ranks.get(hello.rank)
+            if known and known.session == session:
+                rank = known
+                rank.link, rank.pid, rank.process = Link.CONNECTED, peer.pid, peer.process
+            else:
+                rank = self._seat(job, known, Rank(
+                    rank=hello.rank, process=peer.process, pid=peer.pid, session=session,
+                    since=self._clock.boot(), feed=feed,
+                ))  # fmt: skip
+            rank.seen = max(rank.seen, committed)
+            return Seat(job, rank), self._news(job, rank, {*ALIVE, *COUNTERS})
+
+    def steps(self, seat: Seat, rows: Iterable[Row], lost: int = 0) -> News:
+        """Add the rows of a packet; those that were added before are left out."""
+        with self._lock:
+            if not self._holds(seat):
+                return News()
+            job, rank, now = seat.job, seat.rank, self._clock.boot()
+            stalled = rank.step is not None and self._stalled(job, rank, now)
+            touched: set[str] = set()
+            for row in rows:
+                if row.sequence > rank.seen:
+                    rank.seen = row.sequence
+                    touched |= job.take(rank, row, now)
+            rank.settle(now)
+            job.counters.lost += lost
+            if stalled and not self._stalled(job, rank, now):
+                touched |= {"rank_stall_ratio", "rank_responding"}
+            return self._news(job, rank, touched)
+
+    def event(self, seat: Seat, event: Event) -> News:
+        """Take what happened to a rank, once."""
+        with self._lock:
+            job, rank = seat.job, seat.rank
+            if not self._holds(seat) or event.stamp.first <= rank.seen:
+                return News()
+            rank.seen = event.stamp.first
+            touched = job.hear(rank, event, self._clock.boot(), self._clock.now())
+            if event.event == "end":
+                self._end(job, rank)
+            return self._news(job, rank, touched)
+
+    def left(self, seat: Seat) -> News:
+        """The line closed; without an end event the rank left without saying so."""
+        with self._lock:
+            if not self._holds(seat) or seat.rank.link is not Link.CONNECTED:
+                return News()
+            seat.rank.link = Link.LEFT
+            if seat.rank.process:
+                seat.rank.look(self._processes.state(seat.rank.process))
+            return self._news(seat.job, seat.rank, set(ALIVE))
+
+    def hung_up(self, seat: Seat) -> None:
+        """The daemon closed the line: the rank will come again."""
+        with self._lock:
+            if self._holds(seat) and seat.rank.link is Link.CONNECTED:
+                seat.rank.link = Link.AWAITED
+
+    def died(self, seat: Seat) -> News:
+        """The process is gone: the kernel says so."""
+        with self._lock:
+            if not self._holds(seat) or seat.rank.dead:
+                return News()
+            seat.rank.dead = True
+            return self._news(seat.job, seat.rank, set(ALIVE))
+
+    # --- What the probes ask --------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Look at every rank's process, and close checkpoints that outlived their limit."""
+        with self._lock:
+            for job in self._jobs.values():
+                for rank in job.ranks.values():
+                    if rank.process and not rank.dead:
+                        rank.look(self._processes.state(rank.process))
+                job.close_overdue(self._clock.boot())
+
+    def jobs(self) -> tuple[Job, ...]:
+        """Every job that has not ended. Hold `lock` while reading them."""
+        with self._lock:
+            return tuple(job for job in self._jobs.values() if job.ended is None)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What a reader of `jobs` holds for as long as it reads."""
+        return self._lock
+
+    def absent(self) -> dict[str, bool]:
+        """Whether each job that is expected here has no live rank."""
+        with self._lock:
+            present = {job.name for job in self._jobs.values() if job.live}
+            return {name: name not in present for name in self._config.expected}
+
+    def processes(self) -> list[tuple[str, int, int, float]]:
+        """(job, rank, pid, 0) of every rank whose process can be seen, for the cpu probe."""
+        with self._lock:
+            return [
+                (job.label, rank.rank, rank.pid, 0.0)
+                for job in self.jobs()
+                for rank in job.ranks.values()
+                if rank.process and not rank.dead
+            ]
+
+    def checkpoints(self) -> list[CheckpointState]:
+        """What every job that has not ended said of its checkpoints."""
+        with self._lock:
+            return [job.checkpoints() for job in self.jobs()]
+
+    def next_deadline(self) -> float | None:
+        """The soonest boot time at which a rank's silence becomes a hang; None if none can."""
+        with self._lock:
+            now = self._clock.boot()
+            ends = [
+                now - age + limit
+                for job in self.jobs()
+                for rank in job.ranks.values()
+                if rank.live
+                for age, limit, _ in [job.stall(rank, now)]
+                if age < limit
+            ]
+            return min(ends, default=None)
+
+    def counters(self) -> dict[str, int]:
+        """What was refused, for /metrics."""
+        with self._lock:
+            lost = sum(job.counters.lost for job in self._jobs.values())
+            return {"refused": self._refused, "conflicts": self._conflicts, "lost": lost}
+
+    # --- What people ask ------------------------------------------------------------------------
+
+    def why(self, label: str) -> str:
+        """What is wrong with a job, in words; empty if nothing is known to be."""
+        with self._lock:
+            job = self._jobs.get(label)
+            return "; ".join(_faults(job, self._clock.boot())) if job else f"no job {label}"
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Every job for the page and for `dvfd status`; times in Unix seconds."""
+        with self._lock:
+            now, shift = self._clock.boot(), self._clock.now() - self._clock.boot()
+            return [_describe(job, now, shift) for job in self._jobs.values()]
+
+    def forget(self, label: str) -> News | None:
+        """Stop expecting a job; None if there is none of this name."""
+        with self._lock:
+            job = self._jobs.pop(label, None)
+            if job is None:
+                return None
+            self._on_end({"job": label})
+            return News(documents=_keys(job))
+
+    # --- Over a restart -------------------------------------------------------------------------
+
+    def restore(
+        self, jobs: Mapping[str, dict[str, Any]], ranks: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Bring back what was kept. Ranks are awaited; those whose process is gone are dead.
+
+        A document that is none of ours is left out: what is missing then registers again.
+        """
+        with self._lock:
+            now = self._clock.boot()
+            for document in jobs.values():
+                with suppress(KeyError, TypeError, ValueError):
+                    job = Job.from_document(document, now)
+                    self._jobs[job.label] = job
+            for key, document in ranks.items():
+                job_of = self._jobs.get(key.rpartition("/")[0])
+                if job_of and document.get("run") == job_of.run:
+                    with suppress(KeyError, TypeError, ValueError):
+                        self._revive(job_of, Rank.from_document(document, now), document)
+
+    def _revive(self, job: Job, rank: Rank, document: dict[str, Any]) -> None:
+        job.ranks[rank.rank] = rank
+        if document.get("boot") != self._boot_id:
+            rank.dead = rank.process is not None  # the machine booted since
+        elif rank.process:
+            rank.look(self._processes.state(rank.process))
+
+    # --- Inside ---------------------------------------------------------------------------------
+
+    def _job(self, hello: Hello, peer: Peer) -> Job:
+        """The job that takes this rank, made if need be. Raises WireError if it has no place."""
+        label = place(self._jobs, hello, peer.uid, peer.process)
+        if label is None:
+            self._conflicts += 1
+            raise WireError(f"job {hello.job}: its seats and those of its namesakes are taken")
+        job = self._jobs.get(label)
+        if job is None:
+            self._make_room(hello)
+            self._conflicts += label != hello.job
+            job = self._jobs[label] = Job(
+                label, hello.job, hello.run, peer.uid, hello.world_size, hello.local_world_size
+            )
+        if job.run != hello.run:
+            for rank in job.ranks:
+                self._on_end({"job": label, "rank": str(rank)})
+        job.adopt(hello)
+        return job
+
+    def _make_room(self, hello: Hello) -> None:
+        if len(self._jobs) < self._config.limit:
+            return
+        ended = [job for job in self._jobs.values() if job.ended is not None]
+        if not ended:
+            self._refused += 1
+            raise WireError(f"job {hello.job}: {self._config.limit} jobs are here already")
+        oldest = min(ended, key=lambda job: job.ended or 0.0)
+        self._evicted |= _keys(oldest)
+        del self._jobs[oldest.label]
+
+    def _seat(self, job: Job, known: Rank | None, rank: Rank) -> Rank:
+        """Put *rank* where *known* sat; a new process for one that did not end is a restart."""
+        job.ranks[rank.rank] = rank
+        if known:
+            rank.steps_total = known.steps_total
+            if known.link is not Link.ENDED and known.process != rank.process:
+                job.counters.restarts += 1
+                job.hashes.clear()
+        return rank
+
+    def _holds(self, seat: Seat) -> bool:
+        """Whether the seat is still this line's."""
+        known = self._jobs.get(seat.job.label)
+        return known is seat.job and known.ranks.get(seat.rank.rank) is seat.rank
+
+    def _end(self, job: Job, rank: Rank) -> None:
+        if rank.link is Link.ENDED:
+            self._on_end({"job": job.label, "rank": str(rank.rank)})
+        if all(r.link is Link.ENDED for r in job.ranks.values()):
+            job.ended = self._clock.boot()
+            self._on_end({"job": job.label})
+
+    def _stalled(self, job: Job, rank: Rank, now: float) -> bool:
+        age, limit, _ = job.stall(rank, now)
+        return age >= limit
+
+    def _news(self, job: Job, rank: Rank, touched: set[str]) -> News:
+        """The samples of what was touched, unless the job has ended, and what must be kept."""
+        samples = () if job.ended is not None else tuple(self._samples(job, rank, touched))
+        extra = {"run": job.run, "boot": self._boot_id}
+        evicted, self._evicted = self._evicted, {}
+        documents = {
+            **evicted,
+            ("job", job.label): job.to_document(),
+            ("rank", f"{job.label}/{rank.rank}"): {**rank.to_document(), **extra},
+        }
+        return News(samples, frozenset(touched), documents)
+
+    def _samples(self, job: Job, rank: Rank, touched: set[str]) -> Iterable[Sample]:
+        at, now = self._clock.now(), self._clock.boot()
+        by_job, by_rank = labels(job=job.label), labels(job=job.label, rank=rank.rank)
+        for metric in touched & COUNTERS.keys():
+            yield Sample(metric, getattr(job.counters, COUNTERS[metric]), at, by_job)
+        if "rank_responding" in touched:
+            alive, _ = job.responding(rank, now)
+            if alive is not None:
+                yield Sample("rank_responding", float(alive), at, by_rank)
+        if "rank_stall_ratio" in touched:
+            age, limit, _ = job.stall(rank, now)
+            yield Sample("rank_stall_ratio", max(0.0, age) / limit, at, by_rank)
+        if "job_ranks_missing" in touched:
+            yield Sample("job_ranks_missing", job.missing, at, by_job)
+        if "checkpoint_failures_total" in touched:
+            yield Sample("checkpoint_failures_total", job.counters.failed, at, by_job)
+        if "job_absent" in touched and job.name in self._config.expected:
+            absent = float(self.absent()[job.name])
+            yield Sample("job_absent", absent, at, labels(job=job.name))
+
+
+def _keys(job: Job) -> dict[tuple[str, str], None]:
+    """A job's documents, to be deleted."""
+    ranks = {("rank", f"{job.label}/{rank}"): None for rank in job.ranks}
+    return {("job", job.label): None, **ranks}
+
+
+def _faults(job: Job, now: float) -> list[str]:
+    """One line for each rank that does not respond as it should."""
+    faults = []
+    for number, rank in sorted(job.ranks.items()):
+        alive, why = job.responding(rank, now)
+        if why and not (alive is None and rank.link is Link.ENDED):
+            faults.append(f"rank {number}: {why}")
+    if job.missing and job.ended is None and len(job.ranks) < job.local_world_size:
+        faults.append(f"{job.missing} of {job.local_world_size} ranks here are missing")
+    return faults
+
+
+def _describe(job: Job, now: float, shift: float) -> dict[str, Any]:
+    faults, state = _faults(job, now), _state(job, now)
+    step = max((r.step or 0 for r in job.ranks.values()), default=0)
+    return {
+        "job": job.label,
+        "run": job.run,
+        "uid": job.uid,
+        "state": state,
+        "summary": f"{state}, {len(job.ranks)} of {job.local_world_size} ranks here at step {step}"
+        + (f": {'; '.join(faults)}" if faults else ""),
+        "why": "; ".join(faults),
+        "world_size": job.world_size,
+        "local_world_size": job.local_world_size,
+        "restarts": job.counters.restarts,
+        "exception": job.exception,
+        "ranks": [_describe_rank(job, rank, now, shift) for _, rank in sorted(job.ranks.items())],
+    }
+
+
+def _state(job: Job, now: float) -> str:
+    if job.ended is not None:
+        return "ended"
+    if any(job.responding(rank, now)[0] is False for rank in job.ranks.values()):
+        return "not responding"
+    return "incomplete" if job.missing else "running"
+
+
+def _describe_rank(job: Job, rank: Rank, now: float, shift: float) -> dict[str, Any]:
+    alive, why = job.responding(rank, now)
+    stalled = alive and why
+    state = {True: "responding", False: "not responding", None: rank.link.value}[alive]
+    return {
+        "rank": rank.rank,
+        "state": "stalled" if stalled else state,
+        "why": why,
+        "step": rank.step,
+        "progress_at": rank.progress + shift if rank.step is not None else None,
+        "step_seconds": rank.pace.median(),
+        "pid": rank.pid or None,
+        "restarts": job.counters.restarts,
+    }

@@ -1,0 +1,190 @@
+"""One rank of a job: its process, its line, and what its rows add up to. Reads no clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from dvfd.derive import HANG_FLOOR, StepStats
+from dvfd.telemetry.processes import GONE, STOPPED, Process
+
+if TYPE_CHECKING:
+    from dvfd.telemetry.wire import Row
+
+START_LIMIT = 300.0
+"""Seconds before the first step: importing torch, rendezvous, reading the data set."""
+
+COMPUTE_WINDOW = 64
+"""Compute sections in a median: what the rank does now, not an hour ago."""
+
+MEDIAN_EVERY = 60.0
+MEDIANS = 240
+"""A rank's past: one median a minute for four hours, which is the decay of procedures 16."""
+
+
+LINE_STEPS = 10_000
+"""Steps between two log lines at most; a larger jump is a resumption, not progress."""
+
+
+class Link(StrEnum):
+    """What became of the rank's connection."""
+
+    CONNECTED = "connected"
+    AWAITED = "awaited"  # the daemon restarted, or hung up: the rank will come again
+    LEFT = "left"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over a rank's rows since this daemon met it; seconds, samples, bytes."""
+
+    steps: int = 0
+    samples: float = 0.0
+    loss: float = 0.0
+    losses: int = 0
+    grad_norm: float = 0.0
+    grad_norms: int = 0
+    compute: float = 0.0
+    computes: int = 0
+    communication: float = 0.0
+    stepping: float = 0.0  # seconds of the steps that reported communication
+    allreduce: float = 0.0
+    allreduces: int = 0
+    interval: float = 0.0
+    intervals: int = 0
+
+
+@dataclass(slots=True)
+class Rank:
+    """What is known of one rank. Times are CLOCK_BOOTTIME seconds."""
+
+    rank: int
+    process: Process | None  # None: it cannot be seen from here
+    pid: int
+    session: str
+    since: float  # the hello, or the restart of this daemon
+    link: Link = Link.CONNECTED
+    dead: bool = False
+    stopped: bool = False
+    feed: str = ""  # the file that speaks for it, if it is no process of ours
+    seen: int = 0  # the last sequence of the session that is in the totals
+    steps_total: int = 0
+    step: int | None = None
+    stepped: float | None = None  # when the last step ended
+    progress: float = 0.0
+    step_samples: float | None = None  # of the last step
+    broken: bool = True  # the next interval is no step: a start or a checkpoint lies in it
+    section: float | None = None  # when the checkpoint being written began
+    limit: float = HANG_FLOOR
+    totals: Totals = field(default_factory=Totals)
+    pace: StepStats = field(default_factory=StepStats)
+    compute: StepStats = field(default_factory=lambda: StepStats(COMPUTE_WINDOW))
+    past: StepStats = field(default_factory=lambda: StepStats(MEDIANS))
+    past_at: float = 0.0
+
+    @property
+    def live(self) -> bool:
+        """Whether it is expected to make progress."""
+        return not self.dead and self.link in {Link.CONNECTED, Link.AWAITED}
+
+    @property
+    def holding(self) -> bool:
+        """Whether it keeps its seat from others: one that may be gone unseen does not."""
+        return self.live and not (self.process is None and self.link is Link.AWAITED)
+
+    def take(self, row: Row, now: float) -> None:
+        """Add one row. A row's own time counts only as far as it is not in the future."""
+        at = min(row.boot, now)
+        interval = None if self.stepped is None or self.broken else at - self.stepped
+        steps = self._steps_to(row.step)
+        self.steps_total += steps
+        self.totals.steps += steps
+        self.step, self.stepped, self.broken = row.step, at, False
+        self.step_samples = row.samples
+        self.progress = max(self.progress, at)
+        if interval is not None and interval > 0:
+            self.pace.add(interval)
+            self.totals.interval += interval
+            self.totals.intervals += steps
+            if row.communication is not None:
+                self.totals.communication += row.communication
+                self.totals.stepping += interval
+        self._add(row)
+
+    def _steps_to(self, step: int) -> int:
+        """How many steps a row stands for: a log line may come at every tenth step only."""
+        ahead = 1 if self.step is None or not self.feed else step - self.step
+        return ahead if 1 <= ahead <= LINE_STEPS else 1
+
+    def _add(self, row: Row) -> None:
+        totals = self.totals
+        totals.samples += row.samples or 0.0
+        if row.loss is not None and math.isfinite(row.loss):
+            totals.loss += row.loss
+            totals.losses += 1
+        if row.grad_norm is not None and math.isfinite(row.grad_norm):
+            totals.grad_norm += row.grad_norm
+            totals.grad_norms += 1
+        if row.compute is not None:
+            self.compute.add(row.compute)
+            totals.compute += row.compute
+            totals.computes += 1
+        if row.allreduce is not None:
+            totals.allreduce += row.allreduce
+            totals.allreduces += 1
+
+    def settle(self, now: float) -> None:
+        """Work out once a packet what is too dear for every row."""
+        self.limit = self.pace.hang_limit()
+        median = self.compute.median()
+        if median is not None and now - self.past_at >= MEDIAN_EVERY:
+            self.past.add(median)
+            self.past_at = now
+
+    def look(self, state: str) -> None:
+        """Take note of the process's *state*, a letter of proc(5)."""
+        self.dead = self.dead or state in GONE
+        self.stopped = state in STOPPED
+
+    def to_document(self) -> dict[str, Any]:
+        """What must survive a restart of the daemon: who it is, and what is already counted."""
+        return {
+            "rank": self.rank,
+            "pid": self.pid,
+            "start": self.process.start if self.process else None,
+            "session": self.session,
+            "seen": self.seen,
+            "link": self.link.value,
+            "feed": self.feed,
+            "dead": self.dead,
+            "steps_total": self.steps_total,
+            "step": self.step,
+            "limit": self.limit,
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], now: float) -> Rank:
+        """Bring a rank back, waiting to hear from it again.
+
+        Raises KeyError, TypeError or ValueError on a document that is none of ours.
+        """
+        start, link = document["start"], Link(document["link"])
+        return cls(
+            rank=int(document["rank"]),
+            process=None if start is None else Process(int(document["pid"]), int(start)),
+            pid=int(document["pid"]),
+            session=str(document["session"]),
+            since=now,
+            link=Link.AWAITED if link is Link.CONNECTED else link,
+            dead=bool(document["dead"]),
+            feed=str(document["feed"]),
+            seen=int(document["seen"]),
+            steps_total=int(document["steps_total"]),
+            step=document["step"],
+            progress=now,
+            limit=float(document["limit"]),
+        )
