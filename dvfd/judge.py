@@ -59,7 +59,7 @@ def judge(
     readings = _combine(criterion, read(criterion, samples, at))
     if not readings:
         reason = f"no sample of {criterion.metric}{_braces(criterion.where)}"
-        return Result.unknown(criterion, at, _blame(reason, trouble))
+        return Result(criterion, Verdict.UNKNOWN, at, _blame(reason, trouble), absent=True)
     bound = _bounds(criterion, samples, at)
     findings = [_find(criterion.comparison, r, bound(r.labels)) for r in readings]
     return _conclude(criterion, findings, at, trouble)

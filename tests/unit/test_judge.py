@@ -373,3 +373,8 @@ def test_intervals_neither_spread_nor_equal():
 
 def test_a_sum_beyond_any_number_is_unknown():
     assert verdict(across("<= 1", Combine.SUM), ranks(1.7e308, 1.7e308)) == "UNKNOWN"
+
+
+def test_the_absence_of_any_series_is_told_from_the_silence_of_one():
+    assert judge(criterion(), [], at=NOW).absent
+    assert not judge(criterion(), [sample(1, 60)], at=NOW).absent
