@@ -75,20 +75,27 @@ class Breaches:
             self._pager.clear_alert(key, self._clock.now(), {})
 
     def tell(self, report: Report) -> None:
-        """Take what is new in *report*. A check that only people run calls nobody."""
-        if not (report.check.watch or report.check.schedule):
-            return
+        """Take what is new in *report*. A run that a person asked for calls nobody: it only ends
+        what a scheduled one has raised.
+        """
+        asked = report.scheduled is None and not report.check.watch
         with self._lock:
             for result in report.results:
-                if result.at > self._judged.get(result.criterion.id, 0.0):
-                    self._judged[result.criterion.id] = result.at
-                    self._breach(result)
-                    if report.check.watch:
-                        self._see(result)
+                name = result.criterion.id
+                # Equal times only: after a step back of the clock there are results all the same.
+                if result.at == self._judged.get(name) or (asked and not self._raised(name)):
+                    continue
+                self._judged[name] = result.at
+                self._breach(result)
+                if report.check.watch:
+                    self._see(result)
+
+    def _raised(self, name: str) -> bool:
+        return name in self._alarms and self._alarms[name].state is State.RAISED
 
     def _backed(self) -> set[str]:
         """The keys of alerts that some state stands behind."""
-        raised = {name for name, alarm in self._alarms.items() if alarm.state is State.RAISED}
+        raised = {name for name in self._alarms if self._raised(name)}
         storm = {STORM} if self._breaker.held else set()
         blind_sources = {self._criteria[name].source for name in self._lost()}
         return raised - set(self._breaker.held) | storm | {BLIND + s for s in blind_sources}

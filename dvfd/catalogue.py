@@ -40,16 +40,19 @@ PROFILE: Mapping[str, tuple[str, Callable[[Profile], float | None]]] = {
 }
 """What a limit may be a multiple of: its unit, and how the profile gives it."""
 
-FEATURES: Mapping[str, Callable[[Profile], str]] = {
-    "cpu": lambda p: "" if p.accelerator == "cpu" else 'accelerator = "gpu"',
-    "gpu": lambda p: "" if p.accelerator == "gpu" else 'accelerator = "cpu"',
-    "gloo": lambda p: "" if p.backend == "gloo" else 'backend = "nccl"',
-    "nccl": lambda p: "" if p.backend == "nccl" else 'backend = "gloo"',
-    "multi_node": lambda p: "" if p.nodes > 1 else "nodes = 1",
-    "temperature_sensors": lambda p: "" if p.temperature_sensors else "temperature_sensors = false",
-    "power_meters": lambda p: "" if p.power_meters else "power_meters = false",
+FEATURES: Mapping[str, Callable[[Config], str]] = {
+    "cpu": lambda c: "" if c.profile.accelerator == "cpu" else 'accelerator = "gpu"',
+    "gpu": lambda c: "" if c.profile.accelerator == "gpu" else 'accelerator = "cpu"',
+    "gloo": lambda c: "" if c.profile.backend == "gloo" else 'backend = "nccl"',
+    "nccl": lambda c: "" if c.profile.backend == "nccl" else 'backend = "gloo"',
+    "multi_node": lambda c: "" if c.profile.nodes > 1 else "nodes = 1",
+    "temperature_sensors": lambda c: (
+        "" if c.profile.temperature_sensors else "temperature_sensors = false"
+    ),
+    "power_meters": lambda c: "" if c.profile.power_meters else "power_meters = false",
+    "declared_job": lambda c: "" if c.jobs.expected else "jobs.expected = []",
 }
-"""Each feature that the profile decides: what it says against it, or nothing."""
+"""Each feature that the configuration decides: what it says against it, or nothing."""
 
 OVERRIDABLE = ("limit", "window", "max_age", "for", "severity")
 
@@ -342,7 +345,7 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
         "hold": found.pop("for", 0.0),
         "source": metric.source,
         "overridden": _overridden(found.pop("overridden")),
-        "inapplicable": inapplicable(found.get("requires", ()), desk.config.profile),
+        "inapplicable": inapplicable(found.get("requires", ()), desk.config),
     }
     found.setdefault("max_age", metric.max_age)
     found.setdefault("combine", Combine.WORST)
@@ -365,11 +368,11 @@ def bind(limit: Limit, profile: Profile) -> Limit:
     return Limit(value=value, of=limit.of, times=limit.times, plus=limit.plus)
 
 
-def inapplicable(requires: tuple[str, ...], profile: Profile) -> str:
-    """What the profile says against what is required, or nothing."""
-    against = [FEATURES[feature](profile) for feature in requires if feature in FEATURES]
+def inapplicable(requires: tuple[str, ...], config: Config) -> str:
+    """What the configuration says against what is required, or nothing."""
+    against = [FEATURES[feature](config) for feature in requires if feature in FEATURES]
     said = " and ".join(reason for reason in against if reason)
-    return f"the profile says {said}" if said else ""
+    return f"the configuration says {said}" if said else ""
 
 
 def _overridden(changed: Mapping[str, tuple[Any, Any, str]]) -> str:

@@ -82,7 +82,7 @@ class Judgements:
             crashes = "; ".join(
                 self._crashes[c.id] for c in check.criteria if c.id in self._crashes
             )
-            report = Report(check, results, at, *self._identity, late, took, crashes)
+            report = Report(check, results, at, *self._identity, late, took, crashes, scheduled)
         self._store.keep(report, scheduled=scheduled)
         for sink in self._sinks:
             self._tell(sink, report)

@@ -272,6 +272,7 @@ class Report:
     late: float = 0.0  # seconds after the scheduled time, for a run caught up
     duration: float = 0.0  # seconds that judging took
     error: str = ""  # of criteria whose judging crashed
+    scheduled: float | None = None  # when it was due; None if a person asked, or it is live
 
     @property
     def verdict(self) -> Verdict:

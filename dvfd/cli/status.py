@@ -87,12 +87,13 @@ def _jobs(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _alerts(answer: Mapping[str, Any]) -> list[str]:
+    delivery = answer["delivery"]
+    waits = " (not delivered yet)" if delivery["peers"] else ""
     raised = [
         f"alert {a['name']} {a['key']} since {_when(a['since'])}"
-        + ("" if a["delivered"] else " (not delivered yet)")
+        + ("" if a["delivered"] else waits)
         for a in answer["alerts"]
     ]
-    delivery = answer["delivery"]
     peers = [
         f"alertmanager {p['url']}: {p['error'] or 'accepting'}" for p in delivery["peers"]
     ] or ["no Alertmanager is configured: breaches go to the log"]

@@ -115,7 +115,7 @@ def test_another_link_is_told_in_every_report(tmp_path):
 
 def test_what_the_profile_has_not_is_not_applicable_with_the_reason(tmp_path):
     heat = one(write(tmp_path, criterion(requires='["gpu", "multi_node"]')))
-    assert heat.inapplicable == 'the profile says accelerator = "cpu" and nodes = 1'
+    assert heat.inapplicable == 'the configuration says accelerator = "cpu" and nodes = 1'
 
 
 def test_what_the_profile_has_is_applicable(tmp_path):
@@ -127,7 +127,7 @@ def test_what_the_profile_has_is_applicable(tmp_path):
 def test_sensors_that_the_profile_denies_are_not_applicable(tmp_path):
     day = criterion(requires='["temperature_sensors", "power_meters"]')
     config = Config(profile=Profile(temperature_sensors=False, power_meters=False))
-    said = "the profile says temperature_sensors = false and power_meters = false"
+    said = "the configuration says temperature_sensors = false and power_meters = false"
     assert one(write(tmp_path, day), config).inapplicable == said
 
 
