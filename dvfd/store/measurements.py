@@ -54,7 +54,7 @@ class Measurements:
         self._retention = retention
         self._recent = Recent()
         self._order = threading.Lock()
-        self.dropped: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter(nonfinite=0, series=0)
 
     def load(self, database: Database) -> float | None:
         """Fill the ring from the file; return when its newest sample was taken.
@@ -78,13 +78,11 @@ class Measurements:
         """Take samples in: seen at once, on the disk soon. What is no number is counted."""
         given = list(samples)
         sound = [s for s in given if _is_sound(s)]
-        if len(sound) < len(given):
-            self.dropped["nonfinite"] += len(given) - len(sound)
-        if not sound:
-            return
         with self._order:  # the ring and the disk hear of an end and a new life in one order
-            self.dropped["series"] += self._recent.add(sound, self._clock.now())
-            self._pending.add(PutSamples(sound))
+            self.dropped["nonfinite"] += len(given) - len(sound)
+            if sound:
+                self.dropped["series"] += self._recent.add(sound, self._clock.now())
+                self._pending.add(PutSamples(sound))
 
     def end(self, where: Mapping[str, str], at: float) -> None:
         """The series with these labels are over at *at*: their silence means nothing any more."""

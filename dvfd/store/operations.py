@@ -132,6 +132,11 @@ class EndSeries(_Plain):
     where: Mapping[str, str]
     at: float
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """By labels: what ends twice is over since the second time."""
+        return (self.kind, *(part for pair in sorted(self.where.items()) for part in pair))
+
     def apply(self, tables: Tables) -> None:
         """Mark them."""
         conditions = " AND ".join("labels ->> ? = ?" for _ in self.where) or "1"

@@ -43,12 +43,12 @@ class Pending:
 
     def __init__(self) -> None:
         self._waiting: dict[Key, Operation] = {}
-        self._weights: Counter[str] = Counter()
+        self._weights: Counter[str] = Counter(dict.fromkeys(LIMITS, 0))
         self._numbers = count()
         self._refused: set[str] = set()
         self._taken: frozenset[Key] = frozenset()
         self._urgent = 0
-        self.lost: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter(dict.fromkeys(LIMITS, 0))
         self.lost_at = -math.inf  # monotonic seconds
         self.changed = threading.Condition()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -13,6 +14,7 @@ import structlog
 from dvfd.errors import StoreError
 from dvfd.store.database import is_corrupt, is_refused, open_database, set_aside
 from dvfd.store.operations import Tables
+from dvfd.store.pending import LIMITS, TURN
 from dvfd.store.retention import PRUNE_EVERY, prune
 from dvfd.store.rollups import HOURS, LEVELS, Rollups
 
@@ -82,7 +84,7 @@ class Writer:
         self.notice = ""
         self.last_commit: float | None = None
         self.beat = clock.boot()
-        self.refused: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter(dict.fromkeys(LIMITS, 0))
 
     def start(self) -> None:
         """Open here and now, then write in a thread of its own."""
@@ -167,8 +169,7 @@ class Writer:
 
     def _open(self) -> None:
         if self._distrusted:
-            error, self._distrusted = self._distrusted, None
-            raise error
+            raise self._distrusted
         if self.database:
             return
         database = open_database(self._path)
@@ -178,11 +179,11 @@ class Writer:
             database.close()
             raise
         self.database, self.trouble = database, ""
-        self._pace.recovered()
+        self._pace.retry_at = 0.0
         if self._replaced:
             self._replaced = False
             self._afresh()
-        log.info("store opened", path=str(self._path or "memory"))
+        _say("store opened", path=str(self._path or "memory"))
 
     def _begin(self, database: Database) -> None:
         """Learn what the file holds."""
@@ -195,6 +196,7 @@ class Writer:
 
     def _close(self) -> None:
         database, self.database = self.database, None
+        self._distrusted = None
         self._tables.forget()
         self._chores = iter(())
         self._pace.busy = False
@@ -210,7 +212,7 @@ class Writer:
         if is_corrupt(error) and self._path:
             reason = self._move_aside(self._path, reason)
         if reason != self.trouble:
-            log.error("store failing", path=str(self._path), error=reason, retry_seconds=pause)
+            _say("store failing", path=str(self._path), error=reason, retry_seconds=pause)
         self.trouble = reason
 
     def _move_aside(self, path: Path, reason: str) -> str:
@@ -233,10 +235,12 @@ class Writer:
             return
         written = self._write(turn)
         self.last_commit = self._clock.now()
+        self._pace.worked()
         for operation in written:
             operation.committed()
         self._pending.settle(turn)
-        self._pace.first_waited = 0.0
+        if sum(operation.weight for _, operation in turn) < TURN:
+            self._pace.first_waited = 0.0  # else more has waited for as long
         for operation in written:
             operation.tell()
 
@@ -276,7 +280,7 @@ class Writer:
             raise error
         self._tables.forget()
         self.refused[operation.kind] += 1
-        log.error("store refused a row", kind=operation.kind, error=str(error))
+        _say("store refused a row", kind=operation.kind, error=str(error))
 
     def _chore(self) -> None:
         """One small step of what is due besides committing."""
@@ -328,9 +332,15 @@ class Pace:
         self.retry_at = time.monotonic() + self.pause
         return self.pause
 
-    def recovered(self) -> None:
-        """The next failure starts with a short pause."""
-        self.retry_at = 0.0
+    def worked(self) -> None:
+        """A commit came through (opening says little): the next failure pauses shortly again."""
+        self.pause = 0.0
+
+
+def _say(event: str, **facts: object) -> None:
+    """Log an event. The log may lie on the very disk that is full: that must not end the thread."""
+    with contextlib.suppress(OSError):
+        log.warning(event, **facts)
 
 
 def read_notice(database: Database) -> str:

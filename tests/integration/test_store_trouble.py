@@ -21,47 +21,54 @@ NOW = FakeClock().now()
 NAME = "dvfd.db"
 
 
+class SmallDisk:
+    """A place that can fill up: a tmpfs of 1 MiB; without the right to mount, a limit on files."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.place.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+        self.mounted = os.geteuid() == 0 and subprocess.run(mount, check=False).returncode == 0
+        self._hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+    def fill(self) -> None:
+        if not self.mounted:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, self._hard))
+            return
+        (self.place / "ballast").touch()
+        with suppress(OSError), (self.place / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(b"x" * 4096)
+
+    def make_room(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self._hard, self._hard))
+        (self.place / "ballast").unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        if self.mounted:
+            subprocess.run(["mount", "-o", "remount,ro", self.place], check=True)
+        else:
+            self.place.chmod(0o500)
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, which is nearly full; a limit on file sizes where we are not root."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0:
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        yield place
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, ignored)
-        return
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    small = SmallDisk(tmp_path / "disk")
+    yield small
+    signal.signal(signal.SIGXFSZ, ignored)
+    if small.mounted:
+        subprocess.run(["umount", "-l", small.place], check=True)
+    else:
+        small.make_room()
 
 
-def fill(place: Path) -> None:
-    if os.geteuid() != 0:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-        return
-    (place / "ballast").touch()
-    with suppress(OSError), (place / "ballast").open("wb", buffering=0) as ballast:
-        while True:
-            ballast.write(b"x" * 4096)
-
-
-def make_room(place: Path) -> None:
-    if os.geteuid() != 0:
-        soft = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, soft))
-        return
-    (place / "ballast").unlink()
-
-
-def test_a_full_disk_is_told_lived_through_and_recovered_from(small_disk: Path) -> None:
+def test_a_full_disk_is_told_lived_through_and_recovered_from(disk: SmallDisk) -> None:
     told: list[int] = []
-    with opened(small_disk / NAME) as store:
+    with opened(disk.place / NAME) as store:
         store.commit_telemetry("s", 1, [fold(1)], told.append)
         assert store.flush()
-        fill(small_disk)
+        disk.fill()
         sequence = 1
         while store.health().ok and sequence < 2000:
             sequence += 1
@@ -75,12 +82,12 @@ def test_a_full_disk_is_told_lived_through_and_recovered_from(small_disk: Path) 
         store.outbox_put("alert", {"n": 1}, {})
         assert store.outbox() == [{"n": 1}]
 
-        make_room(small_disk)
+        disk.make_room()
         assert eventually(lambda: store.health().ok)
         assert store.flush()
         assert told[-1] == sequence
         assert told == sorted(set(told))
-        assert rows(small_disk / NAME, "SELECT count(*) FROM outbox") == [(1,)]
+        assert rows(disk.place / NAME, "SELECT count(*) FROM outbox") == [(1,)]
 
 
 def test_a_damaged_file_is_moved_aside_and_it_is_said_until_acknowledged(tmp_path: Path) -> None:
@@ -159,14 +166,20 @@ def test_a_directory_that_cannot_be_made_is_told_and_telemetry_is_not_acknowledg
         assert [i.state for i in store.transitions("job", NOW, NOW + 1)] == ["up"]
 
 
-def test_a_directory_that_became_read_only_is_told(tmp_path: Path, small_disk: Path) -> None:
-    if os.geteuid() == 0:
-        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    else:
-        small_disk.chmod(0o500)
-    with opened(small_disk / NAME) as store:
+def test_a_queue_that_overflows_is_told_with_what_was_lost() -> None:
+    with opened(Path("/proc/dvfd/store") / NAME) as store:
+        for i in range(21):
+            store.write([sample(1.0, NOW + i + j / 1000) for j in range(1000)])
+
+        assert "queue full: 1000 samples lost" in store.health().reason
+        assert (store.health().queue, store.health().dropped) == (20_000, 1000)
+
+
+def test_a_directory_that_became_read_only_is_told(disk: SmallDisk) -> None:
+    disk.freeze()
+    with opened(disk.place / NAME) as store:
         assert not store.health().ok
-        assert str(small_disk) in store.health().reason
+        assert str(disk.place) in store.health().reason
 
 
 def test_a_file_made_by_a_newer_dvfd_is_left_alone(tmp_path: Path) -> None:

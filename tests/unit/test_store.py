@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakes import FakeClock
 from fakes_store import METRICS, criterion, eventually, fold, opened, report, rows, sample
 
+from dvfd import derive
 from dvfd.errors import StoreError
 from dvfd.model import Limit, Sample, Verdict
 from dvfd.store import Interval, Store, report_document
@@ -62,20 +64,45 @@ def test_the_metric_of_the_limit_comes_along_with_its_newest_sample() -> None:
     assert [(s.metric, s.value) for s in found] == [("heat", 3.0), ("events", 2.0)]
 
 
-def test_a_long_window_joins_hours_minutes_and_raw_without_a_hole(tmp_path: Path) -> None:
-    path, clock = tmp_path / "dvfd.db", FakeClock(now=1_800_000_000.0)
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, float]]:
+    """60 hours of one sample a minute, each one more than the one before, all rolled up."""
+    path, clock = tmp_path_factory.mktemp("past") / "dvfd.db", FakeClock(now=1_800_000_000.0)
     with opened(path, clock) as store:
-        for i in range(60 * 60):  # 60 h, a sample a minute
-            store.write([sample(float(i), clock.now() + 60.0 * i)])
+        store.write([sample(float(i), clock.now() + 60.0 * i) for i in range(60 * 60)])
     clock.advance(60 * HOUR + 10)
     with opened(path, clock) as store:
         assert eventually(lambda: len(rows(path, "SELECT 1 FROM hours")) == 60)
+        yield store, clock.now()
 
-        found = store.samples(criterion("sum", 50 * HOUR), until=clock.now())
 
-    inside = [s for s in found if s.at > clock.now() - 50 * HOUR]
+def test_a_long_window_joins_hours_minutes_and_raw_without_a_hole(past) -> None:
+    store, now = past
+
+    found = store.samples(criterion("sum", 50 * HOUR), until=now)
+
     assert {s.span for s in found} == {900.0, 15.0, 0.0}
-    assert sum(s.value for s in inside) == sum(range(600, 3600))
+    assert sum(s.value for s in found if s.at > now - 50 * HOUR) == sum(range(600, 3600))
+
+
+@pytest.mark.parametrize("hours", [2, 26, 50])
+def test_a_counter_grows_in_a_long_window_as_it_did(past, hours: int) -> None:
+    store, now = past
+
+    found = store.samples(criterion("increase", hours * HOUR), until=now)
+
+    inside = [s.value for s in found if s.at > now - hours * HOUR]
+    assert derive.counter_increase(inside) == pytest.approx(60 * hours, abs=2)
+
+
+@pytest.mark.parametrize("ago", [0, 3 * HOUR, 55 * HOUR])
+def test_history_is_found_at_any_age(past, ago: float) -> None:
+    store, now = past
+
+    found = store.series("heat", (), since=now - ago - 2 * HOUR, until=now - ago)
+
+    assert found
+    assert now - ago - HOUR <= found[-1].at <= now - ago
 
 
 def test_committed_telemetry_is_told_and_moves_the_cursor() -> None:
