@@ -18,11 +18,11 @@ _NUMBER = r"[-+]?(?:\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?|nan|inf|NaN|Infinity)"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 TORCHTITAN = (
+    re.compile(rf"validate step:\s*(?P<step>\d+)\s+loss:\s*(?P<val_loss>{_NUMBER})"),
     re.compile(
         rf"step:\s*(?P<step>\d+)\s+loss:\s*(?P<loss>{_NUMBER})"
         rf"(?:\s+grad_norm:\s*(?P<grad_norm>{_NUMBER}))?"
     ),
-    re.compile(rf"validate step:\s*(?P<step>\d+)\s+loss:\s*(?P<val_loss>{_NUMBER})"),
 )
 MEGATRON = (
     re.compile(

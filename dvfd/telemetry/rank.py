@@ -113,16 +113,16 @@ class Rank:
             if row.communication is not None:
                 self.totals.communication += row.communication
                 self.totals.stepping += interval
-        self._add(row)
+        self._add(row, steps)
 
     def _steps_to(self, step: int) -> int:
         """How many steps a row stands for: a log line may come at every tenth step only."""
         ahead = 1 if self.step is None or not self.feed else step - self.step
         return ahead if 1 <= ahead <= LINE_STEPS else 1
 
-    def _add(self, row: Row) -> None:
+    def _add(self, row: Row, steps: int) -> None:
         totals = self.totals
-        totals.samples += row.samples or 0.0
+        totals.samples += (row.samples or 0.0) * steps
         if row.loss is not None and math.isfinite(row.loss):
             totals.loss += row.loss
             totals.losses += 1

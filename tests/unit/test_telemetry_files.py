@@ -1,0 +1,256 @@
+"""Jobs that cannot use the reporter: their files and log lines become rows, once."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes_telemetry import FakeStore, Ranks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dvfd.config import Config, Jobs, LogSource, Metrics
+from dvfd.telemetry.files import Files
+from dvfd.telemetry.patterns import LINES, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Real lines. torchtitan: pytorch/torchtitan pull requests 3393, 2389 and 950. Megatron-LM:
+# epfLLM/Megatron-LLM issue 11; nan: bigscience-workshop/Megatron-DeepSpeed issue 396. nanoGPT: the
+# format strings of its train.py. Trainer: what transformers' ProgressCallback prints.
+TITAN = (
+    "[rank0]:[titan] 2026-05-18 16:04:46,338 - root - INFO - step: 14  loss:  3.24405  grad_norm:"
+    "  0.8319  memory:  9.46GiB(64.99%)  tps: 7,282  tflops: 0.52  mfu: 0.17%"
+)
+TITAN_WITHOUT_NORM = (
+    "[rank0]:[titan] 2025-03-12 11:10:21,511 - root - INFO - step: 22  loss:  6.2250  memory:"
+    "  1.41GiB(1.79%)  tps: 193,831  tflops: 18.36  mfu: 1.86%"
+)
+MEGATRON = (
+    " iteration      122/  250000 | consumed samples:       124928 | elapsed time per iteration"
+    " (ms): 86545.2 | learning rate: 9.150E-06 | global batch size:  1024 | lm loss: 2.504220E+00 |"
+    " loss scale: 1.0 | grad norm: 0.231 | number of skipped iterations:   0 |"
+    " number of nan iterations:   0 |"
+)
+MEGATRON_NAN = (
+    " iteration     5426/  250000 | consumed samples:        43408 | consumed tokens:"
+    "     88899584 | elapsed time per iteration (ms): 4247.9 | learning rate: 2.999E-04 |"
+    " global batch size:     8 |"
+    " loss scale: 1.0 | grad norm: nan | actual seqlen:  2048 | number of skipped iterations:   0 |"
+)
+TRAINER = "{'loss': 2.3311, 'grad_norm': 1.52, 'learning_rate': 4.9e-05, 'epoch': 0.02}"
+TRAINER_TEXTS = (
+    "{'loss': '2.3311', 'grad_norm': '1.52', 'learning_rate': '4.9e-05', 'epoch': '0.02'}"
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "said"),
+    [
+        ("torchtitan", TITAN, {"step": 14, "loss": 3.24405, "grad_norm": 0.8319}),
+        ("torchtitan", TITAN_WITHOUT_NORM, {"step": 22, "loss": 6.225}),
+        ("torchtitan", "\x1b[31mstep:  4\x1b[0m \x1b[32m loss:  7.6\x1b[0m",
+         {"step": 4, "loss": 7.6}),
+        ("torchtitan", "INFO - validate step: 20  loss:  2.5  memory: 1GiB",
+         {"step": 20, "val_loss": 2.5}),
+        ("megatron", MEGATRON,
+         {"step": 122, "lr": 9.15e-6, "samples": 1024, "loss": 2.50422, "grad_norm": 0.231}),
+        ("nanogpt", "iter 100: loss 2.5012, time 123.45ms, mfu 12.30%",
+         {"step": 100, "loss": 2.5012}),
+        ("nanogpt", "step 250: train loss 2.4106, val loss 2.5312",
+         {"step": 250, "val_loss": 2.5312}),
+        ("huggingface", TRAINER, {"loss": 2.3311, "grad_norm": 1.52, "lr": 4.9e-5}),
+        ("huggingface", TRAINER_TEXTS, {"loss": 2.3311, "grad_norm": 1.52, "lr": 4.9e-5}),
+        ("huggingface", "{'eval_loss': 2.1, 'eval_runtime': 3.2, 'epoch': 1.0}", {"val_loss": 2.1}),
+        ("dvfd", "step=40 loss=2.5 grad_norm=1.25 lr=0.003000 step_seconds=0.1 val_loss=2.75",
+         {"step": 40, "loss": 2.5, "grad_norm": 1.25, "lr": 0.003, "val_loss": 2.75}),
+    ],
+)  # fmt: skip
+def test_a_trainers_line_is_read(pattern: str, line: str, said: dict[str, float]) -> None:
+    assert parse(pattern, line) == said
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "field"),
+    [
+        ("torchtitan", "step: 14  loss:  nan  grad_norm:  0.8", "loss"),
+        ("megatron", MEGATRON_NAN, "grad_norm"),
+        ("nanogpt", "iter 7: loss nan, time 1.00ms, mfu 1.00%", "loss"),
+        ("huggingface", "{'loss': nan, 'grad_norm': 1.0, 'epoch': 0.1}", "loss"),
+        ("huggingface", "{'loss': 'nan', 'grad_norm': 1.0, 'epoch': 0.1}", "loss"),
+    ],
+)
+def test_a_nan_in_a_line_is_a_nan(pattern: str, line: str, field: str) -> None:
+    assert math.isnan(parse(pattern, line)[field])
+
+
+@pytest.mark.parametrize("pattern", ["huggingface", *LINES])
+def test_other_lines_say_nothing(pattern: str) -> None:
+    for line in ("", "Traceback (most recent call last):", "loss is falling", "{'a': 1}"):
+        assert parse(pattern, line) == {}
+
+
+@given(st.sampled_from(["huggingface", *LINES]), st.text())
+def test_no_line_raises(pattern: str, line: str) -> None:
+    parse(pattern, line)
+    parse(pattern, f"{{'loss': {line}}}")
+
+
+class Written:
+    """A file that a job writes, and the files of a configuration that names it."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.ranks = Ranks()
+        self.store = FakeStore()
+        self.files = Files(config, self.ranks.book, self.ranks.clock, lambda _news: None)
+
+    def write(self, *lines: object) -> None:
+        with self.path.open("a") as file:
+            file.writelines(
+                (line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines
+            )
+
+    def poll(self, after: float = 5.0) -> None:
+        self.ranks.clock.advance(after)
+        self.files.poll(self.ranks.clock.now())
+
+    @property
+    def rank(self):
+        (job,) = self.ranks.book.jobs()
+        return job.ranks[0]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    path = tmp_path / "metrics.jsonl"
+    config = Config(jobs=Jobs(files=(Metrics(path=path, job="gpt", world_size=2),)))
+    found = Written(path, config)
+    found.poll()
+    return found
+
+
+def test_a_line_is_a_row(written: Written) -> None:
+    written.write({"step": 7, "loss": 2.0, "samples": 32})
+    written.poll()
+
+    assert (written.rank.step, written.rank.totals.samples) == (7, 32)
+
+
+def test_ranks_in_one_file_are_told_apart(written: Written) -> None:
+    written.write({"step": 7, "rank": 0}, {"step": 7, "rank": 1}, {"step": 7, "rank": 9})
+    written.poll()
+
+    assert set(written.ranks.book.jobs()[0].ranks) == {0, 1}
+
+
+def test_what_was_in_the_file_before_is_the_past(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    path.write_text('{"step": 1}\n')
+    config = Config(jobs=Jobs(files=(Metrics(path=path, job="gpt"),)))
+    written = Written(path, config)
+    written.poll()
+
+    assert written.ranks.book.jobs() == ()
+
+
+def test_a_line_is_read_once_it_is_complete(written: Written) -> None:
+    written.path.write_text('{"step": 1}\n{"st')
+    written.poll()
+    written.write('ep": 2}')
+    written.poll()
+
+    assert written.rank.step == 2
+
+
+def test_a_rotation_loses_no_line(written: Written) -> None:
+    written.write({"step": 1})
+    written.poll()
+    written.write({"step": 2})
+    written.path.rename(written.path.with_suffix(".1"))
+    written.write({"step": 3})
+    written.poll()
+
+    assert written.rank.steps_total == 3
+
+
+def test_a_truncated_file_is_read_from_its_start(written: Written) -> None:
+    written.write({"step": 1, "loss": 2.0})
+    written.poll()
+    written.path.write_text('{"step": 2}\n')
+    written.poll()
+
+    assert written.rank.step == 2
+
+
+def test_lines_that_are_none_are_counted_and_passed_over(written: Written) -> None:
+    written.write("nonsense", [1], {"step": "x"}, {"step": -1}, {"step": 1e300}, {"step": 4})
+    written.poll()
+
+    assert written.rank.step == 4
+
+
+def test_steps_between_two_lines_are_counted(written: Written) -> None:
+    written.write({"step": 10})
+    written.poll()
+    written.write({"step": 20})
+    written.poll()
+
+    assert written.rank.totals.intervals == 10
+
+
+def test_a_file_that_falls_silent_is_a_rank_that_does_not_respond(written: Written) -> None:
+    written.write({"step": 1}, {"step": 2})
+    written.poll()
+    written.poll(60)
+
+    assert "progress is all there is to judge by" in written.ranks.book.why("gpt")
+
+
+def test_a_file_says_that_its_job_has_ended(written: Written) -> None:
+    written.write({"step": 1}, {"event": "end"})
+    written.poll()
+
+    assert written.ranks.book.snapshot()[0]["state"] == "ended"
+
+
+def test_a_file_goes_on_counting_after_a_restart_of_the_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    config = Config(jobs=Jobs(files=(Metrics(path=path, job="gpt"),)))
+    first = Written(path, config)
+    first.poll()
+    first.write({"step": 1}, {"step": 2})
+    first.poll()
+    second = Written(path, config)
+    job = first.ranks.book.jobs()[0]
+    rank = {**job.ranks[0].to_document(), "run": job.run, "boot": "this boot"}
+    second.ranks.book.restore({"gpt": job.to_document()}, {"gpt/0": rank})
+    second.poll()
+    second.write({"step": 3})
+    second.poll()
+
+    assert second.rank.steps_total == 3
+
+
+def test_a_log_is_read_by_its_pattern_and_ranks_that_repeat_a_line_count_once(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "train.log"
+    source = LogSource(name="train", path=path, metrics="torchtitan", job="titan")
+    written = Written(path, Config(logs=(source,)))
+    written.poll()
+    written.write(TITAN, TITAN, "noise")
+    written.poll()
+
+    assert (written.rank.step, written.rank.steps_total) == (14, 1)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    config = Config(jobs=Jobs(files=(Metrics(path=tmp_path / ("y" * 300), job="gpt"),)))
+    written = Written(tmp_path, config)
+    written.poll()
+
+    assert "too long" in next(iter(written.files.trouble.values()))
