@@ -77,6 +77,8 @@ def verify(
         return Verification(False, None if os.path.lexists(path) else False, str(error))
     except Unclear as error:
         return Verification(None, None, str(error))
+    except MemoryError:
+        return Verification(None, None, "needs more memory than checkpoints.memory_bytes")
     if not manner.load:
         return Verification(intact, None, f"{reason}; not loaded")
     loadable, how = load(root, own, manner)
@@ -217,6 +219,7 @@ def _ask_loader(python: str, question: Mapping[str, Any]) -> tuple[bool | None, 
             input=json.dumps(question).encode(),
             capture_output=True,
             check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # one core is all that it may take
         )
     except OSError as error:
         return None, f"{python}: cannot be started: {error.strerror}"

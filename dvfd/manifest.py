@@ -118,9 +118,9 @@ def read(path: Path) -> dict[str, Any] | None:
     Raises Broken if it is not there, is not JSON, or is ours and its seal fails.
     """
     with os.fdopen(regular(path), "rb") as file:
-        raw = file.read(MANIFEST_LIMIT + 1)
-    if len(raw) > MANIFEST_LIMIT:
-        raise Broken(f"{path.name}: more than {MANIFEST_LIMIT} bytes")
+        if os.fstat(file.fileno()).st_size > MANIFEST_LIMIT:
+            raise Broken(f"{path.name}: more than {MANIFEST_LIMIT} bytes")
+        raw = file.read()
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):

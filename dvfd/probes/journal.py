@@ -18,6 +18,9 @@ KERNEL = "kernel"
 TIMEOUT = 8.0
 """Seconds for one journalctl: below the probe's deadline."""
 
+EVERY = 10.0
+"""Least seconds between two looks: each starts a process, 20 ms of it."""
+
 MESSAGE_LIMIT = 4096
 """Characters kept of a message, as of a line in a file."""
 
@@ -33,6 +36,7 @@ class Runner(Protocol):
 class Journal:
     """One followed unit. `position` is what a later Journal needs to go on."""
 
+    every = EVERY
     behind = 0  # what did not fit into one answer comes with the next
 
     def __init__(

@@ -61,6 +61,11 @@ class Follower(Protocol):
         ...
 
     @property
+    def every(self) -> float:
+        """Least seconds between two looks."""
+        ...
+
+    @property
     def behind(self) -> int:
         """Bytes not read yet."""
         ...
@@ -80,6 +85,11 @@ class _Log:
     errors: int
     warnings: int
     kept: dict[str, Any]
+    looked: float | None = None
+
+    def due(self, at: float) -> bool:
+        """Whether the last look is long enough ago, or lies in the future of a clock set back."""
+        return self.looked is None or not 0 <= at - self.looked < self.follower.every
 
     @property
     def record(self) -> dict[str, Any]:
@@ -137,6 +147,8 @@ class Logs:
         problems: list[str] = []
         for name, (source, wanted) in self._sources.items():
             log = self._logs.get(name) or self._open(source, wanted)
+            if not log.due(at):
+                continue
             try:
                 self._read(log, at)
             except ProbeError as error:
@@ -144,6 +156,7 @@ class Logs:
                 continue
             finally:
                 self._keep(log)
+            log.looked = at
             yield Sample("log_errors_total", float(log.errors), at, labels(log=name))
             yield Sample("log_warnings_total", float(log.warnings), at, labels(log=name))
         raise_all(problems)

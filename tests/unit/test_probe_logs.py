@@ -243,8 +243,9 @@ def journal(fake: FakeJournal, records: Records | None = None, unit: str = "kern
     return Logs([source], records=records or Records(), run=fake)
 
 
-def values(probe: Logs) -> list[float]:
-    return [sample.value for sample in probe.sample(NOW)]
+def values(probe: Logs, at: list[float] = [NOW]) -> list[float]:  # noqa: B006  # time goes on
+    at[0] += 10
+    return [sample.value for sample in probe.sample(at[0])]
 
 
 XID = "NVRM: Xid (PCI:0000:3b:00): 48"
@@ -302,3 +303,12 @@ def test_a_cursor_that_the_journal_has_forgotten_is_said_once_and_mended() -> No
         values(probe)
     fake.code = 0
     assert values(probe) == [0.0, 0.0]
+
+
+def test_the_journal_is_not_asked_at_every_pass() -> None:
+    fake = FakeJournal("boot")
+    probe = journal(fake)
+    assert len(list(probe.sample(NOW))) == 2
+    assert list(probe.sample(NOW + 2)) == []
+    assert len(list(probe.sample(NOW + 10))) == 2
+    assert len(fake.calls) == 2
