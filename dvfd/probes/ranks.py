@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from dvfd.derive import communication_ratio, straggler_ratio
 from dvfd.model import Sample, labels
-from dvfd.telemetry.jobs import COUNTERS
-from dvfd.telemetry.rank import Totals
+from dvfd.telemetry.jobs import COUNTERS, HASHED
+from dvfd.telemetry.rank import PACKET_DELAY, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -92,11 +92,11 @@ class Ranks:
     def _job(self, job: Job, at: float, now: float) -> Iterator[Sample]:
         by_job = labels(job=job.label)
         for metric, counter in COUNTERS.items():
-            yield Sample(metric, float(getattr(job.counters, counter)), at, by_job)
+            if metric not in HASHED or job.compared:
+                yield Sample(metric, float(getattr(job.counters, counter)), at, by_job)
         yield Sample("job_ranks_missing", float(job.missing), at, by_job)
-        steps = [r.step for r in job.ranks.values() if r.live and r.step is not None]
-        if steps:
-            yield Sample("job_step_skew", float(max(steps) - min(steps)), at, by_job)
+        if job.skew is not None:
+            yield Sample("job_step_skew", float(job.skew), at, by_job)
         if job.val_loss is not None and self._validated.get(job.label) != job.val_at:
             self._validated[job.label] = job.val_at
             yield Sample("job_validation_loss", job.val_loss, at - (now - job.val_at), by_job)
@@ -155,6 +155,8 @@ def _rate(mark: _Mark, moved: Totals, job: Job, now: float) -> float | None:
         return moved.samples / (rank.stepped - mark.stepped)
     if mark.rate is None or rank.step_samples is None or rank.stepped is None:
         return None
+    if age < PACKET_DELAY:
+        return None  # the next steps may be done and on their way
     return min(mark.rate, rank.step_samples / max(now - rank.stepped, 1e-9))
 
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from dvfd.errors import WireError
+from dvfd.errors import NotApplicable, ProbeError, WireError
 from dvfd.telemetry.feed import Feed
 from dvfd.telemetry.patterns import parse
 from dvfd.telemetry.tail import Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from dvfd.config import Config, Metrics
-    from dvfd.model import Clock
+    from dvfd.model import Clock, Sample
     from dvfd.telemetry.jobs import JobBook, News
 
 log = structlog.get_logger()
@@ -109,11 +109,17 @@ class LogFile:
 
 
 class Files:
-    """Every file of the configuration, polled together."""
+    """Every file of the configuration, polled together. A probe that yields nothing itself."""
+
+    name = "files"
+    metrics: tuple[str, ...] = ()
+    interval = 1.0
+    deadline = 10.0  # a file system that hangs has a thread to itself
 
     def __init__(
         self, config: Config, book: JobBook, clock: Clock, publish: Callable[[News], None]
     ) -> None:
+        """*publish* is the receiver's: it keeps and writes what the book has to tell."""
         limit = config.jobs.ranks_limit
         self._sources: list[tuple[Path, Source]] = [
             (each.path, JsonLinesFile(each, book, clock, publish, ranks_limit=limit))
@@ -128,6 +134,15 @@ class Files:
 
     def __bool__(self) -> bool:
         return bool(self._sources)
+
+    def sample(self, at: float) -> Iterable[Sample]:
+        """Poll. Raises NotApplicable without files, ProbeError naming each that cannot be read."""
+        if not self._sources:
+            raise NotApplicable("no metrics file and no log with metrics is configured")
+        self.poll(at)
+        if self.trouble:
+            raise ProbeError("; ".join(f"{path}: {error}" for path, error in self.trouble.items()))
+        return ()
 
     def poll(self, at: float) -> None:
         """Take what is new everywhere; what cannot be read is named in `trouble`."""

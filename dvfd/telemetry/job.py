@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.derive import LossWatch
 from dvfd.telemetry.checkpoint_state import CheckpointState
-from dvfd.telemetry.rank import START_LIMIT, Link, Rank
+from dvfd.telemetry.rank import PACKET_DELAY, START_LIMIT, Link, Rank
 
 if TYPE_CHECKING:
     from dvfd.telemetry.wire import Event, Hello, Row
@@ -95,6 +95,11 @@ class Job:
     def live(self) -> bool:
         """Whether any of its ranks is."""
         return any(rank.live for rank in self.ranks.values())
+
+    @property
+    def compared(self) -> bool:
+        """Whether any hash was ever held against another."""
+        return self.counters.comparisons > 0
 
     def adopt(self, hello: Hello) -> None:
         """Take over what a hello says of the job as a whole; a new run starts without ranks."""
@@ -188,6 +193,12 @@ class Job:
         if rank.section is not None:
             self.resumed = now
         rank.section = None
+        self._settle_saves()
+
+    def _settle_saves(self) -> None:
+        """No save is under way once no rank is in one."""
+        if all(rank.section is None for rank in self.ranks.values()):
+            self.saves.began_at = None
 
     def close_overdue(self, now: float) -> bool:
         """Count saves that outlived their limit as failed; whether there was one."""
@@ -195,6 +206,8 @@ class Job:
         for rank in late:
             rank.section = None
             self.counters.failed += 1
+        if late:
+            self._settle_saves()
         return bool(late)
 
     def _overdue(self, rank: Rank, now: float) -> bool:
@@ -246,6 +259,21 @@ class Job:
         if rank.link is Link.LEFT:
             return f"process {rank.pid} closed its line without saying so"
         return f"process {rank.pid} is stopped" if rank.stopped else ""
+
+    @property
+    def skew(self) -> int | None:
+        """Largest less smallest step of the live ranks at one moment: the newest that all of them
+        have reported, as each does so about once a second at its own time. Who says nothing for
+        longer than that is behind.
+        """
+        ranks = [r for r in self.ranks.values() if r.live]
+        ends = [r.stepped for r in ranks if r.stepped is not None]
+        if not ends:
+            return None
+        moment = max(min(ends), max(ends) - PACKET_DELAY)
+        steps = [r.step_at(moment) for r in ranks if r.stepped is not None]
+        known = [step for step in steps if step is not None]
+        return max(known) - min(known) if known and len(known) == len(steps) else None
 
     @property
     def missing(self) -> int:

@@ -37,6 +37,12 @@ COUNTERS = {
 }
 """Metrics that are counters of a job, by the name of the field that holds them."""
 
+HASHED = frozenset({"job_hash_comparisons_total", "job_hash_mismatches_total"})
+"""Told only once something was compared: "no mismatch" would else be a pass on nothing."""
+
+BEFORE = 0.001
+"""Seconds by which a baseline is older than what follows it."""
+
 ALIVE = ("rank_responding", "job_ranks_missing", "job_absent")
 
 
@@ -124,15 +130,17 @@ class JobBook:
             job, rank, now = seat.job, seat.rank, self._clock.boot()
             stalled = rank.step is not None and self._stalled(job, rank, now)
             touched: set[str] = set()
+            compared = job.compared
             for row in rows:
                 if row.sequence > rank.seen:
                     rank.seen = row.sequence
                     touched |= job.take(rank, row, now)
+            baseline = () if compared == job.compared else self._baseline(job)
             rank.settle(now)
             job.counters.lost += lost
             if stalled and not self._stalled(job, rank, now):
                 touched |= {"rank_stall_ratio", "rank_responding"}
-            return self._news(job, rank, touched)
+            return self._news(job, rank, touched, baseline)
 
     def event(self, seat: Seat, event: Event) -> News:
         """Take what happened to a rank, once."""
@@ -341,9 +349,18 @@ class JobBook:
         age, limit, _ = job.stall(rank, now)
         return age >= limit
 
-    def _news(self, job: Job, rank: Rank, touched: set[str]) -> News:
+    def _baseline(self, job: Job) -> tuple[Sample, ...]:
+        """Before the first comparison there were none: even the first may be a mismatch."""
+        at = self._clock.now() - BEFORE
+        return tuple(Sample(metric, 0.0, at, labels(job=job.label)) for metric in sorted(HASHED))
+
+    def _news(
+        self, job: Job, rank: Rank, touched: set[str], baseline: tuple[Sample, ...] = ()
+    ) -> News:
         """The samples of what was touched, unless the job has ended, and what must be kept."""
-        samples = () if job.ended is not None else tuple(self._samples(job, rank, touched))
+        samples: tuple[Sample, ...] = ()
+        if job.ended is None:
+            samples = (*baseline, *self._samples(job, rank, touched))
         extra = {"run": job.run, "boot": self._boot_id}
         evicted, self._evicted = self._evicted, {}
         documents = {
@@ -357,6 +374,8 @@ class JobBook:
         at, now = self._clock.now(), self._clock.boot()
         by_job, by_rank = labels(job=job.label), labels(job=job.label, rank=rank.rank)
         for metric in touched & COUNTERS.keys():
+            if metric in HASHED and not job.compared:
+                continue
             yield Sample(metric, getattr(job.counters, COUNTERS[metric]), at, by_job)
         if "rank_responding" in touched:
             alive, _ = job.responding(rank, now)

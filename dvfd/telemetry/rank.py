@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 START_LIMIT = 300.0
 """Seconds before the first step: importing torch, rendezvous, reading the data set."""
 
+PACKET_DELAY = 3.0
+"""Seconds after a step within which its successors may be done but not sent: the reporter makes
+a packet each second."""
+
 COMPUTE_WINDOW = 64
 """Compute sections in a median: what the rank does now, not an hour ago."""
 
@@ -23,6 +28,9 @@ MEDIAN_EVERY = 60.0
 MEDIANS = 240
 """A rank's past: one median a minute for four hours, which is the decay of procedures 16."""
 
+
+STEPS_KEPT = 512
+"""Ends of steps kept: ranks report about once a second, and the fastest job seen here does 100."""
 
 LINE_STEPS = 10_000
 """Steps between two log lines at most; a larger jump is a resumption, not progress."""
@@ -85,6 +93,7 @@ class Rank:
     compute: StepStats = field(default_factory=lambda: StepStats(COMPUTE_WINDOW))
     past: StepStats = field(default_factory=lambda: StepStats(MEDIANS))
     past_at: float = 0.0
+    ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
 
     @property
     def live(self) -> bool:
@@ -106,6 +115,7 @@ class Rank:
         self.step, self.stepped, self.broken = row.step, at, False
         self.step_samples = row.samples
         self.progress = max(self.progress, at)
+        self.ends.append((at, row.step))
         if interval is not None and interval > 0:
             self.pace.add(interval)
             self.totals.interval += interval
@@ -136,6 +146,10 @@ class Rank:
         if row.allreduce is not None:
             totals.allreduce += row.allreduce
             totals.allreduces += 1
+
+    def step_at(self, at: float) -> int | None:
+        """The last step that had ended at boot time *at*; None if that is too long ago to know."""
+        return next((step for ended, step in reversed(self.ends) if ended <= at), None)
 
     def settle(self, now: float) -> None:
         """Work out once a packet what is too dear for every row."""

@@ -74,6 +74,17 @@ def test_between_slow_steps_throughput_never_exceeds_what_the_silence_allows(ben
     assert values(bench.look(), "job_throughput_samples_per_second") == [5]
 
 
+def test_steps_that_may_be_on_their_way_are_not_missed_yet(bench: Bench) -> None:
+    seat = bench.ranks.join(0)
+    bench.ranks.step(seat, times=20, every=0.1, samples=10)
+    bench.look()
+    bench.ranks.step(seat, every=0.1, samples=10)
+    bench.look()
+    bench.ranks.clock.advance(1.5)
+
+    assert values(bench.look(), "job_throughput_samples_per_second") == []
+
+
 def test_a_hang_is_a_throughput_of_zero(bench: Bench) -> None:
     seat = bench.ranks.join(0)
     bench.ranks.step(seat, times=5, samples=10)
@@ -141,11 +152,19 @@ def test_a_rank_is_a_straggler_against_its_own_past(bench: Bench) -> None:
 def test_the_skew_is_between_the_ranks_that_live(bench: Bench) -> None:
     one, two, dead = (bench.ranks.join(rank) for rank in range(3))
     bench.ranks.step(one, two, dead, times=5)
-    bench.ranks.step(one, two, times=5)
     bench.ranks.step(one, times=2)
+    bench.ranks.step(one, two, times=5)
     bench.ranks.book.died(dead)
 
     assert values(bench.look(), "job_step_skew") == [2]
+
+
+def test_ranks_that_report_at_different_times_are_not_skewed(bench: Bench) -> None:
+    early, late = (bench.ranks.join(rank) for rank in range(2))
+    bench.ranks.step(early, late, times=5)
+    bench.ranks.step(early, times=3)
+
+    assert values(bench.look(), "job_step_skew") == [0]
 
 
 def test_ranks_that_never_came_or_left_are_missing(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvfd.config import Config, Jobs, LogSource, Metrics
+from dvfd.errors import NotApplicable, ProbeError
 from dvfd.telemetry.files import Files
 from dvfd.telemetry.patterns import LINES, parse
 
@@ -254,3 +255,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     written.poll()
 
     assert "too long" in next(iter(written.files.trouble.values()))
+
+
+def test_as_a_probe_it_says_what_it_cannot_read(tmp_path: Path) -> None:
+    config = Config(jobs=Jobs(files=(Metrics(path=tmp_path / ("y" * 300), job="gpt"),)))
+    with pytest.raises(ProbeError, match="too long"):
+        Written(tmp_path, config).files.sample(0.0)
+    with pytest.raises(NotApplicable):
+        Written(tmp_path, Config()).files.sample(0.0)
