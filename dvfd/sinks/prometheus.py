@@ -72,6 +72,11 @@ def families(snapshot: Snapshot) -> Iterator[Family]:
             yield family
 
 
+EXPOSED = {"job": "training_job"}
+"""Labels that have another name on /metrics: a scrape renames our `job` to `exported_job`, since
+Prometheus gives every target a `job` of its own."""
+
+
 def gauge(name: str, text: str, labels: Iterable[str], values: Iterable[Value]) -> Family:
     """A gauge family of the finite ones among *values*."""
     family = GaugeMetricFamily(f"dvfd_{name}", text, labels=tuple(labels))
@@ -98,7 +103,8 @@ def _measured(snapshot: Snapshot) -> Iterator[Family]:
         text = f"{metric.help}. {SAMPLED} {metric.max_age:g} s"
         make = counter if metric.kind is Kind.COUNTER else gauge
         samples = snapshot.samples.get(metric.name, ())
-        yield make(metric.name, text, metric.labels, _series(metric, samples))
+        names = [EXPOSED.get(label, label) for label in metric.labels]
+        yield make(metric.name, text, names, _series(metric, samples))
 
 
 def _series(metric: Metric, samples: Iterable[Sample]) -> list[Value]:

@@ -80,7 +80,7 @@ def test_every_criterion_of_the_catalogue_is_one_series(real):
 
 def test_a_measurement_is_one_series_with_the_name_in_the_catalogue():
     assert lines(snapshot(of=MEASURED), "dvfd_rank_responding") == [
-        'dvfd_rank_responding{job="gpt",rank="0"} 1.0'
+        'dvfd_rank_responding{training_job="gpt",rank="0"} 1.0'
     ]
     assert lines(snapshot(of=MEASURED), "dvfd_log_errors_total") == [
         'dvfd_log_errors_total{log="train"} 3.0'
@@ -103,7 +103,7 @@ def test_two_samples_of_one_series_give_the_newer_and_never_a_duplicate():
     of = samples(sample(value=0, at=NOW - 5), sample(value=1, at=NOW))
 
     assert lines(snapshot(of=of), "dvfd_rank_responding") == [
-        'dvfd_rank_responding{job="gpt",rank="0"} 1.0'
+        'dvfd_rank_responding{training_job="gpt",rank="0"} 1.0'
     ]
 
 
@@ -158,9 +158,16 @@ def test_a_label_value_is_escaped():
     of = samples(sample(job='a"b\nc\\', rank=0))
 
     assert lines(snapshot(of=of), "dvfd_rank_responding") == [
-        r'dvfd_rank_responding{job="a\"b\nc\\",rank="0"} 1.0'
+        r'dvfd_rank_responding{training_job="a\"b\nc\\",rank="0"} 1.0'
     ]
 
 
 def test_what_nothing_measures_yet_has_no_family():
     assert "dvfd_link_goodput" not in text(snapshot())
+
+
+def test_no_label_is_one_that_a_scrape_gives_its_target(real):
+    families = text_string_to_metric_families(text(real))
+    assert not [
+        f.name for f in families for s in f.samples if {"job", "instance"} & s.labels.keys()
+    ]
