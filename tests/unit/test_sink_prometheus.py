@@ -80,7 +80,7 @@ def test_every_criterion_of_the_catalogue_is_one_series(real):
 
 def test_a_measurement_is_one_series_with_the_name_in_the_catalogue():
     assert lines(snapshot(of=MEASURED), "dvfd_rank_responding") == [
-        'dvfd_rank_responding{training_job="gpt",rank="0"} 1.0'
+        'dvfd_rank_responding{rank="0",training_job="gpt"} 1.0'
     ]
     assert lines(snapshot(of=MEASURED), "dvfd_log_errors_total") == [
         'dvfd_log_errors_total{log="train"} 3.0'
@@ -103,7 +103,7 @@ def test_two_samples_of_one_series_give_the_newer_and_never_a_duplicate():
     of = samples(sample(value=0, at=NOW - 5), sample(value=1, at=NOW))
 
     assert lines(snapshot(of=of), "dvfd_rank_responding") == [
-        'dvfd_rank_responding{training_job="gpt",rank="0"} 1.0'
+        'dvfd_rank_responding{rank="0",training_job="gpt"} 1.0'
     ]
 
 
@@ -158,7 +158,7 @@ def test_a_label_value_is_escaped():
     of = samples(sample(job='a"b\nc\\', rank=0))
 
     assert lines(snapshot(of=of), "dvfd_rank_responding") == [
-        r'dvfd_rank_responding{training_job="a\"b\nc\\",rank="0"} 1.0'
+        r'dvfd_rank_responding{rank="0",training_job="a\"b\nc\\"} 1.0'
     ]
 
 
