@@ -165,7 +165,12 @@ class Daemon:
             lines=config.jobs.limit * config.jobs.ranks_limit,
         )
         self._probes = probes.build(
-            config, book=self._book, records=self._store, clock=clock, state=state
+            config,
+            book=self._book,
+            records=self._store,
+            clock=clock,
+            state=state,
+            publish=self._receiver.publish,
         )
         self._sampler = Sampler(
             self._probes.all, write=self._store.write, clock=clock, wake=self._on_sampled

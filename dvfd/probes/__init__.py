@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +22,12 @@ from dvfd.probes.node import FileSystems, Node
 from dvfd.probes.power import Power
 from dvfd.probes.ranks import Ranks
 from dvfd.probes.temperature import Temperature
-from dvfd.telemetry.jobs import JobBook
+from dvfd.telemetry.files import Files
+from dvfd.telemetry.jobs import JobBook, News
 
 CLASSES = (
-    Ranks, Cpu, Memory, Temperature, Power, Gpu, Network, Checkpoints, Logs, Node, FileSystems,
+    Ranks, Files, Cpu, Memory, Temperature, Power, Gpu, Network, Checkpoints, Logs, Node,
+    FileSystems,
 )  # fmt: skip
 
 PROMPT = 2.0
@@ -66,10 +68,13 @@ def build(
     records: Records,
     clock: Clock,
     state: Path,
+    publish: Callable[[News], None],
     proc: Path = Path("/proc"),
     sys: Path = Path("/sys"),
 ) -> Probes:
-    """Build every probe; touches nothing. *state* is where dvfd's own files lie."""
+    """Build every probe; touches nothing. *state* is where dvfd's own files lie, *publish* is
+    told what jobs' files have to say.
+    """
     profile, every = config.profile, config.sampling.interval
     prompt = min(PROMPT, every)
     ranks = Ranks(book, clock, interval=prompt)
@@ -96,4 +101,6 @@ def build(
             proc=proc,
         ),
     )
-    return Probes((ranks, logs, *host), ranks, logs)
+    files = Files(config, book, clock, publish)
+    jobs: tuple[Probe, ...] = (ranks, files, logs) if files else (ranks, logs)
+    return Probes((*jobs, *host), ranks, logs)

@@ -61,9 +61,11 @@ class Track:
         self._trim()
 
     def between(self, since: float, until: float) -> list[Sample]:
-        """The samples of [since, until], oldest first."""
+        """The samples of [since, until], oldest first, and the last one before: after a silence
+        it is what a counter has grown from.
+        """
         first, last = bisect_left(self.ats, since), bisect_right(self.ats, until)
-        return [self._sample(i) for i in range(first, last)]
+        return [self._sample(i) for i in range(max(0, first - 1), last)]
 
     def newest(self, until: float) -> Sample:
         """The newest sample not after *until*; if all are, the newest there is."""
@@ -86,7 +88,7 @@ class Track:
         if len(self.ats) > CROWD:
             self._cut(0, len(self.ats) - CROWD + SLACK)
         elif len(self.ats) > SLACK and self.ats[SLACK] < self.ats[-1] - KEPT:
-            self._cut(0, bisect_left(self.ats, self.ats[-1] - KEPT))
+            self._cut(0, bisect_left(self.ats, self.ats[-1] - KEPT) - 1)
 
     def _cut(self, first: int, last: int) -> None:
         if self.bounds:

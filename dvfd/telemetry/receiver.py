@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,6 +36,13 @@ log = structlog.get_logger()
 
 TICK = 1.0
 """Seconds between looks at lines that owe a hello or wait for the store."""
+
+GATHER = 0.03
+"""Seconds in which other ranks' packets gather, since waking is what costs: 16 ranks report at
+the same moments. It is the most that a death or a NaN waits."""
+
+ACCEPTS = 64
+"""Lines taken at one turn, before those that are open have theirs."""
 
 HELLO_LIMIT = 10.0
 """Seconds that a line may be silent before it says who it is."""
@@ -177,10 +185,14 @@ class Receiver:
             if self._beat - self._ticked >= TICK:
                 self._ticked = self._beat
                 self._tick()
+            if events:
+                time.sleep(GATHER)
 
     def _serve(self, descriptor: int) -> None:
         if self._listener and descriptor == self._listener.fileno():
-            self._accept(self._listener)
+            for _ in range(ACCEPTS):
+                if not self._accept(self._listener):
+                    break
         elif descriptor == self._signal:
             os.eventfd_read(self._signal)
             self._acknowledge()
@@ -210,24 +222,25 @@ class Receiver:
 
     # --- Lines ----------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket) -> None:
+    def _accept(self, listener: socket) -> bool:
+        """Take one line; whether there may be another."""
         assert self._epoll
         try:
             connection, _ = listener.accept()
         except BlockingIOError:
-            return
+            return False
         except OSError:
             # Out of descriptors, mostly: asking again at once would only burn the processor.
             self._counts["lines_refused"] += 1
             self._epoll.modify(listener, 0)
-            return
+            return False
         line = Line(connection, self._processes, self._beat)
         sockets = sum(self._users.values())
         if sockets >= self._limit or self._users[line.peer.uid] >= self._user_limit:
             self._counts["lines_refused"] += 1
             self._complain(line, f"more than {self._limit} lines, or {self._user_limit} of a user")
             line.close()
-            return
+            return True
         self._users[line.peer.uid] += 1
         self._counts["lines"] += 1
         self._lines[connection.fileno()] = line
@@ -236,6 +249,7 @@ class Receiver:
         if pidfd is not None:
             self._lines[pidfd] = line
             self._epoll.register(pidfd, select.EPOLLIN)
+        return True
 
     def _read(self, line: Line) -> None:
         try:

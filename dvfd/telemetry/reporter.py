@@ -323,7 +323,8 @@ class Reporter:
             return  # in a child forked behind Python's back, the ring and the line are the parent's
         self._quiet = False
         self._settle()
-        self._due = now + self._interval
+        # All ranks of a node report at the same moments, so that the daemon wakes once for them.
+        self._due = now + self._interval - (now % self._interval if self._interval else 0.0)
         self._mark = self._head + self._batch
         self._overflow()
         if self._socket is None and not self._connect(now):

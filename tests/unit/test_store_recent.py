@@ -23,10 +23,17 @@ def values(ring: Recent, since: float, until: float) -> list[float]:
     return [s.value for _, inside, _ in ring.window("heat", since, until) for s in inside]
 
 
-def test_a_window_holds_its_own_samples_ends_included() -> None:
+def test_a_window_holds_its_own_samples_ends_included_and_the_one_before() -> None:
     ring = filled(*(sample(at, at) for at in (1.0, 2.0, 3.0, 4.0)))
 
-    assert values(ring, 2.0, 3.0) == [2.0, 3.0]
+    assert values(ring, 2.0, 3.0) == [1.0, 2.0, 3.0]
+
+
+def test_what_a_counter_grew_from_survives_a_long_silence() -> None:
+    ring = filled(sample(7.0, NOW - 90_000))
+    ring.add([sample(8.0, NOW + i) for i in range(300)], NOW + 300)
+
+    assert values(ring, NOW, NOW + 60)[:2] == [7.0, 8.0]
 
 
 def test_a_series_silent_for_the_window_still_gives_its_newest_sample() -> None:
