@@ -56,7 +56,7 @@ def report(place: Path, rank: int, *, world: int, rate: float, seconds: float) -
         job="bench", run="r", rank=rank, world_size=world, local_world_size=world,
         local_rank=rank, socket=str(place / "ingest.sock"),
     )  # fmt: skip
-    begun = time.monotonic()
+    begun = float(int(time.monotonic()) + 1)  # the steps of a synchronous job end together
     steps = round(rate * seconds)
     for step in range(1, steps + 1):
         time.sleep(max(0.0, begun + step / rate - time.monotonic()))

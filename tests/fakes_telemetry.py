@@ -14,7 +14,7 @@ from fakes import FakeClock
 
 from dvfd.config import Jobs
 from dvfd.telemetry import wire
-from dvfd.telemetry.jobs import JobBook, Peer
+from dvfd.telemetry.jobs import JobBook, News, Peer
 from dvfd.telemetry.processes import Process
 from dvfd.telemetry.reporter import PACKET_LIMIT
 
@@ -182,9 +182,19 @@ class Ranks:
         self.clock = FakeClock()
         self.table = FakeProcesses()
         self.ends: list[dict[str, str]] = []
+        self.documents: dict[tuple[str, str], dict] = {}
         self.book = self.another_book(**jobs)
         self._sequences: dict[int, int] = {}
         self._steps: dict[int, int] = {}
+
+    @property
+    def news(self) -> News:
+        return self._news
+
+    @news.setter
+    def news(self, news: News) -> None:
+        self._news = news
+        self.documents |= news.documents
 
     def another_book(self, **jobs: object) -> JobBook:
         return JobBook(

@@ -90,6 +90,7 @@ class Job:
     resumed: float = 0.0  # boot time at which the last checkpoint section ended
     ended: float | None = None
     exception: str = ""
+    kept: dict[str, Any] = field(default_factory=dict)  # its document as last handed out
 
     @property
     def live(self) -> bool:

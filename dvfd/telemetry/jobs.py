@@ -363,9 +363,12 @@ class JobBook:
             samples = (*baseline, *self._samples(job, rank, touched))
         extra = {"run": job.run, "boot": self._boot_id}
         evicted, self._evicted = self._evicted, {}
+        kept = job.to_document()
+        changed = {} if kept == job.kept else {("job", job.label): kept}
+        job.kept = kept
         documents = {
             **evicted,
-            ("job", job.label): job.to_document(),
+            **changed,
             ("rank", f"{job.label}/{rank.rank}"): {**rank.to_document(), **extra},
         }
         return News(samples, frozenset(touched), documents)

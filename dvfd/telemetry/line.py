@@ -39,6 +39,7 @@ class Line:
         self.socket = connection
         self.peer = _peer(connection, processes)
         self.since = now
+        self.heard = 0.0  # when it last had something to say
         self.seat: Seat | None = None
         self.session = ""
         self.nonce = 0
@@ -64,7 +65,7 @@ class Line:
                 self.pidfd = None
         return self.pidfd
 
-    def packets(self, buffer: bytearray, limit: int = TURN) -> Iterator[bytes]:
+    def packets(self, buffer: bytearray, limit: int) -> Iterator[bytes]:
         """What has arrived, at most *limit* packets. Raises Silent once the line is closed."""
         for _ in range(limit):
             try:

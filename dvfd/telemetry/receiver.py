@@ -19,7 +19,7 @@ import structlog
 from dvfd.errors import WireError
 from dvfd.telemetry import endpoint, wire
 from dvfd.telemetry.fold import fold
-from dvfd.telemetry.line import Line, Silent, buffer
+from dvfd.telemetry.line import TURN, Line, Silent, buffer
 from dvfd.telemetry.processes import Processes
 from dvfd.telemetry.rank import Link
 
@@ -40,6 +40,9 @@ TICK = 1.0
 GATHER = 0.03
 """Seconds in which other ranks' packets gather, since waking is what costs: 16 ranks report at
 the same moments. It is the most that a death or a NaN waits."""
+
+QUIET = 0.2
+"""Seconds after which a line is taken to have said one thing and no more."""
 
 ACCEPTS = 64
 """Lines taken at one turn, before those that are open have theirs."""
@@ -253,7 +256,10 @@ class Receiver:
 
     def _read(self, line: Line) -> None:
         try:
-            for packet in line.packets(self._buffer):
+            # One packet is the rule: looking for a second one costs as much as reading it.
+            quiet = self._beat - line.heard > QUIET
+            line.heard = self._beat
+            for packet in line.packets(self._buffer, 1 if quiet else TURN):
                 self._take(line, packet)
                 if not line.open:
                     return

@@ -382,7 +382,7 @@ def test_the_shards_of_one_checkpoint_count_once(ranks: Ranks) -> None:
 
 def restart(ranks: Ranks):
     """Another daemon, with what the last news kept."""
-    documents = ranks.news.documents
+    documents = ranks.documents
     jobs = {key: doc for (kind, key), doc in documents.items() if kind == "job"}
     found = {key: doc for (kind, key), doc in documents.items() if kind == "rank"}
     ranks.book = ranks.another_book()
