@@ -73,7 +73,6 @@ class Desk:
     """What every step reads from and writes to: settings, what is known, and what is wrong."""
 
     config: Config
-    origin: str
     problems: list[str]
     metrics: dict[str, Metric]
     drafts: dict[str, Draft]
@@ -81,15 +80,12 @@ class Desk:
     quantities: dict[str, str]
 
 
-def load(
-    config: Config, directory: Path | None = None, *, origin: str = "configuration"
-) -> Catalogue:
+def load(config: Config, directory: Path | None = None) -> Catalogue:
     """Read the catalogue in *directory* (by default the one that came with dvfd) for this site.
 
-    *origin* names the configuration file in complaints about overrides. Raises ConfigError with
-    one line for each mistake: file, key, reason, nearest known name.
+    Raises ConfigError with one line for each mistake: file, key, reason, nearest known name.
     """
-    desk = Desk(config, origin, [], {}, {}, {}, {})
+    desk = Desk(config, [], {}, {}, {}, {})
     files = read(directory or data_dir("checks"), desk.problems)
 
     desk.metrics.update(read_metrics(files.get(METRICS, {}), desk.problems))
@@ -237,7 +233,7 @@ def _draft(owner: str, raw: Table, nameless: str, base: Table, desk: Desk) -> st
 def check_site(desk: Desk) -> tuple[str, ...]:
     """Complain of settings that fit no criterion; return what the site changed beside criteria."""
     for id_, own in desk.config.override.items():
-        place = f"{desk.origin}: override.{id_}"
+        place = f"{desk.config.origin}: override.{id_}"
         if id_ not in desk.drafts:
             desk.problems.append(f"{place}: no such criterion{keys.near(id_, desk.drafts)}")
         elif all(getattr(own, field) is None for field in _override_fields()):
@@ -250,8 +246,8 @@ def check_site(desk: Desk) -> tuple[str, ...]:
     if profile.link_gbps != framework:
         if not profile.link_gbps_reason:
             desk.problems.append(
-                f"{desk.origin}: profile.link_gbps: {profile.link_gbps:g} in place of {framework:g}"
-                " needs a reason in profile.link_gbps_reason"
+                f"{desk.config.origin}: profile.link_gbps: {profile.link_gbps:g} in place of "
+                f"{framework:g} needs a reason in profile.link_gbps_reason"
             )
         new = f"{profile.link_gbps:g} ({profile.link_gbps_reason})"
         changes.append(f"profile.link_gbps: {framework:g} -> {new}")
@@ -281,7 +277,7 @@ def stated(draft: Draft, desk: Desk, above: tuple[str, ...] = ()) -> Table:
         new = _override_keys(own)
         old = draft.base | found
         if "window" in new and old.get("reduce", "latest") == "latest":
-            place = f"{desk.origin}: override.{draft.id}.window"
+            place = f"{desk.config.origin}: override.{draft.id}.window"
             desk.problems.append(f"{place}: the latest value has none")
         changed |= {k: (old.get(k), v, own.reason) for k, v in new.items()}
         found |= new

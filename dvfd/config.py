@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dvfd.errors import ConfigError
 
@@ -223,6 +231,13 @@ class Config(Section):
     readings: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    _origin: str = PrivateAttr("embedded defaults")
+
+    @property
+    def origin(self) -> str:
+        """The file that this was read from, to lead complaints about it."""
+        return self._origin
+
     @property
     def profile_hash(self) -> str:
         """SHA-256 of the profile and the overrides: results of unequal hashes do not compare."""
@@ -256,9 +271,11 @@ def parse(text: str, origin: str = "configuration") -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{origin}: not TOML: {error}"]) from None
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError([_explain(origin, dict(e)) for e in error.errors()]) from None
+    config._origin = origin
+    return config
 
 
 def _explain(origin: str, error: dict[str, Any]) -> str:

@@ -87,5 +87,5 @@ def write(directory: Path, day: str = HEAT, *, gates: str = "", metrics: str = M
 def problems(directory: Path, config: Config | None = None) -> tuple[str, ...]:
     """What loading complains of; it must complain."""
     with pytest.raises(ConfigError) as caught:
-        load(config or Config(), directory, origin="site.toml")
+        load(config or Config(), directory)
     return caught.value.problems

@@ -59,20 +59,20 @@ def test_an_override_reaches_a_veto():
 def test_an_override_of_nothing_names_the_nearest(tmp_path):
     config = Config(override={"day.heet": Override(limit=1, reason="typo")})
     assert problems(write(tmp_path), config) == (
-        "site.toml: override.day.heet: no such criterion; did you mean 'day.heat'?",
+        "embedded defaults: override.day.heet: no such criterion; did you mean 'day.heat'?",
     )
 
 
 def test_an_override_that_changes_nothing_is_a_mistake(tmp_path):
     found = problems(write(tmp_path), site())
     assert found == (
-        "site.toml: override.day.heat: changes nothing: give limit, window, max_age, for, severity",
+        "embedded defaults: override.day.heat: changes nothing: give limit, window, max_age, for, severity",
     )
 
 
 def test_an_override_of_a_window_that_is_not_there_is_a_mistake(tmp_path):
     found = problems(write(tmp_path), site(window=60))
-    assert found == ("site.toml: override.day.heat.window: the latest value has none",)
+    assert found == ("embedded defaults: override.day.heat.window: the latest value has none",)
 
 
 def test_an_override_beyond_what_is_possible_is_a_mistake(tmp_path):
