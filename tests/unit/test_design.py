@@ -7,11 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+from fakes import FakeClock
+from fakes_sinks import whole
 
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.model import NONE_YET
 from dvfd.probes import CLASSES
+from dvfd.sinks import alert
+from dvfd.sinks.prometheus import Exposition
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "dvfd"
@@ -132,6 +136,12 @@ def test_thresholds_live_in_checks_only() -> None:
     assert not [name(p) for p in FILES if pattern.search(p.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.parametrize("alert", [alert.FAILED, alert.BLIND, alert.STORM, alert.TEST])
+def test_every_alert_has_a_runbook_of_four_parts(alert: str) -> None:
+    text = (ROOT / "docs" / "runbooks" / f"{alert}.md").read_text(encoding="utf-8")
+    assert all(f"**{part}.**" in text for part in ("Meaning", "Impact", "Diagnosis", "Mitigation"))
+
+
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -139,3 +149,16 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 def test_documents_name_only_files_that_exist(path: Path) -> None:
     for target in re.findall(r"\]\((?!http|#)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def exported() -> set[str]:
+    """Every series name on /metrics, with four ranks and everything measured."""
+    text = Exposition(whole(FakeClock()).snapshot).text().decode()
+    return {re.split(r"[{ ]", line)[0] for line in text.splitlines() if line[:1] not in {"#", ""}}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
+def test_documents_name_only_series_that_are_exported(path: Path, exported: set[str]) -> None:
+    named = set(re.findall(r"\bdvfd_[a-z_]+[a-z]\b", path.read_text(encoding="utf-8")))
+    assert named <= exported
