@@ -13,7 +13,7 @@ from dvfd.model import Sample, Severity, labels
 from dvfd.probes import patterns
 from dvfd.probes.files import raise_all
 from dvfd.probes.journal import Journal
-from dvfd.probes.tail import LINE, Tail
+from dvfd.tail import LINE, Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from dvfd.errors import NotApplicable, ProbeError, WireError
+from dvfd.tail import Tail
 from dvfd.telemetry.feed import Feed
 from dvfd.telemetry.patterns import parse
-from dvfd.telemetry.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+BUDGET = 1 << 20
+"""Bytes read of a file in a pass: one that grows faster is read late, never unboundedly."""
+
+LINE = 1 << 16
+"""Bytes kept of a line: a JSON object cut short is none."""
+
 
 class Source(Protocol):
     """A file that speaks for ranks."""
 
     def poll(self) -> None:
-        """Take what is new. Raises OSError or WireError."""
+        """Take what is new. Raises OSError, ProbeError or WireError."""
         ...
 
 
@@ -44,15 +50,15 @@ class JsonLinesFile:
     ) -> None:  # fmt: skip
         self._config, self._book, self._clock, self._publish = config, book, clock, publish
         self._limit = ranks_limit
-        self._tail = Tail(config.path)
+        self._tail = Tail(config.path, line=LINE)
         self._feeds: dict[int, Feed] = {}
         self.malformed = 0
 
     def poll(self) -> None:
-        """Take the lines that are new. Raises OSError or WireError."""
+        """Take the lines that are new. Raises OSError, ProbeError or WireError."""
         by_rank: dict[int, list[Mapping[str, Any]]] = {rank: [] for rank in self._feeds}
         ended = False
-        for line in self._tail.lines():
+        for line in self._tail.lines(BUDGET):
             said = self._object(line)
             if said is None:
                 self.malformed += bool(line.strip())
@@ -60,7 +66,7 @@ class JsonLinesFile:
                 ended = True
             elif (rank := self._rank(said)) is not None:
                 by_rank.setdefault(rank, []).append(said)
-        uid = self._tail.owner() if by_rank else 0
+        uid = self._config.path.stat().st_uid if by_rank else 0
         for rank, values in by_rank.items():
             self._feed(rank).take(values, uid)
         for feed in self._feeds.values() if ended else ():
@@ -98,14 +104,16 @@ class LogFile:
         self, path: Path, book: JobBook, clock: Clock, publish: Callable[[News], None],
         *, patterns: str, job: str,
     ) -> None:  # fmt: skip
-        self._patterns = patterns
+        self._path, self._patterns = path, patterns
         self._tail = Tail(path)
         self._feed = Feed(book, clock, publish, job=job, where=f"log {path}")
 
     def poll(self) -> None:
-        """Take the lines that are new. Raises OSError or WireError."""
-        said = [values for line in self._tail.lines() if (values := parse(self._patterns, line))]
-        self._feed.take(said, self._tail.owner() if said else 0)
+        """Take the lines that are new. Raises OSError, ProbeError or WireError."""
+        said = [
+            values for line in self._tail.lines(BUDGET) if (values := parse(self._patterns, line))
+        ]
+        self._feed.take(said, self._path.stat().st_uid if said else 0)
 
 
 class Files:
@@ -141,7 +149,7 @@ class Files:
             raise NotApplicable("no metrics file and no log with metrics is configured")
         self.poll(at)
         if self.trouble:
-            raise ProbeError("; ".join(f"{path}: {error}" for path, error in self.trouble.items()))
+            raise ProbeError("; ".join(self.trouble.values()))
         return ()
 
     def poll(self, at: float) -> None:
@@ -149,9 +157,10 @@ class Files:
         for path, source in self._sources:
             try:
                 source.poll()
-            except (OSError, WireError) as error:
-                if self.trouble.get(str(path)) != str(error):
-                    log.warning("metrics file not read", path=str(path), error=str(error), at=at)
-                self.trouble[str(path)] = str(error)
+            except (OSError, ProbeError, WireError) as error:
+                what = str(error) if str(path) in str(error) else f"{path}: {error}"
+                if self.trouble.get(str(path)) != what:
+                    log.warning("metrics file not read", error=what, at=at)
+                self.trouble[str(path)] = what
             else:
                 self.trouble.pop(str(path), None)

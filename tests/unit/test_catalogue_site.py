@@ -66,8 +66,10 @@ def test_an_override_of_nothing_names_the_nearest(tmp_path):
 def test_an_override_that_changes_nothing_is_a_mistake(tmp_path):
     found = problems(write(tmp_path), site())
     assert found == (
-        "embedded defaults: override.day.heat: changes nothing: "
-        "give limit, window, max_age, for, severity",
+        (
+            "embedded defaults: override.day.heat: changes nothing: "
+            "give limit, window, max_age, for, severity"
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dvfd.errors import ProbeError
-from dvfd.probes.tail import LINE, Tail
+from dvfd.tail import LINE, Tail
 
 BUDGET = 1 << 20
 

@@ -35,15 +35,19 @@ class Tail:
 
     every = 0.0  # a look is two system calls
 
-    def __init__(self, path: Path, position: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: Path, position: Mapping[str, Any] | None = None, *, line: int = LINE
+    ) -> None:
+        """*line* is how many bytes are kept of each."""
         self._path = path
+        self._line = line
         self._known = dict(position or {})
         self._begin_at_end = not self._known  # what was written before dvfd ever looked is old
         self._handle: int | None = None
         self._offset = 0
         self._head = b""
         self._partial = b""
-        self._skipping = False  # inside a line whose first LINE bytes were handed out
+        self._skipping = False  # inside a line whose first bytes were handed out
 
     def blocks(self, budget: int) -> Iterator[str]:
         """Whole lines written since the last call, in pieces of many; reads *budget* bytes at most.
@@ -58,6 +62,10 @@ class Tail:
         except OSError as error:
             cause = (error.strerror or str(error)).lower()
             raise ProbeError(f"{self._path}: {cause}") from None
+
+    def lines(self, budget: int) -> list[str]:
+        """The lines of `blocks`, one by one."""
+        return [line for block in self.blocks(budget) for line in block.split("\n")]
 
     @property
     def behind(self) -> int:
@@ -183,8 +191,8 @@ class Tail:
             _, found, data = data.partition(b"\n")
             self._skipping = not found
         whole, _, rest = data.rpartition(b"\n")
-        if len(rest) > LINE:
-            whole, rest = whole + b"\n" + rest[:LINE], b""
+        if len(rest) > self._line:
+            whole, rest = whole + b"\n" + rest[: self._line], b""
             self._skipping = True
         self._partial = rest
         return whole.decode("utf-8", "replace")
