@@ -39,6 +39,9 @@ WARM_UP = 50
 CLIP = 1.0
 """Largest global gradient norm applied; the norm before clipping is what is reported."""
 
+VALIDATION_LIMIT = 60.0
+"""Seconds that a validation may take: a busy machine needs about one."""
+
 VALIDATION_WINDOWS = 64
 """Windows of held-out text per validation, over all ranks: a fraction of a second."""
 
@@ -194,6 +197,7 @@ class Trainer:
         """Mean loss over the same held-out windows every time, each rank taking its share."""
         if not self._is_due(self._options.validate_every):
             return None
+        self._reporter.pause(VALIDATION_LIMIT, "validation")
         self._held_out.position = 0
         windows = self._take(self._held_out, max(1, VALIDATION_WINDOWS // self._world.size))
         with torch.no_grad():

@@ -172,6 +172,11 @@ class Job:
                 self.counters.failed += 1
                 self._close_section(rank, now)
                 return {"checkpoint_failures_total", "checkpoint_missing"}
+            case "pause":
+                rank.pause = float(event.seconds)
+                for other in self.ranks.values():
+                    other.broken = True  # they wait for this one: that is no step either
+                return set()
             case "exception":
                 self.counters.exceptions += 1
                 self.exception = ": ".join(filter(None, (event.type, event.error)))[:500]
@@ -226,7 +231,8 @@ class Job:
     def stall(self, rank: Rank, now: float) -> tuple[float, float, str]:
         """Seconds since the rank's progress, the limit for them, and what it is doing.
 
-        While one rank writes a checkpoint the others wait for it: the section's limit is theirs.
+        While one rank writes a checkpoint, or said that it pauses, the others wait for it: its
+        limit is theirs.
         """
         basis = max(rank.progress, rank.since if rank.step is None else self.resumed)
         writing = any(r.section is not None and r.live for r in self.ranks.values())
@@ -234,6 +240,9 @@ class Job:
             return now - basis, max(rank.limit, self.section_limit), "in a checkpoint"
         if rank.step is None:
             return now - basis, START_LIMIT, "before its first step"
+        pause = max((r.pause for r in self.ranks.values() if r.live), default=0.0)
+        if pause > rank.limit:
+            return now - basis, pause, "in a pause that the job announced"
         return now - basis, rank.limit, "between steps"
 
     def responding(self, rank: Rank, now: float) -> tuple[bool | None, str]:

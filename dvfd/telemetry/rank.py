@@ -87,6 +87,7 @@ class Rank:
     step_samples: float | None = None  # of the last step
     broken: bool = True  # the next interval is no step: a start or a checkpoint lies in it
     section: float | None = None  # when the checkpoint being written began
+    pause: float = 0.0  # seconds that the next step may take, as the job says
     limit: float = HANG_FLOOR
     totals: Totals = field(default_factory=Totals)
     pace: StepStats = field(default_factory=StepStats)
@@ -113,7 +114,7 @@ class Rank:
         self.steps_total += steps
         self.totals.steps += steps
         self.step, self.stepped, self.broken = row.step, at, False
-        self.step_samples = row.samples
+        self.step_samples, self.pause = row.samples, 0.0
         self.progress = max(self.progress, at)
         self.ends.append((at, row.step))
         if interval is not None and interval > 0:
@@ -177,7 +178,7 @@ class Rank:
             "dead": self.dead,
             "steps_total": self.steps_total,
             "step": self.step,
-            "limit": self.limit,
+            "limit": max(self.limit, self.pause),
         }
 
     @classmethod

@@ -206,6 +206,13 @@ class Reporter:
         """Report that the checkpoint of *step* could not be written."""
         self._tell("checkpoint_failed", path=path, step=step, error=error)
 
+    def pause(self, seconds: float, reason: str = "") -> None:
+        """Say that the next step may take up to *seconds*, an hour at most: a validation, say.
+
+        Without it a rank that makes no step for five times its usual slow one counts as hung.
+        """
+        self._tell("pause", seconds=int(seconds), reason=reason)
+
     def exception(self, error: object) -> None:
         """Report an exception: its type and words, no traceback and no variables."""
         kind = type(error).__name__ if isinstance(error, BaseException) else ""

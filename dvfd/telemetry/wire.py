@@ -38,9 +38,13 @@ WORLD_LIMIT = 1 << 20
 SEQUENCE_LIMIT = 1 << 62
 """Sequences and steps: SQLite's integers are signed and of 64 bits."""
 
-EVENTS = frozenset(
-    ("checkpoint_begin", "checkpoint_saved", "checkpoint_failed", "exception", "note", "end")
-)
+EVENTS = frozenset((
+    "checkpoint_begin", "checkpoint_saved", "checkpoint_failed",
+    "pause", "exception", "note", "end",
+))  # fmt: skip
+
+PAUSE_LIMIT = 3600
+"""Seconds that a job may declare itself away: a longer silence is for a person to look at."""
 
 _KNOWN = (1 << len(FIELDS)) - 1
 
@@ -133,6 +137,7 @@ class Event:
     type: str = ""
     reason: str = ""
     failed: bool = False
+    seconds: int = 0
 
 
 def decode(packet: bytes) -> Hello | Steps | Event:
@@ -261,6 +266,7 @@ def _event(stamp: Stamp, fields: dict[str, Any]) -> Event:
         type=_text(fields, "type", TEXT_LIMIT),
         reason=_text(fields, "reason", TEXT_LIMIT),
         failed=fields.get("failed") is True,
+        seconds=min(_whole({"seconds": 0, **fields}, "seconds", 0, SEQUENCE_LIMIT), PAUSE_LIMIT),
     )
 
 

@@ -272,6 +272,17 @@ def stall_of(ranks: Ranks, seat: object) -> tuple[float, float]:
     return age, limit
 
 
+def test_an_announced_pause_is_no_hang_until_it_is_over(ranks: Ranks) -> None:
+    seat, other = ranks.join(0), ranks.join(1)
+    ranks.step(seat, other, times=5)
+    ranks.tell(seat, "pause", seconds=100)
+    ranks.clock.advance(99)
+
+    assert stall_of(ranks, other)[1] == 100
+    ranks.step(seat, other)
+    assert stall_of(ranks, other)[1] == 10
+
+
 def test_before_the_first_step_a_rank_has_minutes(ranks: Ranks) -> None:
     seat = ranks.join(0)
     ranks.clock.advance(299)
