@@ -164,7 +164,6 @@ class Job:
         match event.event:
             case "checkpoint_begin":
                 rank.section, self.saves.began_at = now, wall
-                return set()
             case "checkpoint_saved":
                 self._saved(rank, event, now, wall)
                 return {"checkpoint_age_seconds", "checkpoint_missing", "checkpoint_intact"}
@@ -176,7 +175,6 @@ class Job:
                 rank.pause = float(event.seconds)
                 for other in self.ranks.values():
                     other.broken = True  # they wait for this one: that is no step either
-                return set()
             case "exception":
                 self.counters.exceptions += 1
                 self.exception = ": ".join(filter(None, (event.type, event.error)))[:500]
