@@ -13,6 +13,7 @@ import tomllib
 from datetime import datetime  # at run time: pydantic reads it
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
@@ -97,8 +98,8 @@ class Alerting(Section):
 
     urls: tuple[str, ...] = ()
     mode: Literal["push", "rules", "both"] = "push"
-    resend: Positive = 60.0
-    timeout: Positive = 5.0
+    resend: float = Field(default=60.0, ge=1, le=3600)
+    timeout: float = Field(default=5.0, gt=0, le=30)  # more would make the sender a late loop
     storm_count: int = Field(default=10, ge=2)
     storm_window: Positive = 60.0
     external_url: str = ""
@@ -110,7 +111,7 @@ class Alerting(Section):
     @classmethod
     def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
-            if not url.startswith(("http://", "https://")):
+            if not _is_address(url):
                 raise ValueError(f"{url!r} is no http:// or https:// address")
         return urls
 
@@ -118,7 +119,7 @@ class Alerting(Section):
 class Http(Section):
     """The read-only listener for /metrics, /healthz and the page."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)  # "" would mean every interface
     port: int = Field(default=9109, ge=0, le=65535)
     workers: int = Field(default=8, ge=1, le=64)
 
@@ -161,7 +162,7 @@ class Metrics(Section):
 class Jobs(Section):
     """Jobs that must be there, and bounds on those that come by themselves."""
 
-    expected: tuple[str, ...] = ()
+    expected: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     limit: int = Field(default=16, ge=1, le=256)
     ranks_limit: int = Field(default=64, ge=1, le=4096)
     files: tuple[Metrics, ...] = ()
@@ -233,6 +234,14 @@ class Config(Section):
 
     _origin: str = PrivateAttr("embedded defaults")
 
+    @field_validator("logs")
+    @classmethod
+    def _told_apart(cls, logs: tuple[LogSource, ...]) -> tuple[LogSource, ...]:
+        names = [log.name for log in logs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two logs are named {', '.join(twice)}: one would go unread")
+        return logs
+
     @property
     def origin(self) -> str:
         """The file that this was read from, to lead complaints about it."""
@@ -270,12 +279,33 @@ def parse(text: str, origin: str = "configuration") -> Config:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{origin}: not TOML: {error}"]) from None
+    if nul := _nul(raw):
+        raise ConfigError([f"{origin}: {key}: holds a NUL character" for key in nul])
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError([_explain(origin, dict(e)) for e in error.errors()]) from None
     config._origin = origin
     return config
+
+
+def _nul(value: object, key: str = "") -> list[str]:
+    """The keys of strings that hold a NUL, which no path, host or command can."""
+    if isinstance(value, dict):
+        return [k for name, v in value.items() for k in _nul(v, f"{key}.{name}".lstrip("."))]
+    if isinstance(value, list):
+        return [k for number, v in enumerate(value) for k in _nul(v, f"{key}.{number}")]
+    return [key] if isinstance(value, str) and "\0" in value else []
+
+
+def _is_address(url: str) -> bool:
+    """Whether *url* has a scheme we speak, a host and, if any, a port that can be."""
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(host) and " " not in url
 
 
 def _explain(origin: str, error: dict[str, Any]) -> str:

@@ -32,6 +32,9 @@ STEP = 5.0
 GRACE = 6 * 3600
 """Seconds that a run may start late: APScheduler's own default of 1 s drops late runs silently."""
 
+LEAP = datetime(2024, 1, 1, tzinfo=UTC)
+"""The beginning of a year that has every day there is."""
+
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 Run = Callable[[str, float], None]
@@ -48,7 +51,7 @@ def cron(expression: str, zone: ZoneInfo) -> CronTrigger:
         raise ConfigError([f"schedule {expression!r}: {len(fields)} fields, wanted 5"])
     minute, hour, day, month, weekday = fields
     try:
-        return CronTrigger(
+        trigger = CronTrigger(
             minute=minute,
             hour=hour,
             day=day,
@@ -58,6 +61,9 @@ def cron(expression: str, zone: ZoneInfo) -> CronTrigger:
         )
     except ValueError as error:
         raise ConfigError([f"schedule {expression!r}: {error}"]) from None
+    if trigger.get_next_fire_time(None, LEAP) is None:
+        raise ConfigError([f"schedule {expression!r}: there is no such day in any year"])
+    return trigger
 
 
 def _weekdays(field: str) -> str:

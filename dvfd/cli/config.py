@@ -30,8 +30,11 @@ def check(path: Path | None) -> None:
     """
     from dvfd.catalogue import load as load_catalogue
     from dvfd.config import load
+    from dvfd.daemon import Daemon
 
-    found = load_catalogue(load(path))
+    settings = load(path)
+    found = load_catalogue(settings)
+    Daemon(settings)  # schedules, pattern sets, addresses: what only the parts can refuse
     lines = len(found.gates) and sum(len(g.requires) + len(g.vetoes) for g in found.gates.values())
     click.echo(
         f"ok: {len(found.checks)} checks, {len(found.criteria)} criteria, "

@@ -56,6 +56,18 @@ def test_a_near_miss_is_named() -> None:
         ),
         ("[[maintenance]]\nsince = 2026-01-02\nuntil = 2026-01-01\nreason = 'x'\n", "since"),
         ("not toml", "not TOML"),
+        ("[http]\nhost = ''\n", "http.host"),
+        ('[http]\nhost = "a\\u0000b"\n', "http.host: holds a NUL character"),
+        ('[[logs]]\nname = "x"\npath = "/a\\u0000"\n', "logs.0.path: holds a NUL character"),
+        ("[alerting]\nurls = ['http://[']\n", "no http:// or https:// address"),
+        ("[alerting]\nurls = ['http://']\n", "no http:// or https:// address"),
+        ("[alerting]\nurls = ['http://a:99999/']\n", "no http:// or https:// address"),
+        ("[alerting]\ntimeout = 1e300\n", "alerting.timeout"),
+        ("[jobs]\nexpected = ['']\n", "jobs.expected"),
+        (
+            "[[logs]]\nname = 'x'\npath = '/a'\n[[logs]]\nname = 'x'\npath = '/b'\n",
+            "two logs are named x",
+        ),
     ],
 )
 def test_nonsense_is_refused_with_its_key(text: str, said: str) -> None:

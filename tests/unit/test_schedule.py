@@ -44,7 +44,16 @@ def test_a_step_over_weekdays_starts_on_sunday() -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["", "* * * *", "61 * * * *", "0 7 * * 8", "0 7 * * xyz", "0 7 * * 1--2", "a b c d e"],
+    [
+        "",
+        "* * * *",
+        "61 * * * *",
+        "0 7 * * 8",
+        "0 7 * * xyz",
+        "0 7 * * 1--2",
+        "a b c d e",
+        "0 0 31 2 *",
+    ],
 )
 def test_a_schedule_that_is_no_cron_is_refused(expression: str) -> None:
     with pytest.raises(ConfigError, match="schedule"):
