@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dvfd.cli.text import causes, paint
 from dvfd.config import runtime_dir
 from dvfd.control import ask
 from dvfd.errors import DvfdError
+from dvfd.words import counted
 
 EXIT = {"PASS": 0, "WAIVED": 0, "FAIL": 2, "UNKNOWN": 3, "NOT_APPLICABLE": 3}
-
-COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow", "WAIVED": "cyan"}
 
 output_option = click.option(
     "-o",
@@ -50,28 +49,14 @@ def show(document: Any, output: str, text: Callable[[Any], str]) -> None:
     click.echo(json.dumps(document, indent=2) if output == "json" else text(document))
 
 
-def paint(verdict: str, width: int = 0) -> str:
-    """The verdict's word, coloured where a terminal can show it."""
-    word = verdict.replace("_", " ").ljust(width)
-    if verdict in COLOURS and sys.stdout.isatty():
-        return click.style(word, fg=COLOURS[verdict], bold=verdict == "FAIL")
-    return word
-
-
 def report_text(report: Mapping[str, Any]) -> str:
-    """A report as a table of criteria, worst first, each with its reason."""
-    order = ["FAIL", "UNKNOWN", "WAIVED", "PASS", "NOT_APPLICABLE"]
-    rows = sorted(report["results"], key=lambda r: order.index(r["verdict"]))
-    width = max((len(row["criterion"]) for row in rows), default=0)
-    lines = [f"{report['title']}: {paint(report['verdict'])}"]
+    """A report: how many of what, then every criterion with its reason, worst first."""
+    rows = report["results"]
+    found = counted((row["verdict"], row["severity"]) for row in rows)
+    lines = [f"{report['title']}: {paint(report['verdict'])}", f"Of {len(rows)} criteria, {found}."]
     if report.get("late"):
         lines.append(f"judged {report['late']:.0f} s late")
-    for row in rows:
-        mark = "" if row["severity"] == "critical" else f" ({row['severity']})"
-        lines.append(
-            f"  {paint(row['verdict'], 14)} {row['criterion'].ljust(width)}  {row['reason']}{mark}"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *causes(rows)])
 
 
 def exit_code(report: Mapping[str, Any]) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon, output_option, paint, show
+from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.text import paint
 from dvfd.errors import DvfdError
 
 
@@ -38,6 +39,6 @@ def _text(answer: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any]) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
     if "verdict" in row:
-        return f"{when}  {paint(row['verdict'], 14)} {row['check']}"
+        return f"{when}  {paint(row['verdict'], 8)} {row['check']}"
     pairs = ",".join(f"{key}={value}" for key, value in row["labels"].items())
     return f"{when}  {row['value']:<12.6g} {pairs}"

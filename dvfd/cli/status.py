@@ -1,4 +1,4 @@
-"""`dvfd status`: what is known now, check by check and probe by probe."""
+"""`dvfd status`: what is known now, why, and what to do next. Worst first."""
 
 from __future__ import annotations
 
@@ -9,100 +9,165 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import EXIT, daemon, output_option, paint, show
+from dvfd.cli.common import EXIT, daemon, output_option, show
+from dvfd.cli.text import causes, columns, paint, wrapped
+from dvfd.words import ago, counted, duration
+
+LINES = 5
+"""Log lines that are shown; `-o json` has up to fifty."""
+
+SOURCES = ("OVERDUE", "DOWN", "partly", "ok", "not applicable")
+"""How a source can be, worst first. Partly: it is read, and some of what it measures is not."""
 
 
-@click.command()
+@click.command(short_help="Verdict, reasons, alerts, jobs, sources: what is known now.")
 @output_option
 def status(output: str) -> None:
-    """Show verdicts, sources, jobs, alerts and the daemon's own health.
+    """Show the node's verdict and why, alerts, jobs, checks, sources and dvfd's own health.
 
-    Exits like check: 0 pass, 2 fail, 3 unknown. Example: dvfd status -o json
+    Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown. Without a daemon it shows
+    what the last one left behind.
+
+    Example: dvfd status -o json
     """
     answer = daemon("status")
     if answer is None:
         from dvfd.alone import status_alone
 
         answer = status_alone()
-    show(answer, output, _text)
-    sys.exit(EXIT[answer["verdict"]])
+    show(answer, output, text)
+    sys.exit(_exit_code(answer))
 
 
-def _text(answer: Mapping[str, Any]) -> str:
-    since = (
-        f"running since {_when(answer['started_at'])}" if answer["running"] else "NO DAEMON RUNS"
+def text(answer: Mapping[str, Any]) -> str:
+    """The status document for people."""
+    blocks = (
+        _head(answer),
+        causes(r for r in _live(answer) if r["verdict"] in {"FAIL", "UNKNOWN"}),
+        _alerts(answer),
+        _jobs(answer["jobs"]),
+        _log_lines(answer.get("log_lines", ()), answer["at"]),
+        _checks(answer["checks"], answer["at"]),
+        _sources(answer["probes"], answer["at"]),
+        wrapped(f"next: {_next(answer)}"),
     )
-    store = answer["store"]["path"] or "in memory"
-    lines = [f"{answer['node']}: {paint(answer['verdict'])}   {since}   store {store}"]
-    lines += [f"  dvfd itself: {trouble}" for trouble in answer["troubles"]]
-    lines += [f"  override: {line}" for line in answer["overrides"]]
-    lines += _breaches(answer["checks"])
-    lines += ["", "CHECK                VERDICT        LAST RUN             LAST PASS"]
-    lines += [_check(check) for check in answer["checks"]]
-    lines += ["", "PROBE        STATE           LAST RUN   LAST SUCCESS  TOOK      LAST ERROR"]
-    lines += [_probe(probe, answer["at"]) for probe in answer["probes"]]
-    lines += ["", *_jobs(answer["jobs"])]
-    lines += ["", *_alerts(answer)]
-    return "\n".join(lines)
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _breaches(checks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why the node is not green: what the live checks hold against it, one line for a reason."""
-    rows = [r for c in checks if c["watch"] for r in c["results"]]
+def _exit_code(answer: Mapping[str, Any]) -> int:
+    breached = any(r["verdict"] == "FAIL" for r in _live(answer))
+    code = EXIT[answer["verdict"]]
+    return 1 if code == 0 and breached else code
+
+
+def _live(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [row for check in answer["checks"] if check["watch"] for row in check["results"]]
+
+
+def _head(answer: Mapping[str, Any]) -> list[str]:
+    up = f"watched for {duration(answer['at'] - answer['started_at'])}"
+    rows = _live(answer)
+    found = counted((row["verdict"], row["severity"]) for row in rows)
+    return [
+        f"{answer['node']}: {paint(answer['verdict'])}   {_when(answer['at'])}   "
+        + (up if answer["running"] else "NO DAEMON RUNS HERE"),
+        *wrapped(f"Of {len(rows)} live criteria, {found}."),
+        *(line for t in answer["troubles"] for line in wrapped(f"dvfd itself: {t}")),
+        *(line for o in answer["overrides"] for line in wrapped(f"override: {o}")),
+        *wrapped(f"store: {answer['store']['path'] or 'in memory only'}"),
+    ]
+
+
+def _alerts(answer: Mapping[str, Any]) -> list[str]:
+    delivery = answer["delivery"]
     lines = []
-    for verdict in ("FAIL", "UNKNOWN"):
-        reasons: dict[str, list[str]] = {}
-        for row in rows:
-            if row["verdict"] == verdict:
-                mark = "" if row["severity"] == "critical" else f" ({row['severity']})"
-                reasons.setdefault(row["reason"], []).append(row["criterion"] + mark)
-        lines += [f"  {paint(verdict, 8)} {', '.join(n)}: {why}" for why, n in reasons.items()]
-    return lines
-
-
-def _check(check: Mapping[str, Any]) -> str:
-    return (
-        f"{check['id']:<20} {paint(check['verdict'], 14)} {_when(check['last_run']):<20} "
-        f"{_when(check['last_pass'])}{'  ' + check['error'] if check['error'] else ''}"
-    )
-
-
-def _probe(probe: Mapping[str, Any], at: float) -> str:
-    state = "ok" if probe["up"] else "DOWN"
-    if probe["not_applicable"]:
-        state = "not applicable"
-    if probe["overdue"]:
-        state = "OVERDUE"
-    took = "-" if probe["duration"] is None else f"{probe['duration'] * 1000:.1f} ms"
-    return (
-        f"{probe['probe']:<12} {state:<15} {_ago(probe['last_run'], at):<10} "
-        f"{_ago(probe['last_success'], at):<13} {took:<9} {probe['error']}"
-    ).rstrip()
+    for alert in answer["alerts"]:
+        waits = " (not delivered yet)" if delivery["peers"] and not alert["delivered"] else ""
+        since = ago(alert["since"], answer["at"])
+        lines.append(f"alert {alert['severity']}: {alert['key']}, since {since}{waits}")
+    if not lines:
+        lines = ["no alert is firing"]
+    if delivery["mode"] == "rules":
+        return [*lines, "dvfd pushes nothing: alerting is left to Prometheus' rules"]
+    peers = [f"alertmanager {p['url']}: {p['error'] or 'accepting'}" for p in delivery["peers"]]
+    nobody = ["no Alertmanager is configured ([alerting] urls): breaches go to the log"]
+    return [part for line in [*lines, *(peers or nobody)] for part in wrapped(line)]
 
 
 def _jobs(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     if not jobs:
         return ["no job has reported"]
-    return [f"job {j['job']}: {j['summary']}" for j in jobs]
+    return [line for job in jobs for line in wrapped(f"job {job['job']}: {job['summary']}")]
 
 
-def _alerts(answer: Mapping[str, Any]) -> list[str]:
-    delivery = answer["delivery"]
-    waits = " (not delivered yet)" if delivery["peers"] else ""
-    raised = [
-        f"alert {a['name']} {a['key']} since {_when(a['since'])}"
-        + ("" if a["delivered"] else waits)
-        for a in answer["alerts"]
-    ]
-    peers = [
-        f"alertmanager {p['url']}: {p['error'] or 'accepting'}" for p in delivery["peers"]
-    ] or ["no Alertmanager is configured: breaches go to the log"]
-    return [*(raised or ["no alert is firing"]), *peers]
+def _log_lines(rows: Sequence[Mapping[str, Any]], now: float) -> list[str]:
+    """The last lines of watched logs that counted, newest first."""
+    lines = []
+    for row in list(rows)[: -LINES - 1 : -1]:
+        note = f" ({row['note']})" if row["note"] else ""
+        what = f"{row['log']}, {ago(row['at'], now)}, {row['severity']} {row['pattern']}{note}"
+        lines += [what, *wrapped(row["line"], 2)]
+    return ["LOG LINES THAT COUNTED", *lines] if lines else []
 
 
-def _when(at: float | None) -> str:
-    return "never" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+def _checks(checks: Sequence[Mapping[str, Any]], now: float) -> list[str]:
+    """A row for each check that ran or is watched; the names of the others."""
+    ran = [c for c in checks if c["watch"] or c["last_run"] is not None or c["error"]]
+    never = [c["id"] for c in checks if c not in ran]
+    lines = ["CHECK                VERDICT  LAST RUN    LAST PASS"]
+    for check in ran:
+        lines.append(
+            f"{check['id']:<20} {paint(check['verdict'], 8)} {ago(check['last_run'], now):<11} "
+            f"{ago(check['last_pass'], now)}"
+        )
+        lines += wrapped(f"crashed: {check['error']}", 2) if check["error"] else []
+    return lines + (wrapped(f"never run, so UNKNOWN: {', '.join(never)}") if never else [])
 
 
-def _ago(at: float | None, now: float) -> str:
-    return "never" if at is None else f"{max(0.0, now - at):.0f} s ago"
+def _sources(probes: Sequence[Mapping[str, Any]], now: float) -> list[str]:
+    lines = ["SOURCE       STATE           LAST READ   TOOK"] if probes else []
+    width = columns()
+    for probe in sorted(probes, key=lambda p: SOURCES.index(_state(p))):
+        row = (
+            f"{probe['probe']:<12} {_state(probe):<15} {ago(probe['last_success'], now):<11} "
+            f"{duration(probe['duration']):<8}"
+        )
+        if not probe["error"]:
+            lines.append(row.rstrip())
+        elif width:
+            lines += [row.rstrip(), *wrapped(probe["error"], 13, width)]
+        else:
+            lines.append(f"{row} {probe['error']}")
+    return lines
+
+
+def _state(probe: Mapping[str, Any]) -> str:
+    if probe["overdue"]:
+        return "OVERDUE"
+    if probe["not_applicable"]:
+        return "not applicable"
+    if not probe["up"]:
+        return "DOWN"
+    return "partly" if probe["error"] else "ok"
+
+
+def _next(answer: Mapping[str, Any]) -> str:
+    """The one thing to do first, for whoever sees this for the first time."""
+    if not answer["running"]:
+        return "start the daemon (dvfd run, scripts/start); the above is what the last one left"
+    if answer["troubles"]:
+        return "dvfd itself is in trouble: mend that first; its log has more"
+    failing = [r for r in _live(answer) if r["verdict"] == "FAIL"]
+    failing.sort(key=lambda r: r["severity"] != "critical")
+    if failing and (answer["verdict"] != "UNKNOWN" or failing[0]["severity"] == "critical"):
+        course = f"dvfd history {failing[0]['metric']}"
+        return f"{course} shows how {failing[0]['criterion']} came to fail"
+    if not answer["jobs"]:
+        return 'no job reports here: README, "Watch your own job", takes two lines'
+    if answer["verdict"] == "UNKNOWN":
+        return "UNKNOWN is not measured, never well: each reason above says what is missing"
+    return "nothing: what is watched is well"
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

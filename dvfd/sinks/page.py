@@ -18,6 +18,7 @@ import jinja2
 from dvfd.model import WORST_FIRST, Verdict
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.state import breaches
+from dvfd.words import NONE, ago, counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,10 +80,9 @@ def headline(snapshot: Snapshot) -> str:
     """One sentence that says why the verdict is what it is."""
     if not snapshot.live:
         return "Nothing is judged live on this node, so nothing is known."
-    counts = Counter(r.verdict for state in snapshot.live for r in state.results)
-    total = sum(counts.values())
-    parts = [f"{counts[v]} {_phrase(v)}" for v in WORST_FIRST if counts[v]]
-    return f"Of {total} live criteria, {', '.join(parts)}."
+    results = [r for state in snapshot.live for r in state.results]
+    found = counted((r.verdict, r.criterion.severity) for r in results)
+    return f"Of {len(results)} live criteria, {found}."
 
 
 def causes(results: Iterable[Result]) -> list[Cause]:
@@ -104,14 +104,6 @@ def ordered(results: Iterable[Result]) -> list[Result]:
     return sorted(results, key=lambda r: WORST_FIRST.index(r.verdict))
 
 
-def ago(at: float | None, now: float) -> str:
-    """How long before *now* that was, in one unit."""
-    if at is None:
-        return "never"
-    age = max(0.0, now - at)
-    return "just now" if age < 1 else f"{duration(age)} ago"
-
-
 def ran(state: CheckState, now: float) -> str:
     """When a check last ran, and when it last passed if that was another time."""
     if state.last_run is None:
@@ -124,18 +116,6 @@ def ran(state: CheckState, now: float) -> str:
     )
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit that a person would use."""
-    if seconds is None:
-        return "–"  # noqa: RUF001  # an en dash is meant
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def clock(at: float) -> str:
     """A moment in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -143,7 +123,7 @@ def clock(at: float) -> str:
 
 def number(value: float | None) -> str:
     """A value with the digits that matter."""
-    return "–" if value is None else f"{value:.4g}"  # noqa: RUF001  # an en dash is meant
+    return NONE if value is None else f"{value:.4g}"
 
 
 def job_tone(state: str) -> Verdict:
@@ -153,16 +133,6 @@ def job_tone(state: str) -> Verdict:
     if state in {"not responding", "stalled", "failed"}:
         return Verdict.FAIL
     return Verdict.NOT_APPLICABLE if state in {"ended", "left"} else Verdict.UNKNOWN
-
-
-def _phrase(verdict: Verdict) -> str:
-    return {
-        Verdict.FAIL: "fail",
-        Verdict.UNKNOWN: "cannot be known",
-        Verdict.WAIVED: "are waived",
-        Verdict.PASS: "pass",
-        Verdict.NOT_APPLICABLE: "do not apply",
-    }[verdict]
 
 
 @cache

@@ -8,8 +8,9 @@ import pytest
 from fakes_sinks import NOW, Health, check, criterion, result, snapshot, sources, state
 
 from dvfd.model import ProbeHealth, Verdict
-from dvfd.sinks.page import ago, duration, headline, render, response
+from dvfd.sinks.page import headline, render, response
 from dvfd.state import Delivery, Loop, Peer, Raised
+from dvfd.words import ago, duration
 
 JOB = {
     "job": "gpt",

@@ -1,0 +1,62 @@
+"""Put counts, moments and durations into words. The terminal and the page share them. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dvfd.model import WORST_FIRST, Severity, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NONE = "–"  # noqa: RUF001  # an en dash is meant
+"""What stands where nothing is known."""
+
+PHRASES = {
+    Verdict.FAIL: ("fails", "fail"),
+    Verdict.UNKNOWN: ("cannot be known", "cannot be known"),
+    Verdict.WAIVED: ("is waived", "are waived"),
+    Verdict.PASS: ("passes", "pass"),
+    Verdict.NOT_APPLICABLE: ("does not apply", "do not apply"),
+}
+"""How one criterion does, and how several do."""
+
+
+def counted(found: Iterable[tuple[str, str]]) -> str:
+    """How many criteria have which verdict, worst first, from (verdict, severity) of each."""
+    rows = list(found)
+    counts = Counter(verdict for verdict, _ in rows)
+    lesser = sum(v == Verdict.FAIL and s != Severity.CRITICAL for v, s in rows)
+    return ", ".join(_part(v, counts[v], lesser) for v in WORST_FIRST if counts[v])
+
+
+def _part(verdict: Verdict, count: int, lesser: int) -> str:
+    text = f"{count} {PHRASES[verdict][count > 1]}"
+    if verdict is not Verdict.FAIL or not lesser:
+        return text
+    if lesser == count:
+        return f"{text} as {'warnings' if count > 1 else 'a warning'}"
+    return f"{text} ({lesser} as {'warnings' if lesser > 1 else 'a warning'})"
+
+
+def ago(at: float | None, now: float) -> str:
+    """How long before *now* that was, in one unit."""
+    if at is None:
+        return "never"
+    age = max(0.0, now - at)
+    return "just now" if age < 1 else f"{duration(age)} ago"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that a person would use."""
+    if seconds is None:
+        return NONE
+    if 0 < seconds < 0.001:
+        return "< 1 ms"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
