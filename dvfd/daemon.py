@@ -9,8 +9,10 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import structlog
 
@@ -212,11 +214,15 @@ class Daemon:
             loops=self.loops,
             store=self._store.health,
             jobs=self._book.snapshot,
+            log_lines=self._log_lines,
             raised=self._pager.raised,
             delivery=self._sender.health,
             ingest=self._receiver.counters,
             http=self._http,
         )
+
+    def _log_lines(self) -> list[dict[str, Any]]:
+        return [asdict(match) for match in self._probes.logs.recent()]
 
     def _http(self) -> dict[str, int]:
         return self._server.counters()

@@ -129,6 +129,7 @@ class Sources:
     loops: Callable[[], Mapping[str, Loop]] = dict
     store: Callable[[], StoreHealth] = Memory
     jobs: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+    log_lines: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     raised: Callable[[], Sequence[Raised]] = tuple
     delivery: Callable[[], Delivery] = Delivery
     ingest: Callable[[], Mapping[str, int]] = dict
@@ -167,6 +168,7 @@ class Snapshot:
     store: StoreHealth
     samples: Mapping[str, tuple[Sample, ...]]
     jobs: Sequence[Mapping[str, Any]]
+    log_lines: Sequence[Mapping[str, Any]]
     raised: tuple[Raised, ...]
     delivery: Delivery
     ingest: Mapping[str, int]
@@ -290,6 +292,7 @@ class State:
             store=ask.store(),
             samples=self._fresh(at),
             jobs=tuple(ask.jobs()),
+            log_lines=tuple(ask.log_lines()),
             raised=tuple(ask.raised()),
             delivery=ask.delivery(),
             ingest=dict(ask.ingest()),

@@ -33,6 +33,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
             name: {**asdict(loop), "late": loop.late} for name, loop in snapshot.loops.items()
         },
         "jobs": [dict(job) for job in snapshot.jobs],
+        "log_lines": [dict(line) for line in snapshot.log_lines],
         "alerts": [asdict(alert) for alert in snapshot.raised],
         "delivery": {
             "mode": snapshot.delivery.mode,

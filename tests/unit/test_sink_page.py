@@ -191,3 +191,17 @@ def test_durations_are_in_the_unit_that_a_person_would_use(seconds, text):
 
 def test_a_moment_is_told_as_how_long_ago():
     assert (ago(None, NOW), ago(NOW, NOW), ago(NOW - 5, NOW)) == ("never", "just now", "5 s ago")
+
+
+def test_the_last_log_lines_that_counted_are_on_the_page_newest_first():
+    def line(text: str, at: float) -> dict[str, object]:
+        return {
+            "log": "training", "at": at, "severity": "critical", "pattern": "cuda",
+            "line": text, "note": "",
+        }  # fmt: skip
+
+    page = shown(log_lines=lambda: [line(f"error {n}", NOW - 10 + n) for n in range(7)])
+
+    assert page.index("error 6") < page.index("error 2")
+    assert "error 1 " not in page
+    assert "training · 4 s ago · cuda" in page
