@@ -6,16 +6,21 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from dvfd.cli.common import control_path
+import psutil
+
+from dvfd.cli.common import EXIT, control_path
 from dvfd.config import state_dir
 from dvfd.control import ask
+from dvfd.errors import DvfdError
 
 START_TIMEOUT = 20.0
 """Seconds in which the daemon must answer: it takes about one, a cold disk several."""
@@ -23,38 +28,75 @@ START_TIMEOUT = 20.0
 STOP_TIMEOUT = 30.0
 """Seconds for a last checkpoint: the reference job's takes under one."""
 
+LOOK = 1.0
+"""Seconds between looks at the daemon: news is printed when there is any."""
+
 DAEMON = [sys.executable, "-m", "dvfd", "run"]
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=4"]
+
+UNKNOWN = EXIT["UNKNOWN"]
+
+ENDING = """
+UNKNOWN is the honest answer so soon: the daily list judges 24 hours and what this machine can
+measure, and each reason above says what is missing. dvfd never calls green what it has not seen.
+What next: scripts/start without --seconds and the page beside it, then README.md, "Watch your
+own job"."""
 
 
 def main() -> int:
     """Run until Ctrl-C or for --seconds; 0 if everything that was started also ran."""
     options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return _demonstrate(options)
+    except KeyboardInterrupt:
+        _say("\nstopped: nothing runs any more")
+        return 0
+    except DvfdError as error:
+        return _fail(str(error))
+
+
+def _demonstrate(options: argparse.Namespace) -> int:
     logs = state_dir() / "demonstration"
     logs.mkdir(parents=True, exist_ok=True)
     if ask(control_path(), "ping", timeout=2.0) is not None:
         return _fail(f"a dvfd already runs here ({control_path()}): stop it first")
+    if not options.no_job and importlib.util.find_spec("torch") is None:
+        return _fail("torch is missing: pip install -c constraints.txt 'dvfd[torch]'")
     with _child("daemon", DAEMON, logs) as daemon:
         if not _answers(daemon):
             return _fail(f"the daemon did not start:\n{_tail(logs / 'daemon.log')}")
-        _say(f"page:    {ask(control_path(), 'address')}")
-        _say(f"metrics: {ask(control_path(), 'address')}metrics")
-        _say(f"logs:    {logs}")
+        _introduce(logs, options.seconds)
         if options.no_job:
             return _watch([daemon], options.seconds, logs)
-        if importlib.util.find_spec("torch") is None:
-            return _fail("torch is missing: pip install -c constraints.txt 'dvfd[torch]'")
+        _say("\nstarting a training job of 4 processes: its first step takes a few seconds")
         with _child("job", _job(logs / "checkpoints"), logs) as job:
             return _watch([daemon, job], options.seconds, logs)
 
 
+def _introduce(logs: Path, seconds: float | None) -> None:
+    address = ask(control_path(), "address")
+    _say(f"page:     {address}")
+    _say(f"metrics:  {address}metrics")
+    _say(f"ask it:   {Path(sys.executable).with_name('dvfd')} status    (in another terminal)")
+    _say(f"logs:     {logs}")
+    _say(f"ends:     {f'in {seconds:g} s, or ' if seconds else ''}with Ctrl-C")
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/start", description=__doc__)
-    parser.add_argument("--seconds", type=float, help="end by printing the daily checklist")
+    parser.add_argument("--seconds", type=_seconds, help="end by printing the daily checklist")
     parser.add_argument("--no-job", action="store_true", help="watch only jobs that come")
     return parser.parse_args()
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time to watch: wanted more than 0")
+    return seconds
 
 
 def _job(checkpoints: Path) -> list[str]:
@@ -72,7 +114,7 @@ def _job(checkpoints: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _child(name: str, argv: list[str], logs: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A child in its own session, with its log; its whole group is gone afterwards."""
+    """A child in its own session, with its log; it and all its descendants are gone afterwards."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
@@ -81,49 +123,90 @@ def _child(name: str, argv: list[str], logs: Path) -> Iterator[subprocess.Popen[
     }
     with (logs / f"{name}.log").open("wb") as log:
         child = subprocess.Popen(
-            argv, stdout=log, stderr=log, start_new_session=True, env=environment
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
         )
     try:
         yield child
+    except KeyboardInterrupt:
+        _say(f"stopping the {name}")
+        raise
     finally:
-        child.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(STOP_TIMEOUT)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask *child* to end, then make sure: torchrun's ranks are in sessions of their own."""
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(child.pid).children(recursive=True)
+    child.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.wait(STOP_TIMEOUT)
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):  # psutil knows a pid that was used again
+            process.kill()
+    child.kill()
+    child.wait()
 
 
 def _answers(daemon: subprocess.Popen[bytes]) -> bool:
     until = time.monotonic() + START_TIMEOUT
     while time.monotonic() < until and daemon.poll() is None:
-        if ask(control_path(), "ping", timeout=2.0) is not None:
-            return True
+        # It may break off while it is being asked: then it has ended, and its log says why.
+        with contextlib.suppress(DvfdError):
+            if ask(control_path(), "address", timeout=2.0) is not None:
+                return True
         time.sleep(0.1)
     return False
 
 
 def _watch(children: list[subprocess.Popen[bytes]], seconds: float | None, logs: Path) -> int:
-    """Wait, then show the checklist; 1 as soon as a child ends by itself."""
+    """Wait and tell the news, then show the checklist; 1 as soon as a child ends by itself."""
     until = time.monotonic() + seconds if seconds else float("inf")
-    try:
-        while time.monotonic() < until:
-            ended = [child.args for child in children if child.poll() is not None]
-            if ended:
-                return _fail(f"ended by itself: {ended}; see {logs}\n{_tail(logs / 'job.log')}")
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        return 0
-    for command in (["status"], ["checklist", "daily"]):
-        _show(command)
+    told = ""
+    while time.monotonic() < until:
+        for child, log in zip(children, ("daemon.log", "job.log"), strict=False):
+            if child.poll() is not None:
+                return _fail(f"ended by itself, see {logs / log}:\n{_tail(logs / log)}")
+        news = _news()
+        if news not in {"", told}:
+            _say(f"{time.strftime('%H:%M:%S')} {news}")
+            told = news
+        time.sleep(LOOK)
+    _show(["status"])
+    if _show(["checklist", "daily"]) == UNKNOWN:
+        _say(ENDING)
     return 0
 
 
-def _show(command: list[str]) -> None:
+def _news() -> str:
+    """The node's verdict, and how its jobs are; empty while the daemon does not say."""
+    status: dict[str, Any] | None = None
+    with contextlib.suppress(DvfdError):
+        status = ask(control_path(), "status", timeout=2.0)
+    if status is None:
+        return ""
+    jobs = [f"job {j['job']} {j['state']} ({len(j['ranks'])} ranks)" for j in status["jobs"]]
+    return f"{status['verdict']}; {', '.join(jobs) or 'no job reports yet'}"
+
+
+def _show(command: list[str]) -> int:
+    """Run and print a command as if it had been typed; its exit code."""
+    width = shutil.get_terminal_size((100, 24)).columns
     done = subprocess.run(
-        [sys.executable, "-m", "dvfd", *command], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvfd", *command],
+        env={**os.environ, "COLUMNS": str(width)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     _say(f"\n$ dvfd {' '.join(command)}\n{done.stdout}{done.stderr}(exit code {done.returncode})")
+    return done.returncode
 
 
 def _tail(log: Path) -> str:
