@@ -6,6 +6,7 @@ read, only root, the daemon's own user and the group `dvfd` may change something
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
@@ -13,6 +14,7 @@ import pwd
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +30,19 @@ REQUEST_LIMIT = 1 << 16
 """Bytes of a request: the longest that a command sends is under 1 KiB."""
 
 TIMEOUT = 30.0
-"""Seconds that a peer may take to ask, and a command to be answered."""
+"""Seconds in which a command wants its answer, and a peer has to take it."""
+
+ASKING = 5.0
+"""Seconds that a peer may take to ask: a command writes its line at once."""
 
 CONNECTIONS = 16
 """Peers served at once; more are told to come again."""
+
+RESERVED = 4
+"""Peers served beyond that if they are root or the daemon's own user: nobody locks them out."""
+
+BREATH = 0.2
+"""Seconds before the next try to accept where no descriptor is left."""
 
 GROUP = "dvfd"
 
@@ -81,6 +92,8 @@ class ControlServer:
         self._path = path
         self._operations = operations
         self._slots = threading.BoundedSemaphore(CONNECTIONS)
+        self._reserve = threading.BoundedSemaphore(RESERVED)
+        self._stop = threading.Event()
         self._listener: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
@@ -99,6 +112,7 @@ class ControlServer:
 
     def stop(self) -> None:
         """Close the socket and remove it."""
+        self._stop.set()
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -106,30 +120,46 @@ class ControlServer:
 
     def _serve(self) -> None:
         assert self._listener is not None
-        while True:
+        while not self._stop.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
-            if not self._slots.acquire(blocking=False):
-                _send(connection, {"error": "busy: too many commands at once; try again"})
-                connection.close()
+            except OSError as error:
+                if not self._stop.wait(BREATH):
+                    log.warning("control peer not accepted", error=str(error))
                 continue
-            threading.Thread(
-                target=self._converse, args=(connection,), name="control-peer", daemon=True
-            ).start()
+            self._admit(connection)
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _admit(self, connection: socket.socket) -> None:
+        slot = self._slot(_peer(connection))
+        if slot is None:
+            # Nobody may be there any more to hear it.
+            with contextlib.suppress(OSError), connection:
+                connection.setblocking(False)
+                _send(connection, {"error": "busy: too many commands at once; try again"})
+            return
+        threading.Thread(
+            target=self._converse, args=(connection, slot), name="control-peer", daemon=True
+        ).start()
+
+    def _slot(self, peer: Peer) -> threading.BoundedSemaphore | None:
+        """Room for one more peer, taken; None if there is none."""
+        if self._slots.acquire(blocking=False):
+            return self._slots
+        owner = peer.uid in (0, os.geteuid())
+        return self._reserve if owner and self._reserve.acquire(blocking=False) else None
+
+    def _converse(self, connection: socket.socket, slot: threading.BoundedSemaphore) -> None:
         try:
             with connection:
+                line = _receive(connection, time.monotonic() + ASKING)
                 connection.settimeout(TIMEOUT)
-                _send(connection, self._reply(_receive(connection), _peer(connection)))
+                _send(connection, self._reply(line, _peer(connection)))
         except (OSError, ValueError) as error:
             log.info("control request broke off", error=str(error))
         except TypeError as error:  # an answer that is no JSON: ours to mend, not to die of
             log.exception("control answer is no JSON", error=str(error))
         finally:
-            self._slots.release()
+            slot.release()
 
     def _reply(self, line: bytes, peer: Peer) -> dict[str, Any]:
         try:
@@ -180,9 +210,11 @@ def _send(channel: socket.socket, document: object) -> None:
     channel.sendall(json.dumps(document).encode() + b"\n")
 
 
-def _receive(connection: socket.socket) -> bytes:
+def _receive(connection: socket.socket, until: float) -> bytes:
+    """One line, or what came before the end. Raises OSError after *until*, in monotonic time."""
     line = b""
     while not line.endswith(b"\n"):
+        connection.settimeout(max(0.001, until - time.monotonic()))
         chunk = connection.recv(4096)
         if not chunk:
             break
