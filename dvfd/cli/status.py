@@ -114,23 +114,23 @@ def _checks(checks: Sequence[Mapping[str, Any]], now: float) -> list[str]:
     """A row for each check that ran or is watched; the names of the others."""
     ran = [c for c in checks if c["watch"] or c["last_run"] is not None or c["error"]]
     never = [c["id"] for c in checks if c not in ran]
-    lines = ["CHECK                VERDICT  LAST RUN    LAST PASS"]
+    lines = ["CHECK                VERDICT  LAST RUN     LAST PASS    TOOK"]
     for check in ran:
         lines.append(
-            f"{check['id']:<20} {paint(check['verdict'], 8)} {ago(check['last_run'], now):<11} "
-            f"{ago(check['last_pass'], now)}"
+            f"{check['id']:<20} {paint(check['verdict'], 8)} {ago(check['last_run'], now):<12} "
+            f"{ago(check['last_pass'], now):<12} {duration(check['duration'])}"
         )
         lines += wrapped(f"crashed: {check['error']}", 2) if check["error"] else []
     return lines + (wrapped(f"never run, so UNKNOWN: {', '.join(never)}") if never else [])
 
 
 def _sources(probes: Sequence[Mapping[str, Any]], now: float) -> list[str]:
-    lines = ["SOURCE       STATE           LAST READ   TOOK"] if probes else []
+    lines = ["SOURCE       STATE           LAST RUN     LAST SUCCESS TOOK"] if probes else []
     width = columns()
     for probe in sorted(probes, key=lambda p: SOURCES.index(_state(p))):
         row = (
-            f"{probe['probe']:<12} {_state(probe):<15} {ago(probe['last_success'], now):<11} "
-            f"{duration(probe['duration']):<8}"
+            f"{probe['probe']:<12} {_state(probe):<15} {ago(probe['last_run'], now):<12} "
+            f"{ago(probe['last_success'], now):<12} {duration(probe['duration']):<8}"
         )
         if not probe["error"]:
             lines.append(row.rstrip())
