@@ -18,6 +18,8 @@ from dvfd.state import Sources, State
 from dvfd.status import document
 from dvfd.store import Store, report_document
 
+NO_DAEMON = "no daemon runs here"
+
 
 def judge_alone(name: str) -> tuple[dict[str, Any], str]:
     """Judge check *name* on the store, which is opened exclusively; the report and the store.
@@ -38,11 +40,12 @@ def judge_alone(name: str) -> tuple[dict[str, Any], str]:
             node=config.node.name,
             profile_hash=config.profile_hash,
             environment_hash=environment_hash(),
-            trouble=lambda metric: "no daemon runs here",
+            trouble=lambda metric: NO_DAEMON,
             maintenance=config.maintenance,
         )
         report = judgements.run_check(check)
-        return report_document(report), f"{store.health().path}; no daemon runs here"
+        where, notice = store.health().path, store.health().reason
+        return report_document(report), "; ".join(filter(None, (where, notice, NO_DAEMON)))
     finally:
         store.stop()
 
@@ -51,8 +54,12 @@ def status_alone() -> dict[str, Any]:
     """The status document from what is on disk; nothing is live, so the node is UNKNOWN."""
     config, catalogue, clock = _framework()
     path = state_dir() / "dvfd.db"
-    if not path.exists():
+    try:
+        path.stat()
+    except FileNotFoundError:
         return document(State(config, catalogue, Sources(), clock=clock).snapshot(), running=False)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
     store = Store.read_only(path, catalogue.metrics, clock)
     try:
         sources = Sources(latest=store.latest, store=store.health)

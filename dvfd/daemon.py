@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -57,6 +57,9 @@ LIMITS = {
 }
 """Seconds without progress after which a loop is late: several times its own slowest beat."""
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask for an orderly end."""
+
 M_ARENA_MAX = -8
 """mallopt(3): eight threads would otherwise grow eight arenas, about 15 MiB that nobody uses."""
 
@@ -69,20 +72,23 @@ class Daemon:
         self._config = config
         self._clock = clock or SystemClock()
         self._catalogue = load_catalogue(config)
-        self._stop = threading.Event()
+        self._signals: SimpleQueue[int] = SimpleQueue()  # its put is safe in a signal handler
         self._late: frozenset[str] = frozenset()
         self._build(state_dir(), runtime_dir())
 
     def run(self) -> None:
         """Start, watch until SIGTERM or SIGINT, stop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             signal.signal(number, self._on_signal)
-        self.start()
         try:
-            while not self._stop.wait(TICK):
+            self.start()
+            while (number := self._signalled()) is None:
                 self.tick()
+            log.info("stopping", signal=signal.Signals(number).name)
         finally:
             self.stop()
+            for number in ENDING:  # a second one must not kill the interpreter while it ends
+                signal.signal(number, signal.SIG_IGN)
 
     def start(self) -> None:
         """Start everything; READY once the first pass over the live criteria is judged."""
@@ -293,9 +299,15 @@ class Daemon:
         self._store.write(samples)
         return {sample.metric for sample in samples}
 
+    def _signalled(self) -> signal.Signals | None:
+        """The signal that tells us to end, or None after a tick without one."""
+        with suppress(Empty):
+            return signal.Signals(self._signals.get(timeout=TICK))
+        return None
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        log.info("stopping", signal=signal.Signals(number).name)
-        self._stop.set()
+        """Only take note: the main thread may hold any lock, that of the log too."""
+        self._signals.put(number)
 
 
 def ingest_path(runtime: Path) -> Path:

@@ -19,6 +19,9 @@ from dvfd.store import Store, report_document
 
 log = structlog.get_logger()
 
+HOURS_LIMIT = 1e6
+"""Hours that history looks back at most: 114 years, where a float still tells milliseconds."""
+
 HISTORY_ROWS = 2000
 """Rows of one answer: an hour of eight series, or a year of daily reports."""
 
@@ -89,7 +92,7 @@ def history(
     """The newest values of a metric's live series, or reports of a check, oldest first."""
     name = known(request, "name", [*catalogue.metrics, *catalogue.checks])
     until = clock.now()
-    since = until - 3600.0 * float(request.get("hours", 1.0))
+    since = until - 3600.0 * _hours(request.get("hours", 1.0))
     if name in catalogue.checks:
         rows: list[dict[str, Any]] = [
             {"at": report.at, "check": name, "verdict": report.verdict, "late": report.late}
@@ -103,3 +106,10 @@ def history(
             for sample in store.series(name, newest.labels, since=since, until=until)
         ]
     return {"name": name, "rows": sorted(rows, key=lambda row: float(row["at"]))[-HISTORY_ROWS:]}
+
+
+def _hours(value: object) -> float:
+    """*value* as hours to look back. Raises DvfdError if it is no such number."""
+    if isinstance(value, int | float) and 0 < value <= HOURS_LIMIT:
+        return float(value)
+    raise DvfdError(f"hours {value!r}: wanted a number above 0 and at most {HOURS_LIMIT:g}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import click
@@ -16,6 +18,10 @@ def run(path: Path | None) -> None:
 
     Example: dvfd run -c /etc/dvfd/dvfd.toml
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until the daemon has its own handlers nothing is open that would need an end.
+        signal.signal(number, lambda _number, _frame: os._exit(0))
+
     from dvfd import config, log
     from dvfd.daemon import Daemon
 
