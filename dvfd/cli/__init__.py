@@ -51,8 +51,10 @@ class Commands(click.Group):
 def dvfd() -> None:
     """Decide on evidence whether a training deployment may advance, then watch its nodes.
 
-    Exit codes of check and checklist: 0 pass, 1 a warning is breached, 2 fail, 3 unknown or
-    wrong usage; 78 configuration error.
+    Where to begin: `dvfd run` is the daemon, `dvfd status` says what it knows and what to do.
+
+    Exit codes: 0 pass, 1 a warning is breached, 2 fail, 3 unknown or wrong usage,
+    78 a mistake in the configuration.
     """
 
 
@@ -75,3 +77,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away: `dvfd status | head`
         sys.exit(0)
+    except OSError as error:
+        click.echo(f"dvfd: {error}", err=True)  # nowhere to write to, or a file that went away
+        sys.stdout.close()
+        sys.exit(USAGE_ERROR)

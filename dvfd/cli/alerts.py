@@ -15,10 +15,12 @@ def alerts() -> None:
     """What goes out, and whether it arrives."""
 
 
-@alerts.command("test")
+@alerts.command("test", short_help="Send a test alert; say who took it.")
 @output_option
 def test(output: str) -> None:
-    """Send a test alert to every Alertmanager and say what each answered; exit 2 if none took it.
+    """Send a test alert to every Alertmanager and say what each answered.
+
+    Exit code: 0 if one took it, 2 if none did.
 
     Example: dvfd alerts test
     """

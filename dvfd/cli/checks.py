@@ -10,22 +10,27 @@ import click
 from dvfd.cli.common import daemon, exit_code, output_option, report_text, show
 
 
-@click.command()
+@click.command(short_help="Judge one check of the framework now.")
 @click.argument("name")
 @output_option
 def check(name: str, output: str) -> None:
     """Judge check NAME now, keep the report, and print it.
+
+    Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown. `dvfd status` names the checks.
 
     Example: dvfd check hardware
     """
     _judge(name, output)
 
 
-@click.command()
+@click.command(short_help="Judge the daily, weekly or monthly list now.")
 @click.argument("name", type=click.Choice(["daily", "weekly", "monthly"]))
 @output_option
 def checklist(name: str, output: str) -> None:
     """Judge a checklist now, keep the report, and print it.
+
+    It judges its whole period (24 hours for daily): what was not observed in most of it is
+    UNKNOWN. Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown.
 
     Example: dvfd checklist daily
     """

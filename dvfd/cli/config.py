@@ -21,7 +21,7 @@ def config() -> None:
     """Check, show and describe the configuration."""
 
 
-@config.command("check")
+@config.command("check", short_help="Load and lint everything, report every mistake.")
 @path_option
 def check(path: Path | None) -> None:
     """Load and lint the configuration and the whole catalogue; exit 78 on any mistake.

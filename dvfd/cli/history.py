@@ -13,12 +13,20 @@ from dvfd.cli.text import paint
 from dvfd.errors import DvfdError
 
 
-@click.command()
+@click.command(short_help="The last values of a metric, or reports of a check.")
 @click.argument("name")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=1, show_default=True)
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1,
+    show_default=True,
+    help="How far back.",
+)
 @output_option
 def history(name: str, hours: float, output: str) -> None:
-    """Print the last values of metric NAME, or the last reports of check NAME.
+    """Print the last values of metric NAME, or the last reports of check NAME, oldest first.
+
+    The reasons in `dvfd status` begin with a metric's name.
 
     Example: dvfd history job_loss --hours 24
     """
