@@ -82,9 +82,9 @@ class Daemon:
             signal.signal(number, self._on_signal)
         try:
             self.start()
-            while (number := self._signalled()) is None:
+            while (ending := self._signalled()) is None:
                 self.tick()
-            log.info("stopping", signal=signal.Signals(number).name)
+            log.info("stopping", signal=ending.name)
         finally:
             self.stop()
             for number in ENDING:  # a second one must not kill the interpreter while it ends
@@ -114,6 +114,8 @@ class Daemon:
             catalogue=self._catalogue.hash[:12],
             seconds=round(time.monotonic() - began, 3),
         )
+        if reason := self._store.health().reason:
+            log.warning("the store must be looked at", reason=reason)
 
     def stop(self) -> None:
         """End everything in reverse; what waits for the disk is written."""

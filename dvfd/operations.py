@@ -65,6 +65,12 @@ def operations(
             for url, accepted, detail in sender.send_test(clock.now())
         ]
 
+    def acknowledge(request: Mapping[str, Any], peer: Peer) -> Any:
+        notice = store.health().reason
+        log.info("store notice acknowledged", by=peer.name, notice=notice)
+        store.acknowledge()
+        return notice or "there was nothing to acknowledge"
+
     return {
         "ping": Operation(lambda request, peer: "pong"),
         "address": Operation(lambda request, peer: address()),
@@ -72,6 +78,7 @@ def operations(
         "history": Operation(lambda request, peer: history(request, catalogue, store, clock)),
         "check": Operation(check, changes=True),
         "forget": Operation(forget, changes=True),
+        "acknowledge": Operation(acknowledge, changes=True),
         "alerts_test": Operation(alerts_test, changes=True),
     }
 

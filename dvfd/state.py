@@ -39,7 +39,7 @@ class StoreHealth(Protocol):
 
     @property
     def reason(self) -> str:
-        """What is wrong, empty if nothing is."""
+        """What is wrong, or what was and nobody has acknowledged yet; empty if nothing is."""
         ...
 
     @property
@@ -199,6 +199,11 @@ class Snapshot:
         ]
         broken = [] if self.store.ok else [f"store: {self.store.reason or 'not ok'}"]
         return (*late, *broken)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person must read although dvfd is well again: a store that was lost."""
+        return (f"store: {self.store.reason}",) if self.store.ok and self.store.reason else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
         "started_at": snapshot.started_at,
         "verdict": str(snapshot.verdict),
         "troubles": list(snapshot.troubles),
+        "notices": list(snapshot.notices),
         "overrides": list(snapshot.catalogue.overrides),
         "readings": snapshot.config.readings,
         "checks": [_check(state) for state in snapshot.checks.values()],

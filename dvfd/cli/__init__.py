@@ -26,6 +26,7 @@ COMMANDS = {
     "job": "dvfd.cli.job",
     "run": "dvfd.cli.run",
     "status": "dvfd.cli.status",
+    "store": "dvfd.cli.store",
     "version": "dvfd.cli.version",
 }
 """Each command and the module that holds it, imported only when it is called."""

@@ -153,6 +153,7 @@ class Writer:
         try:
             self._open()
             self._commit()
+            self._works()
             self._chore()
         except (sqlite3.Error, OSError, StoreError) as error:
             self._fail(error)
@@ -178,12 +179,17 @@ class Writer:
         except BaseException:
             database.close()
             raise
-        self.database, self.trouble = database, ""
+        self.database = database
         self._pace.retry_at = 0.0
         if self._replaced:
             self._replaced = False
             self._afresh()
-        _say("store opened", path=str(self._path or "memory"))
+
+    def _works(self) -> None:
+        """What waited is on the disk: only now, for a full disk opens as well as any."""
+        if self.trouble:
+            self.trouble = ""
+            _say("store opened", path=str(self._path or "memory"))
 
     def _begin(self, database: Database) -> None:
         """Learn what the file holds."""

@@ -160,6 +160,13 @@ def test_a_store_that_was_never_opened_is_trouble():
     assert state(of=sources(store=type(state()._sources)().store)).snapshot().troubles
 
 
+def test_a_store_that_was_lost_is_a_notice_and_no_trouble_once_it_works_again():
+    health = Health(ok=True, reason="dvfd.db was corrupt; moved to dvfd.db.corrupt-1")
+    told = snapshot(of=sources(store=lambda: health))
+    assert told.troubles == ()
+    assert told.notices == ("store: dvfd.db was corrupt; moved to dvfd.db.corrupt-1",)
+
+
 def test_breaches_come_worst_first():
     warning = criterion("live.b", severity=Severity.WARNING)
     found = [
