@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dvfd import log
 from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
 from dvfd.config import Config, state_dir
@@ -74,7 +75,11 @@ def status_alone() -> dict[str, Any]:
 def history_alone(name: str, hours: float) -> dict[str, Any]:
     """Like the daemon's `history`, from the store on disk. Raises StoreError if there is none."""
     _, catalogue, clock = _framework()
-    store = Store.read_only(state_dir() / "dvfd.db", catalogue.metrics, clock)
+    known({"metric or check": name}, "metric or check", [*catalogue.metrics, *catalogue.checks])
+    path = state_dir() / "dvfd.db"
+    if not path.exists():
+        raise StoreError(f"{path}: not there, so nothing is remembered; {NO_DAEMON}")
+    store = Store.read_only(path, catalogue.metrics, clock)
     try:
         return history({"name": name, "hours": hours}, catalogue, store, clock)
     finally:
@@ -82,5 +87,6 @@ def history_alone(name: str, hours: float) -> dict[str, Any]:
 
 
 def _framework() -> tuple[Config, Catalogue, SystemClock]:
+    log.setup("error")  # to stderr: stdout belongs to the answer, which tells of trouble itself
     config = load_config()
     return config, load_catalogue(config), SystemClock()

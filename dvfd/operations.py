@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -21,6 +21,9 @@ log = structlog.get_logger()
 
 HOURS_LIMIT = 1e6
 """Hours that history looks back at most: 114 years, where a float still tells milliseconds."""
+
+LISTED = 30
+"""Names that an error lists: all checks, but not hundreds of metrics."""
 
 HISTORY_ROWS = 2000
 """Rows of one answer: an hour of eight series, or a year of daily reports."""
@@ -83,13 +86,15 @@ def operations(
     }
 
 
-def known(request: Mapping[str, Any], key: str, names: Iterable[str]) -> str:
+def known(request: Mapping[str, Any], key: str, names: Collection[str]) -> str:
     """The name in *request*. Raises DvfdError with the nearest one if it is not known."""
     name = str(request.get(key))
     if name in set(names):
         return name
     near = difflib.get_close_matches(name, list(names), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if not near and len(set(names)) <= LISTED:
+        hint = f"; there are {', '.join(names)}"
     raise DvfdError(f"no such {key}: {name!r}{hint}")
 
 
@@ -97,7 +102,8 @@ def history(
     request: Mapping[str, Any], catalogue: Catalogue, store: Store, clock: Clock
 ) -> dict[str, Any]:
     """The newest values of a metric's live series, or reports of a check, oldest first."""
-    name = known(request, "name", [*catalogue.metrics, *catalogue.checks])
+    wanted = {"metric or check": request.get("name")}
+    name = known(wanted, "metric or check", [*catalogue.metrics, *catalogue.checks])
     until = clock.now()
     since = until - 3600.0 * _hours(request.get("hours", 1.0))
     if name in catalogue.checks:
