@@ -25,7 +25,7 @@ from dvfd.control import ControlServer
 from dvfd.environment import environment_hash
 from dvfd.errors import ConfigError
 from dvfd.judgements import Judgements
-from dvfd.model import Check, Clock, Criterion, Sink
+from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
 from dvfd.operations import operations
 from dvfd.remembered import remembered
 from dvfd.sampler import Sampler
@@ -182,9 +182,7 @@ class Daemon:
             state=state,
             publish=self._receiver.publish,
         )
-        self._sampler = Sampler(
-            self._probes.all, write=self._store.write, clock=clock, wake=self._on_sampled
-        )
+        self._sampler = Sampler(self._probes.all, write=self._on_sampled, clock=clock)
         self._pager = Pager(self._store, push=push(config))
         self._pager.listen(log_sink.tell)
         self._sender = Sender(self._pager, config, clock=clock)
@@ -256,6 +254,7 @@ class Daemon:
             self._on_watch,
             clock=self._clock,
             interval=self._config.sampling.interval,
+            events=[m.name for m in self._catalogue.metrics.values() if is_event(m)],
             deadline=self._book.next_deadline,
             overdue=self._look_at_ranks,
         )
@@ -280,9 +279,9 @@ class Daemon:
     def _wake(self, metrics: Iterable[str]) -> None:
         self._watch.wake(metrics)
 
-    def _on_sampled(self, metrics: Iterable[str]) -> None:
-        """Sampled values wait for the next pass, except those that a breach must not wait for."""
-        self._watch.wake(self._probes.urgent & set(metrics))
+    def _on_sampled(self, samples: list[Sample]) -> None:
+        self._store.write(samples)
+        self._watch.notice(samples)
 
     def _on_watch(self, check: Check, criteria: tuple[Criterion, ...]) -> None:
         whole = len(criteria) == len(check.criteria)
@@ -310,6 +309,11 @@ class Daemon:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Only take note: the main thread may hold any lock, that of the log too."""
         self._signals.put(number)
+
+
+def is_event(metric: Metric) -> bool:
+    """Whether a value that moves is something that happened, not a level that wanders."""
+    return metric.kind is Kind.COUNTER or metric.unit == "bool"
 
 
 def ingest_path(runtime: Path) -> Path:

@@ -90,7 +90,7 @@ class _Pass:
 
 
 class Sampler:
-    """The probes' timetable. `write` takes the samples of a beat, `wake` the metrics in them.
+    """The probes' timetable. `write` takes the samples of a beat.
 
     `interval` caps the interval of every probe. Raises ValueError if two probes share a name.
     """
@@ -101,12 +101,10 @@ class Sampler:
         *,
         write: Callable[[list[Sample]], None],
         clock: Clock,
-        wake: Callable[[Iterable[str]], None],
         interval: float | None = None,
     ) -> None:
         self._write = write
         self._clock = clock
-        self._wake = wake
         cap = math.inf if interval is None else interval
         sources = [_Source(probe, min(probe.interval, cap)) for probe in probes]
         self._sources = {source.probe.name: source for source in sources}
@@ -193,7 +191,6 @@ class Sampler:
     def _hand_over(self, kept: list[Sample]) -> None:
         if kept:
             self._write(kept)
-            self._wake({sample.metric for sample in kept})
 
     def _sample(self, source: _Source) -> list[Sample]:
         """One pass of one probe, with its health and counts brought up to date."""

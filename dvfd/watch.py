@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from dvfd.model import Check, Clock, Criterion
+from dvfd.model import Check, Clock, Criterion, Labels, Sample
 
 GAP = 0.05
 """Least seconds between two woken passes: a storm of events costs 20 passes a second at most."""
+
+SERIES_LIMIT = 10_000
+"""Values remembered: as many series as the store keeps alive."""
 
 Judge = Callable[[Check, tuple[Criterion, ...]], object]
 
@@ -23,12 +26,14 @@ class Watch:
         *,
         clock: Clock,
         interval: float,
+        events: Iterable[str] = (),
         deadline: Callable[[], float | None] = lambda: None,
         overdue: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        """*judge* is called with the criteria that need a look. *deadline* gives the boot time at
-        which silence alone becomes a breach, or None; *overdue* is then called to measure that
-        silence, and returns the metrics that it sampled.
+        """*judge* is called with the criteria that need a look. *events* are metrics that are
+        judged as soon as a value of theirs moves: counters, yes and no. *deadline* gives the boot
+        time at which silence alone becomes a breach, or None; *overdue* is then called to measure
+        that silence, and returns the metrics that it sampled.
         """
         self._check = check
         self._judge = judge
@@ -40,6 +45,8 @@ class Watch:
         for criterion in check.criteria:
             for metric in {criterion.metric, criterion.limit.metric} - {""}:
                 self._by_metric.setdefault(metric, []).append(criterion)
+        self._events = self._by_metric.keys() & set(events)
+        self._values: dict[tuple[str, Labels], float] = {}
         self._touched: set[str] = set()
         self._condition = threading.Condition()
         self._stop = threading.Event()
@@ -67,9 +74,24 @@ class Watch:
                 self._touched |= known
                 self._condition.notify()
 
+    def notice(self, samples: Iterable[Sample]) -> None:
+        """Wake for the events among *samples* that moved; levels wait for the next pass."""
+        moved = {s.metric for s in samples if s.metric in self._events and self._moved(s)}
+        if moved:
+            self.wake(moved)
+
     def beat(self) -> float:
         """Boot time of the last pass over everything."""
         return self._beat
+
+    def _moved(self, sample: Sample) -> bool:
+        """Whether a series has another value than before; a new one has."""
+        if len(self._values) > SERIES_LIMIT:
+            self._values.clear()  # names of jobs long gone: each live series wakes once more
+        series = (sample.metric, sample.labels)
+        moved = self._values.get(series) != sample.value
+        self._values[series] = sample.value
+        return moved
 
     def _loop(self) -> None:
         due = self._clock.boot()

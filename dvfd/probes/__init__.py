@@ -48,17 +48,11 @@ class Records(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """All of them; `urgent` names the metrics whose breach does not wait for the next pass."""
+    """All of them, and the two that the daemon asks more of."""
 
     all: tuple[Probe, ...]
     ranks: Ranks
     logs: Logs
-
-    @property
-    def urgent(self) -> frozenset[str]:
-        """Metrics of ranks, checkpoints and logs: events rather than levels."""
-        prompt = {Ranks.name, Checkpoints.name, Logs.name}
-        return frozenset(m for probe in self.all if probe.name in prompt for m in probe.metrics)
 
 
 def build(

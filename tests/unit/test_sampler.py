@@ -16,17 +16,15 @@ from dvfd.sampler import Sampler, following
 
 
 class Desk:
-    """A sampler on a fake clock, and what it wrote and woke."""
+    """A sampler on a fake clock, and what it wrote."""
 
     def __init__(self, *probes: FakeProbe, interval: float | None = None) -> None:
         self.clock = FakeClock()
         self.written: list[Sample] = []
-        self.woken: list[set[str]] = []
         self.sampler = Sampler(
             probes,
             write=self.written.extend,
             clock=self.clock,
-            wake=lambda names: self.woken.append(set(names)),
             interval=interval,
         )
 
@@ -65,25 +63,24 @@ def test_a_probe_is_not_up_before_its_first_pass():
     assert desk.sampler.trouble("m") == "probe fake: has not run yet"
 
 
-def test_a_pass_is_written_and_wakes_its_metrics():
+def test_a_pass_is_written():
     desk = Desk(FakeProbe(1))
 
     desk.sampler.tick()
 
     assert [s.value for s in desk.written] == [1.0]
-    assert desk.woken == [{"m"}]
     assert desk.health().up
     assert desk.health().last_success == desk.clock.now()
     assert desk.sampler.trouble("m") == ""
 
 
-def test_a_pass_without_samples_wakes_nobody():
+def test_a_pass_without_samples_is_no_trouble():
     desk = Desk(FakeProbe([]))
 
     desk.sampler.tick()
 
     assert desk.health().up
-    assert desk.woken == []
+    assert desk.written == []
 
 
 def test_probes_run_on_their_own_intervals():

@@ -6,7 +6,7 @@ import queue
 import time
 
 from dvfd.clock import SystemClock
-from dvfd.model import Check, Comparison, Criterion, Limit
+from dvfd.model import Check, Comparison, Criterion, Limit, Sample, labels
 from dvfd.watch import Watch
 
 
@@ -85,6 +85,32 @@ def test_an_unknown_metric_wakes_nobody() -> None:
     seen = Seen()
     watch = started(seen)
     watch.wake(["no_such_metric"])
+    time.sleep(0.1)
+    assert seen.passes.empty()
+    watch.stop()
+
+
+def sample(value: float, rank: int = 0) -> Sample:
+    return Sample("rank_responding", value, 0.0, labels(job="gpt", rank=rank))
+
+
+def test_an_event_that_moves_is_judged_at_once_and_one_that_stays_is_not() -> None:
+    seen = Seen()
+    watch = started(seen, events=["rank_responding"])
+    watch.notice([sample(1, rank=0), sample(1, rank=1)])
+    assert seen.passes.get(timeout=2) == ["live.alive"]
+    watch.notice([sample(1, rank=0), sample(1, rank=1)])
+    time.sleep(0.1)
+    assert seen.passes.empty()
+    watch.notice([sample(1, rank=0), sample(0, rank=1)])
+    assert seen.passes.get(timeout=2) == ["live.alive"]
+    watch.stop()
+
+
+def test_a_level_that_wanders_waits_for_the_next_pass() -> None:
+    seen = Seen()
+    watch = started(seen)
+    watch.notice([sample(1), sample(0)])
     time.sleep(0.1)
     assert seen.passes.empty()
     watch.stop()
