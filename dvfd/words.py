@@ -23,6 +23,21 @@ PHRASES = {
 """How one criterion does, and how several do."""
 
 
+SOURCES = ("overdue", "down", "partly", "up", "not applicable")
+"""How a source can be, worst first. Partly: it is read, but not all that it should measure is."""
+
+
+def source_state(*, up: bool, overdue: bool, not_applicable: bool, error: str) -> str:
+    """How a source is doing, one of SOURCES."""
+    if overdue:
+        return "overdue"
+    if not_applicable:
+        return "not applicable"
+    if not up:
+        return "down"
+    return "partly" if error else "up"
+
+
 def counted(found: Iterable[tuple[str, str]]) -> str:
     """How many criteria have which verdict, worst first, from (verdict, severity) of each."""
     rows = list(found)

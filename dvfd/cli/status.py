@@ -11,15 +11,12 @@ import click
 
 from dvfd.cli.common import EXIT, daemon, output_option, show
 from dvfd.cli.text import causes, columns, paint, wrapped
-from dvfd.words import ago, counted, duration
+from dvfd.words import SOURCES, ago, counted, duration, source_state
 
 ACKNOWLEDGE = "once read: dvfd store acknowledge"
 
 LINES = 5
 """Log lines that are shown; `-o json` has up to fifty."""
-
-SOURCES = ("OVERDUE", "DOWN", "partly", "ok", "not applicable")
-"""How a source can be, worst first. Partly: it is read, and some of what it measures is not."""
 
 
 @click.command(short_help="Verdict, reasons, alerts, jobs, sources: what is known now.")
@@ -131,8 +128,10 @@ def _sources(probes: Sequence[Mapping[str, Any]], now: float) -> list[str]:
     lines = ["SOURCE       STATE           LAST RUN     LAST SUCCESS TOOK"] if probes else []
     width = columns()
     for probe in sorted(probes, key=lambda p: SOURCES.index(_state(p))):
+        state = _state(probe)
+        state = state.upper() if state in {"overdue", "down"} else state
         row = (
-            f"{probe['probe']:<12} {_state(probe):<15} {ago(probe['last_run'], now):<12} "
+            f"{probe['probe']:<12} {state:<15} {ago(probe['last_run'], now):<12} "
             f"{ago(probe['last_success'], now):<12} {duration(probe['duration']):<8}"
         )
         if not probe["error"]:
@@ -145,13 +144,8 @@ def _sources(probes: Sequence[Mapping[str, Any]], now: float) -> list[str]:
 
 
 def _state(probe: Mapping[str, Any]) -> str:
-    if probe["overdue"]:
-        return "OVERDUE"
-    if probe["not_applicable"]:
-        return "not applicable"
-    if not probe["up"]:
-        return "DOWN"
-    return "partly" if probe["error"] else "ok"
+    asked = ("up", "overdue", "not_applicable", "error")
+    return source_state(**{key: probe[key] for key in asked})
 
 
 def _next(answer: Mapping[str, Any]) -> str:

@@ -15,15 +15,15 @@ from urllib.parse import parse_qs
 
 import jinja2
 
-from dvfd.model import WORST_FIRST, Verdict
+from dvfd.model import NONE_YET, WORST_FIRST, Verdict
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.state import breaches
-from dvfd.words import NONE, ago, counted, duration
+from dvfd.words import NONE, SOURCES, ago, counted, duration, source_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dvfd.model import Result
+    from dvfd.model import ProbeHealth, Result
     from dvfd.state import CheckState, Snapshot
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -71,7 +71,9 @@ def render(snapshot: Snapshot, *, opened: str = "") -> str:
         headline=headline(snapshot),
         why=reasons[:WHY],
         more=len(reasons) - WHY,
-        checks=sorted(snapshot.checks.values(), key=lambda c: (not c.check.watch, c.check.id)),
+        checks=sorted(snapshot.checks.values(), key=_place),
+        unmeasured=unmeasured(snapshot),
+        sources=sources(snapshot),
         jobs=snapshot.jobs,
     )
 
@@ -83,6 +85,19 @@ def headline(snapshot: Snapshot) -> str:
     results = [r for state in snapshot.live for r in state.results]
     found = counted((r.verdict, r.criterion.severity) for r in results)
     return f"Of {len(results)} live criteria, {found}."
+
+
+def unmeasured(snapshot: Snapshot) -> int:
+    """How many criteria rest on a metric that nothing measures yet."""
+    catalogue = snapshot.catalogue
+    metrics = (catalogue.metrics.get(c.metric) for c in catalogue.criteria.values())
+    return sum(metric is not None and metric.source == NONE_YET for metric in metrics)
+
+
+def sources(snapshot: Snapshot) -> list[tuple[str, ProbeHealth]]:
+    """Every probe with how it is doing, worst first."""
+    found = [(_source(health), health) for health in snapshot.probes.values()]
+    return sorted(found, key=lambda pair: SOURCES.index(pair[0]))
 
 
 def causes(results: Iterable[Result]) -> list[Cause]:
@@ -126,6 +141,15 @@ def number(value: float | None) -> str:
     return NONE if value is None else f"{value:.4g}"
 
 
+def source_tone(state: str) -> Verdict:
+    """The colour that goes with the state of a source: green only if all of it is read."""
+    return {
+        "up": Verdict.PASS,
+        "partly": Verdict.UNKNOWN,
+        "not applicable": Verdict.NOT_APPLICABLE,
+    }.get(state, Verdict.FAIL)
+
+
 def job_tone(state: str) -> Verdict:
     """The colour that goes with the state of a job or rank."""
     if state in {"running", "responding"}:
@@ -133,6 +157,20 @@ def job_tone(state: str) -> Verdict:
     if state in {"not responding", "stalled", "failed"}:
         return Verdict.FAIL
     return Verdict.NOT_APPLICABLE if state in {"ended", "left"} else Verdict.UNKNOWN
+
+
+def _place(state: CheckState) -> tuple[bool, bool, str]:
+    """The live check first, then the checklists, then the tests."""
+    return (not state.check.watch, not state.check.schedule, state.check.id)
+
+
+def _source(health: ProbeHealth) -> str:
+    return source_state(
+        up=health.up,
+        overdue=health.overdue,
+        not_applicable=health.not_applicable,
+        error=health.error,
+    )
 
 
 @cache
@@ -152,6 +190,7 @@ def _template() -> jinja2.Template:
         "clock": clock,
         "number": number,
         "job_tone": job_tone,
+        "source_tone": source_tone,
         "tally": tally,
         "ordered": ordered,
         "ran": ran,

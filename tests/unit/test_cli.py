@@ -161,7 +161,7 @@ def test_sources_that_are_down_come_first():
     }
     told = status(probes=lambda: probes)
 
-    assert re.findall(r"^(power +DOWN|logs +partly|cpu +ok)", told, re.MULTILINE)[0][:5] == "power"
+    assert re.findall(r"^(power +DOWN|logs +partly|cpu +up)", told, re.MULTILINE)[0][:5] == "power"
     assert told.index("logs ") < told.index("cpu ")
 
 

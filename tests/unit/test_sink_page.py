@@ -205,3 +205,28 @@ def test_the_last_log_lines_that_counted_are_on_the_page_newest_first():
     assert page.index("error 6") < page.index("error 2")
     assert "error 1 " not in page
     assert "training · 4 s ago · cuda" in page
+
+
+def test_a_source_that_is_read_only_in_part_is_not_green_and_comes_before_those_that_are():
+    probes = {
+        "cpu": ProbeHealth("cpu", up=True),
+        "logs": ProbeHealth("logs", up=True, error="no log is configured"),
+    }
+    html = render(snapshot(of=sources(probes=lambda: probes)))
+
+    assert '<span class="v UNKNOWN">partly</span>' in html
+    assert html.index(">logs<") < html.index(">cpu<")
+
+
+def test_the_page_says_how_much_of_the_framework_nothing_measures():
+    live = check("live", criterion(), watch=True)
+    test = check("link", criterion("link.goodput", metric="link_goodput"))
+
+    assert "Nothing measures 1 of the framework's 2 criteria yet" in words(
+        render(state(live, test).snapshot())
+    )
+
+
+def test_unknown_is_explained_where_it_is_the_verdict():
+    assert "UNKNOWN is never well" in shown(result(Verdict.UNKNOWN))
+    assert "UNKNOWN is never well" not in shown(result(Verdict.PASS))
