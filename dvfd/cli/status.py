@@ -42,15 +42,28 @@ def text(answer: Mapping[str, Any]) -> str:
     """The status document for people."""
     blocks = (
         _head(answer),
-        causes(r for r in _live(answer) if r["verdict"] in {"FAIL", "UNKNOWN"}),
-        _alerts(answer),
-        _jobs(answer["jobs"]),
-        _log_lines(answer.get("log_lines", ()), answer["at"]),
+        *_middle(answer),
         _checks(answer["checks"], answer["at"]),
         _sources(answer["probes"], answer["at"]),
         wrapped(f"next: {_next(answer)}"),
     )
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _middle(answer: Mapping[str, Any]) -> list[list[str]]:
+    """Reasons and what goes on. What cannot be known waits while something is broken."""
+    failing, unknown = (
+        causes(r for r in _live(answer) if r["verdict"] == verdict)
+        for verdict in ("FAIL", "UNKNOWN")
+    )
+    events = [
+        _alerts(answer),
+        _jobs(answer["jobs"]),
+        _log_lines(answer["log_lines"], answer["at"]),
+    ]
+    if answer["verdict"] == "FAIL":
+        return [failing, *events, unknown]
+    return [failing + unknown, *events]
 
 
 def _exit_code(answer: Mapping[str, Any]) -> int:
@@ -81,7 +94,7 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
 def _alerts(answer: Mapping[str, Any]) -> list[str]:
     delivery = answer["delivery"]
     lines = []
-    for alert in answer["alerts"]:
+    for alert in sorted(answer["alerts"], key=lambda a: a["severity"] != "critical"):
         waits = " (not delivered yet)" if delivery["peers"] and not alert["delivered"] else ""
         since = ago(alert["since"], answer["at"])
         lines.append(f"alert {alert['severity']}: {alert['key']}, since {since}{waits}")
@@ -118,7 +131,7 @@ def _checks(checks: Sequence[Mapping[str, Any]], now: float) -> list[str]:
     for check in ran:
         lines.append(
             f"{check['id']:<20} {paint(check['verdict'], 8)} {ago(check['last_run'], now):<12} "
-            f"{ago(check['last_pass'], now):<12} {duration(check['duration'])}"
+            f"{ago(check['last_pass'], now):<12} {duration(check['duration'] or None)}"
         )
         lines += wrapped(f"crashed: {check['error']}", 2) if check["error"] else []
     return lines + (wrapped(f"never run, so UNKNOWN: {', '.join(never)}") if never else [])

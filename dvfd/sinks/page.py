@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import jinja2
 
-from dvfd.model import NONE_YET, WORST_FIRST, Verdict
+from dvfd.model import NONE_YET, WORST_FIRST, Severity, Verdict
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.state import breaches
 from dvfd.words import NONE, SOURCES, ago, counted, duration, source_state
@@ -63,7 +63,10 @@ def response(snapshot: Snapshot, query: str = "") -> Response:
 def render(snapshot: Snapshot, *, opened: str = "") -> str:
     """The page as HTML."""
     known = opened if opened in snapshot.checks or opened == "all" else ""
-    reasons = causes(breaches(r for state in snapshot.live for r in state.results))
+    found = breaches(r for state in snapshot.live for r in state.results)
+    if snapshot.verdict is Verdict.FAIL:  # what is broken first; what cannot be known has time
+        found = [result for result in found if result.verdict is Verdict.FAIL]
+    reasons = causes(found)
     return _template().render(
         s=snapshot,
         opened=known,
@@ -75,6 +78,7 @@ def render(snapshot: Snapshot, *, opened: str = "") -> str:
         unmeasured=unmeasured(snapshot),
         sources=sources(snapshot),
         jobs=snapshot.jobs,
+        raised=sorted(snapshot.raised, key=lambda alert: alert.severity != Severity.CRITICAL),
     )
 
 

@@ -142,6 +142,14 @@ def test_the_status_says_why_before_anything_else():
     assert told.index("rank 2 responds: 0, wanted 1") < told.index("no alert is firing")
 
 
+def test_what_cannot_be_known_waits_behind_the_jobs_while_something_is_broken():
+    blind = result(Verdict.UNKNOWN, criterion("live.cpu"), reason="no sample")
+    broken, unclear = status(result(Verdict.FAIL), blind), status(blind)
+
+    assert broken.index("no job has reported") < broken.index("no sample")
+    assert unclear.index("no sample") < unclear.index("no job has reported")
+
+
 def test_a_status_on_80_columns_has_no_wider_line(narrow):
     probes = {"temperature": ProbeHealth("temperature", last_run=NOW, error=LONG)}
     told = status(result(Verdict.UNKNOWN, reason=LONG), probes=lambda: probes)

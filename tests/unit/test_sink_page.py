@@ -230,3 +230,15 @@ def test_the_page_says_how_much_of_the_framework_nothing_measures():
 def test_unknown_is_explained_where_it_is_the_verdict():
     assert "UNKNOWN is never well" in shown(result(Verdict.UNKNOWN))
     assert "UNKNOWN is never well" not in shown(result(Verdict.PASS))
+
+
+def test_while_something_fails_the_top_says_what_and_leaves_the_unknown_to_the_checks():
+    blind = result(Verdict.UNKNOWN, criterion("live.cpu"), reason="no sample")
+    live = check("live", criterion(), blind.criterion, watch=True)
+    made = state(live)
+    made.judged([result(Verdict.FAIL), blind])
+
+    top, _, rest = words(render(made.snapshot())).partition("Jobs")
+
+    assert "no sample" not in top
+    assert "no sample" in rest
