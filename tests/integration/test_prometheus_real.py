@@ -32,6 +32,7 @@ def test_promtool_is_content_with_what_is_served(listener):
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
+@pytest.mark.slow
 def test_prometheus_reads_verdicts_and_measurements(listener, tmp_path):
     with testbed.prometheus(tmp_path, f"127.0.0.1:{listener.port}") as server:
         testbed.eventually(lambda: testbed.query(server, "up == 1"), 10)

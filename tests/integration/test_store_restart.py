@@ -48,6 +48,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_and_doubles_nothing_committed(tmp_path: Path) -> None:
     path, told = tmp_path / NAME, 0
     for _ in range(20):
