@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +159,28 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _answers(daemon: subprocess.Popen[bytes]) -> bool:
+    """Whether the daemon came up, its page too: the port may be somebody else's."""
     until = time.monotonic() + START_TIMEOUT
     while time.monotonic() < until and daemon.poll() is None:
         # It may break off while it is being asked: then it has ended, and its log says why.
         with contextlib.suppress(DvfdError):
-            if ask(control_path(), "address", timeout=2.0) is not None:
+            if _is_dvfd(ask(control_path(), "address", timeout=2.0)):
                 return True
         time.sleep(0.1)
     return False
+
+
+def _is_dvfd(address: str | None) -> bool:
+    """Whether dvfd's own /healthz answers at *address*, in trouble or not."""
+    if address is None:
+        return False
+    try:
+        with urllib.request.urlopen(f"{address}healthz", timeout=2.0) as answer:  # noqa: S310  # ours
+            return "loops" in json.load(answer)
+    except urllib.error.HTTPError as trouble:
+        return trouble.code == HTTPStatus.SERVICE_UNAVAILABLE
+    except (OSError, ValueError):
+        return False
 
 
 def _watch(children: list[subprocess.Popen[bytes]], seconds: float | None, logs: Path) -> int:
@@ -210,8 +228,11 @@ def _show(command: list[str]) -> int:
 
 
 def _tail(log: Path) -> str:
+    """The end of *log*: what was said in words, if anything was."""
     with contextlib.suppress(OSError):
-        return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        lines = log.read_text(errors="replace").splitlines()
+        words = [line for line in lines if not line.startswith("{")]
+        return "\n".join((words or lines)[-15:])
     return ""
 
 
