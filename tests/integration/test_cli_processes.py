@@ -156,6 +156,16 @@ def test_the_history_has_what_was_reported(node):
     assert rows[-1]["value"] == 2.0
 
 
+def test_the_status_shows_the_log_line_that_counted_and_what_to_look_at(node):
+    with (node.directory / "job.log").open("a") as log:
+        log.write("RuntimeError: CUDA error: an illegal memory access was encountered\n")
+    eventually(lambda: node.ask("status")["log_lines"], 10, every=0.2)
+    told = dvfd("status", node.environment).stdout
+
+    assert "LOG LINES THAT COUNTED" in told
+    assert "  RuntimeError: CUDA error: an illegal memory access" in told
+
+
 def test_a_test_alert_without_an_alertmanager_says_that_nobody_got_it(node):
     done = dvfd("alerts test", node.environment)
 
