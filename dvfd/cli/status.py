@@ -172,8 +172,8 @@ def _next(answer: Mapping[str, Any]) -> str:
     if failing and (answer["verdict"] != "UNKNOWN" or failing[0]["severity"] == "critical"):
         course = f"dvfd history {failing[0]['metric']}"
         return f"{course} shows how {failing[0]['criterion']} came to fail"
-    if not answer["jobs"]:
-        return 'no job reports here: README, "Watch your own job", takes two lines'
+    if all(job["state"] == "ended" for job in answer["jobs"]):
+        return 'no job runs here now: start one, or see README, "Watch your own job"'
     if answer["verdict"] == "UNKNOWN":
         return "UNKNOWN is not measured, never well: each reason above says what is missing"
     return "nothing: what is watched is well"

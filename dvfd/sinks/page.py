@@ -78,6 +78,7 @@ def render(snapshot: Snapshot, *, opened: str = "") -> str:
         unmeasured=unmeasured(snapshot),
         sources=sources(snapshot),
         jobs=snapshot.jobs,
+        idle=all(job["state"] == "ended" for job in snapshot.jobs),
         raised=sorted(snapshot.raised, key=lambda alert: alert.severity != Severity.CRITICAL),
     )
 

@@ -202,8 +202,8 @@ def test_the_last_log_lines_that_counted_are_shown_newest_first():
         (lambda: status(running=False), "next: start the daemon"),
         (lambda: status(loops=lambda: {"watch": Loop(99, 20)}), "next: dvfd itself is in trouble"),
         (lambda: status(result(Verdict.FAIL)), "next: dvfd history rank_responding shows how"),
-        (lambda: status(result(Verdict.UNKNOWN)), "next: no job reports here"),
-        (status, "next: no job reports here"),
+        (lambda: status(result(Verdict.UNKNOWN)), "next: no job runs here"),
+        (status, "next: no job runs here"),
     ],
 )
 def test_the_status_ends_with_what_to_do_next(told, hint):

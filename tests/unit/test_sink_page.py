@@ -242,3 +242,11 @@ def test_while_something_fails_the_top_says_what_and_leaves_the_unknown_to_the_c
 
     assert "no sample" not in top
     assert "no sample" in rest
+
+
+def test_a_node_whose_jobs_have_all_ended_says_that_none_runs():
+    ended = JOB | {"state": "ended", "ranks": [JOB["ranks"][0] | {"state": "left", "why": "left"}]}
+
+    assert "No job runs here now" in shown(jobs=lambda: [ended])
+    assert "left left" not in shown(jobs=lambda: [ended])
+    assert "No job runs here now" not in shown(jobs=lambda: [ended, JOB])
