@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dvfd.derive import communication_ratio, straggler_ratio
 from dvfd.model import Sample, labels
-from dvfd.telemetry.jobs import COUNTERS, HASHED
+from dvfd.telemetry.jobs import COUNTERS, told
 from dvfd.telemetry.rank import PACKET_DELAY, Totals
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from dvfd.telemetry.job import Job
     from dvfd.telemetry.jobs import JobBook
     from dvfd.telemetry.rank import Rank
+
+LOSSES = frozenset({"job_nonfinite_total", "job_loss_spikes_total"})
+"""Counters that say nothing while a rank is silent: what it computes, nobody sees."""
 
 PAST_PERCENT = 10.0
 PAST_MEDIANS = 10
@@ -91,9 +94,11 @@ class Ranks:
 
     def _job(self, job: Job, at: float, now: float) -> Iterator[Sample]:
         by_job = labels(job=job.label)
-        for metric, counter in COUNTERS.items():
-            if metric not in HASHED or job.compared:
-                yield Sample(metric, float(getattr(job.counters, counter)), at, by_job)
+        silent = job.silent(now)
+        for metric in COUNTERS:
+            count = None if silent and metric in LOSSES else told(job, metric)
+            if count is not None:
+                yield Sample(metric, count, at, by_job)
         yield Sample("job_ranks_missing", float(job.missing), at, by_job)
         if job.skew is not None:
             yield Sample("job_step_skew", float(job.skew), at, by_job)

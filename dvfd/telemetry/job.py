@@ -32,6 +32,8 @@ class Counters:
     exceptions: int = 0
     comparisons: int = 0
     mismatches: int = 0
+    weighed: int = 0  # 1 once any loss or gradient norm came
+    losses: int = 0  # 1 once any loss of training came
     failed: int = 0
     lost: int = 0
 
@@ -97,10 +99,18 @@ class Job:
         """Whether any of its ranks is."""
         return any(rank.live for rank in self.ranks.values())
 
-    @property
-    def compared(self) -> bool:
-        """Whether any hash was ever held against another."""
-        return self.counters.comparisons > 0
+    def silent(self, now: float) -> bool:
+        """Whether some rank that has not ended is not heard from: what it computes is not seen."""
+        return any(
+            rank.link is not Link.ENDED
+            and (not rank.live or rank.stopped or self.stalled(rank, now))
+            for rank in self.ranks.values()
+        )
+
+    def stalled(self, rank: Rank, now: float) -> bool:
+        """Whether the rank's silence has reached its limit."""
+        age, limit, _ = self.stall(rank, now)
+        return age >= limit
 
     def adopt(self, hello: Hello) -> None:
         """Take over what a hello says of the job as a whole; a new run starts without ranks."""
@@ -121,10 +131,10 @@ class Job:
         if self.saves.base is None:
             self.saves.base = row.step
         touched = self._compare(rank, row)
-        odd = sum(
-            value is not None and not math.isfinite(value)
-            for value in (row.loss, row.grad_norm, row.val_loss)
-        )
+        given = [v for v in (row.loss, row.grad_norm, row.val_loss) if v is not None]
+        self.counters.weighed |= bool(given)
+        self.counters.losses |= row.loss is not None
+        odd = sum(not math.isfinite(value) for value in given)
         if odd:
             self.counters.nonfinite += odd
             touched.add("job_nonfinite_total")

@@ -37,8 +37,14 @@ COUNTERS = {
 }
 """Metrics that are counters of a job, by the name of the field that holds them."""
 
-HASHED = frozenset({"job_hash_comparisons_total", "job_hash_mismatches_total"})
-"""Told only once something was compared: "no mismatch" would else be a pass on nothing."""
+EVIDENCE = {
+    "job_nonfinite_total": "weighed",
+    "job_loss_spikes_total": "losses",
+    "job_hash_comparisons_total": "comparisons",
+    "job_hash_mismatches_total": "comparisons",
+}
+"""Counters that are told only once there was something to count, and the field that says so: "no
+mismatch" and "no NaN" would else be passes on nothing."""
 
 BEFORE = 0.001
 """Seconds by which a baseline is older than what follows it."""
@@ -128,17 +134,17 @@ class JobBook:
             if not self._holds(seat):
                 return News()
             job, rank, now = seat.job, seat.rank, self._clock.boot()
-            stalled = rank.step is not None and self._stalled(job, rank, now)
+            stalled = rank.step is not None and job.stalled(rank, now)
             touched: set[str] = set()
-            compared = job.compared
+            before = {metric: told(job, metric) for metric in EVIDENCE}
             for row in rows:
                 if row.sequence > rank.seen:
                     rank.seen = row.sequence
                     touched |= job.take(rank, row, now)
-            baseline = () if compared == job.compared else self._baseline(job)
+            baseline = self._baseline(job, before)
             rank.settle(now)
             job.counters.lost += lost
-            if stalled and not self._stalled(job, rank, now):
+            if stalled and not job.stalled(rank, now):
                 touched |= {"rank_stall_ratio", "rank_responding"}
             return self._news(job, rank, touched, baseline)
 
@@ -345,14 +351,11 @@ class JobBook:
             job.ended = self._clock.boot()
             self._on_end({"job": job.label})
 
-    def _stalled(self, job: Job, rank: Rank, now: float) -> bool:
-        age, limit, _ = job.stall(rank, now)
-        return age >= limit
-
-    def _baseline(self, job: Job) -> tuple[Sample, ...]:
-        """Before the first comparison there were none: even the first may be a mismatch."""
-        at = self._clock.now() - BEFORE
-        return tuple(Sample(metric, 0.0, at, labels(job=job.label)) for metric in sorted(HASHED))
+    def _baseline(self, job: Job, before: Mapping[str, float | None]) -> tuple[Sample, ...]:
+        """What counters stood at that are told from now on: even the first count may be bad."""
+        at, by_job = self._clock.now() - BEFORE, labels(job=job.label)
+        began = [m for m, known in before.items() if known is None and told(job, m) is not None]
+        return tuple(Sample(metric, 0.0, at, by_job) for metric in began)
 
     def _news(
         self, job: Job, rank: Rank, touched: set[str], baseline: tuple[Sample, ...] = ()
@@ -377,9 +380,8 @@ class JobBook:
         at, now = self._clock.now(), self._clock.boot()
         by_job, by_rank = labels(job=job.label), labels(job=job.label, rank=rank.rank)
         for metric in touched & COUNTERS.keys():
-            if metric in HASHED and not job.compared:
-                continue
-            yield Sample(metric, getattr(job.counters, COUNTERS[metric]), at, by_job)
+            if (count := told(job, metric)) is not None:
+                yield Sample(metric, count, at, by_job)
         if "rank_responding" in touched:
             alive, _ = job.responding(rank, now)
             if alive is not None:
@@ -394,6 +396,14 @@ class JobBook:
         if "job_absent" in touched and job.name in self._config.expected:
             absent = float(self.absent()[job.name])
             yield Sample("job_absent", absent, at, labels(job=job.name))
+
+
+def told(job: Job, metric: str) -> float | None:
+    """The value of a job's counter; None while nothing was seen that it could count."""
+    field_name = EVIDENCE.get(metric)
+    if field_name is not None and not getattr(job.counters, field_name):
+        return None
+    return float(getattr(job.counters, COUNTERS[metric]))
 
 
 def _keys(job: Job) -> dict[tuple[str, str], None]:

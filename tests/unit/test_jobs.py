@@ -169,11 +169,23 @@ def test_a_loss_that_is_not_finite_is_news(ranks: Ranks) -> None:
     ranks.step(seat, loss=math.inf, grad_norm=math.nan)
 
     assert ranks.news.touched == {"job_nonfinite_total"}
-    assert values(ranks.news.samples, "job_nonfinite_total") == [2]
+    baseline_then_news = [0, 2]
+    assert values(ranks.news.samples, "job_nonfinite_total") == baseline_then_news
+
+
+def test_losses_are_counted_from_the_first_one_that_came(ranks: Ranks) -> None:
+    seat = ranks.join(0)
+    ranks.step(seat, samples=8)
+    assert not ranks.news.samples
+    ranks.step(seat, loss=1.0)
+
+    assert values(ranks.news.samples, "job_nonfinite_total") == [0]
+    assert values(ranks.news.samples, "job_loss_spikes_total") == [0]
 
 
 def test_a_healthy_step_is_no_news(ranks: Ranks) -> None:
     seat = ranks.join(0)
+    ranks.step(seat, loss=1.0, samples=8)
     ranks.step(seat, loss=1.0, samples=8)
 
     assert not ranks.news.touched
@@ -183,7 +195,7 @@ def test_a_healthy_step_is_no_news(ranks: Ranks) -> None:
 def test_a_new_job_starts_its_counters_at_zero(ranks: Ranks) -> None:
     ranks.join(0)
 
-    assert values(ranks.news.samples, "job_nonfinite_total") == [0]
+    assert values(ranks.news.samples, "job_exceptions_total") == [0]
     assert values(ranks.news.samples, "rank_responding") == [1]
 
 

@@ -47,6 +47,30 @@ def test_an_expected_job_that_never_came_is_absent() -> None:
     assert values(Bench(expected=("gpt",)).look(), "job_absent") == [1]
 
 
+LOSSES = ("job_nonfinite_total", "job_loss_spikes_total")
+
+
+def test_a_job_that_tells_no_loss_has_none_that_is_well(bench: Bench) -> None:
+    bench.ranks.step(bench.ranks.join(0), times=3)
+    found = bench.look()
+    assert [values(found, metric) for metric in LOSSES] == [[], []]
+
+
+def test_losses_that_come_are_counted(bench: Bench) -> None:
+    bench.ranks.step(bench.ranks.join(0), times=3, loss=1.0)
+    found = bench.look()
+    assert [values(found, metric) for metric in LOSSES] == [[0], [0]]
+
+
+def test_losses_of_a_rank_that_hangs_are_not_known(bench: Bench) -> None:
+    one, two = bench.ranks.join(0), bench.ranks.join(1)
+    bench.ranks.step(one, two, times=3, loss=1.0)
+    bench.ranks.clock.advance(60)
+    bench.ranks.step(one, loss=1.0)
+    found = bench.look()
+    assert [values(found, metric) for metric in LOSSES] == [[], []]
+
+
 def test_throughput_is_taken_between_steps_and_scaled_to_the_world(bench: Bench) -> None:
     seats = [bench.ranks.join(rank, world_size=8) for rank in range(4)]
     bench.ranks.step(*seats, times=2, every=0.5, samples=10)
