@@ -41,6 +41,11 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=4"]
 
 UNKNOWN = EXIT["UNKNOWN"]
 
+STARTING = """
+starting a training job of 4 processes: its first step takes a few seconds. It is paced to leave
+this machine usable, so after five minutes live.cpu fails, and rightly: wanted are busy processors.
+"""
+
 ENDING = """
 UNKNOWN is the honest answer so soon: the daily list judges 24 hours and what this machine can
 measure, and each reason above says what is missing. dvfd never calls green what it has not seen.
@@ -75,7 +80,7 @@ def _demonstrate(options: argparse.Namespace) -> int:
         _introduce(logs, options.seconds)
         if options.no_job:
             return _watch([daemon], options.seconds, logs)
-        _say("\nstarting a training job of 4 processes: its first step takes a few seconds")
+        _say(STARTING)
         with _child("job", _job(logs / "checkpoints"), logs) as job:
             return _watch([daemon, job], options.seconds, logs)
 
