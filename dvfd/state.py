@@ -202,8 +202,11 @@ class Snapshot:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person must read although dvfd is well again: a store that was lost."""
-        return (f"store: {self.store.reason}",) if self.store.ok and self.store.reason else ()
+        """What a person must read although dvfd is well: a store lost, ranks turned away."""
+        lost = [f"store: {self.store.reason}"] if self.store.ok and self.store.reason else []
+        count = self.ingest.get("refused", 0)
+        away = f"{count} times a rank found no room and is not watched: see [jobs] limit"
+        return (*lost, *([away] if count else []))
 
 
 @dataclass(frozen=True, slots=True)

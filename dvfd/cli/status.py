@@ -13,8 +13,6 @@ from dvfd.cli.common import EXIT, daemon, output_option, show
 from dvfd.cli.text import causes, columns, paint, wrapped
 from dvfd.words import SOURCES, ago, counted, duration, source_state
 
-ACKNOWLEDGE = "once read: dvfd store acknowledge"
-
 LINES = 5
 """Log lines that are shown; `-o json` has up to fifty."""
 
@@ -85,7 +83,7 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
         + (up if answer["running"] else "NO DAEMON RUNS HERE"),
         *wrapped(f"Of {len(rows)} live criteria, {found}."),
         *(line for t in answer["troubles"] for line in wrapped(f"dvfd itself: {t}")),
-        *(line for n in answer["notices"] for line in wrapped(f"notice: {n}; {ACKNOWLEDGE}")),
+        *(line for n in answer["notices"] for line in wrapped(f"notice: {n}")),
         *(line for o in answer["overrides"] for line in wrapped(f"override: {o}")),
         *wrapped(f"store: {answer['store']['path'] or 'in memory only'}"),
     ]

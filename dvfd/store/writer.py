@@ -231,7 +231,10 @@ class Writer:
 
     def _start_afresh(self, what: str) -> None:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock.now()))
-        self.notice = f"{what}; a new store began at {when} and knows nothing older"
+        self.notice = (
+            f"{what}; a new store began at {when} and knows nothing older "
+            "(once read: dvfd store acknowledge)"
+        )
         self._replaced = True
         self._pace.retry_at = 0.0
 

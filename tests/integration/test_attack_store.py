@@ -113,7 +113,7 @@ def test_a_corrupt_file_is_told_until_a_person_has_read_of_it(tmp_path: Path) ->
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "dvfd.db").write_bytes(os.urandom(50_000))
     with running(Node(tmp_path, [])) as node:
-        assert healthz(node)[0] == 200
+        eventually(lambda: healthz(node)[0] == 200, 5)
         assert "was corrupt" in node.ask("status")["notices"][0]
         assert b"was corrupt" in fetch(f"http://{node.address}/")
         assert "the store must be looked at" in node.said()
