@@ -31,7 +31,8 @@ CLASSES = (
 )  # fmt: skip
 
 PROMPT = 2.0
-"""Seconds between looks at what a person is called for at once: processes, logs, checkpoints."""
+"""Seconds between looks at what a person is called for at once: logs and checkpoints. Ranks'
+processes are watched by the receiver."""
 
 
 class Records(Protocol):
@@ -71,7 +72,7 @@ def build(
     """
     profile, every = config.profile, config.sampling.interval
     prompt = min(PROMPT, every)
-    ranks = Ranks(book, clock, interval=prompt)
+    ranks = Ranks(book, clock, interval=every)
     logs = Logs(config.logs, records=records, interval=prompt)
 
     def watched() -> Iterator[Path]:

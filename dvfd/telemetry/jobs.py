@@ -186,14 +186,22 @@ class JobBook:
 
     # --- What the probes ask --------------------------------------------------------------------
 
-    def look(self) -> None:
-        """Look at every rank's process, and close checkpoints that outlived their limit."""
+    def look(self) -> list[News]:
+        """Look at every rank's process, and close checkpoints that outlived their limit.
+
+        News of those that died, were stopped or go on again.
+        """
         with self._lock:
+            found = []
             for job in self._jobs.values():
                 for rank in job.ranks.values():
                     if rank.process and not rank.dead:
+                        before = (rank.dead, rank.stopped)
                         rank.look(self._processes.state(rank.process))
+                        if before != (rank.dead, rank.stopped):
+                            found.append(self._news(job, rank, set(ALIVE)))
                 job.close_overdue(self._clock.boot())
+            return found
 
     def jobs(self) -> tuple[Job, ...]:
         """Every job that has not ended. Hold `lock` while reading them."""

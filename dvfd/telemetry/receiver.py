@@ -206,7 +206,7 @@ class Receiver:
                 self._read(line)
 
     def _tick(self) -> None:
-        """Look after lines that are quiet: paused, without a hello, or owed a commit."""
+        """Look after processes, and lines that are quiet: paused, no hello, owed a commit."""
         assert self._epoll
         for line in self._paused:
             if line.open:
@@ -214,6 +214,8 @@ class Receiver:
         self._paused.clear()
         if self._listener:
             self._epoll.modify(self._listener, select.EPOLLIN)
+        for news in self._book.look():
+            self.publish(news)
         now, works = self._beat, self._store.health().ok
         for line in {line for line in self._lines.values() if line.open}:
             if line.seat is None and now - line.since > HELLO_LIMIT:

@@ -348,6 +348,16 @@ def test_a_stopped_process_does_not_respond(ranks: Ranks) -> None:
     assert "process 1000 is stopped" in ranks.book.why("gpt")
 
 
+def test_a_process_that_is_stopped_or_goes_on_is_news_once(ranks: Ranks) -> None:
+    ranks.step(ranks.join(0, pid=1000))
+    told = []
+    for state in ("S", "T", "T", "S"):
+        ranks.table.add(1000, state=state)
+        told.append([values(n.samples, "rank_responding") for n in ranks.book.look()])
+
+    assert told == [[], [[0.0]], [], [[1.0]]]
+
+
 def test_a_zombie_is_gone(ranks: Ranks) -> None:
     ranks.join(0)
     ranks.table.add(1000, state="Z")
