@@ -177,7 +177,7 @@ class Daemon:
         self._probes = probes.build(
             config,
             book=self._book,
-            records=self._store,
+            store=self._store,
             clock=clock,
             state=state,
             publish=self._receiver.publish,

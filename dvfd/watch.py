@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+import structlog
+
 from dvfd.model import Check, Clock, Criterion, Labels, Sample
+
+log = structlog.get_logger()
 
 GAP = 0.05
 """Least seconds between two woken passes: a storm of events costs 20 passes a second at most."""
@@ -94,20 +98,32 @@ class Watch:
         return moved
 
     def _loop(self) -> None:
+        """Go round for as long as the daemon lives. A pass that crashes is told and not counted as
+        progress: the loop turns late, and its verdicts lapse, but alarms go on when it works again.
+        """
         due = self._clock.boot()
-        woken = 0.0
         while not self._stop.is_set():
-            now = self._clock.boot()
-            if now >= due:
-                self._judge(self._check, self._check.criteria)
-                self._beat = self._clock.boot()
-                # After a suspend the missed passes are not made up for.
-                due = max(due + self._interval, now)
-            elif touched := self._take():
-                woken = now
-                self._judge(self._check, self._criteria(touched))
-            if self._wait(due, woken):
-                self.wake(self._overdue())
+            try:
+                due = self._round(due)
+            except Exception:
+                log.exception("a pass of the watch crashed")
+                due = self._clock.boot() + self._interval
+                self._stop.wait(GAP)
+
+    def _round(self, due: float) -> float:
+        """Judge what needs it, then sleep; when the next whole pass is due."""
+        now, woken = self._clock.boot(), 0.0
+        if now >= due:
+            self._judge(self._check, self._check.criteria)
+            self._beat = self._clock.boot()
+            # After a suspend the missed passes are not made up for.
+            due = max(due + self._interval, now)
+        elif touched := self._take():
+            woken = now
+            self._judge(self._check, self._criteria(touched))
+        if self._wait(due, woken):
+            self.wake(self._overdue())
+        return due
 
     def _take(self) -> set[str]:
         with self._condition:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from dvfd.config import Config
-from dvfd.model import Clock, Probe
+from dvfd.model import Clock, Probe, Sample
 from dvfd.probes.checkpoints import Checkpoints
 from dvfd.probes.cpu import Cpu
 from dvfd.probes.gpu import Gpu
@@ -35,8 +35,10 @@ PROMPT = 2.0
 processes are watched by the receiver."""
 
 
-class Records(Protocol):
-    """Small documents that probes keep over a restart, such as offsets in logs."""
+class Kept(Protocol):
+    """What probes ask of the store: small documents that outlast a restart, such as offsets in
+    logs, and which series are live.
+    """
 
     def put(self, kind: str, key: str, document: dict[str, Any]) -> None:
         """Keep one."""
@@ -44,6 +46,14 @@ class Records(Protocol):
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """Get one back."""
+        ...
+
+    def latest(self, metric: str) -> list[Sample]:
+        """The newest sample of each live series."""
+        ...
+
+    def end_series(self, where: Mapping[str, str], at: float) -> None:
+        """The series with these labels are over."""
         ...
 
 
@@ -60,7 +70,7 @@ def build(
     config: Config,
     *,
     book: JobBook,
-    records: Records,
+    store: Kept,
     clock: Clock,
     state: Path,
     publish: Callable[[News], None],
@@ -73,11 +83,17 @@ def build(
     profile, every = config.profile, config.sampling.interval
     prompt = min(PROMPT, every)
     ranks = Ranks(book, clock, interval=every)
-    logs = Logs(config.logs, records=records, interval=prompt)
+    logs = Logs(config.logs, records=store, interval=prompt)
 
     def watched() -> Iterator[Path]:
         yield state
         yield from {Path(c.path).parent for c in book.checkpoints() if c.path}
+
+    def over(watched: Collection[str]) -> None:
+        for sample in store.latest(FileSystems.metrics[0]):
+            where = dict(sample.labels)
+            if where["path"] not in watched:
+                store.end_series(where, clock.now())
 
     host: tuple[Probe, ...] = (
         Cpu(book.processes, clock=clock, proc=proc, sys=sys, interval=every),
@@ -87,11 +103,11 @@ def build(
         Gpu(accelerator=profile.accelerator, expected=profile.gpus, sys=sys, interval=every),
         Network(clock=clock, interfaces=profile.interfaces, proc=proc, sys=sys, interval=every),
         Node(clock=clock, proc=proc, sys=sys, interval=every),
-        FileSystems(watched),
+        FileSystems(watched, forget=over),
         Checkpoints(
             book.checkpoints,
             settings=config.checkpoints,
-            records=records,
+            records=store,
             interval=prompt,
             proc=proc,
         ),

@@ -14,7 +14,7 @@ from dvfd.model import Sample, labels
 from dvfd.probes import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from dvfd.model import Clock
 
@@ -109,7 +109,8 @@ class FileSystems:
     """Free space and inodes where watched paths lie. Blocks on a dead network file system.
 
     The samples of one call come together: one dead file system silences all of this object's
-    paths. `gaps` names the paths whose file system has no inodes to count (btrfs).
+    paths. `gaps` names the paths whose file system has no inodes to count (btrfs). `forget` is
+    told the paths before each look: the series of all others are over, since nobody writes there.
     """
 
     name = "filesystems"
@@ -119,6 +120,7 @@ class FileSystems:
         self,
         paths: Callable[[], Iterable[Path]],
         *,
+        forget: Callable[[Collection[str]], None] = lambda _paths: None,
         interval: float = 15.0,  # max_age is 60 s
         deadline: float = 5.0,
         statvfs: Callable[[str], os.statvfs_result] = os.statvfs,
@@ -127,6 +129,7 @@ class FileSystems:
         self.deadline = deadline
         self.gaps: dict[str, str] = {}
         self._paths = paths
+        self._forget = forget
         self._statvfs = statvfs
 
     def sample(self, at: float) -> Iterator[Sample]:
@@ -138,6 +141,7 @@ class FileSystems:
         problems: list[str] = []
         bottomless: list[str] = []
         paths = list(dict.fromkeys(map(str, self._paths())))
+        self._forget(paths)
         for path in paths:
             try:
                 found = self._statvfs(path)

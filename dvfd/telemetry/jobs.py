@@ -46,6 +46,10 @@ EVIDENCE = {
 """Counters that are told only once there was something to count, and the field that says so: "no
 mismatch" and "no NaN" would else be passes on nothing."""
 
+KEEP_EVERY = 10.0
+"""Seconds between two documents of a rank that only makes steps: what is newer is in the store's
+cursor of its session."""
+
 BEFORE = 0.001
 """Seconds by which a baseline is older than what follows it."""
 
@@ -125,6 +129,8 @@ class JobBook:
                     rank=hello.rank, process=peer.process, pid=peer.pid, session=session,
                     since=self._clock.boot(), feed=feed,
                 ))  # fmt: skip
+            # What was committed after the rank's document was kept are steps, but for some events.
+            rank.steps_total += max(0, committed - rank.seen)
             rank.seen = max(rank.seen, committed)
             return Seat(job, rank), self._news(job, rank, {*ALIVE, *COUNTERS})
 
@@ -377,11 +383,11 @@ class JobBook:
         kept = job.to_document()
         changed = {} if kept == job.kept else {("job", job.label): kept}
         job.kept = kept
-        documents = {
-            **evicted,
-            **changed,
-            ("rank", f"{job.label}/{rank.rank}"): {**rank.to_document(), **extra},
-        }
+        documents: dict[tuple[str, str], dict[str, Any] | None] = {**evicted, **changed}
+        now = self._clock.boot()
+        if touched or now - rank.kept_at >= KEEP_EVERY:
+            rank.kept_at = now
+            documents["rank", f"{job.label}/{rank.rank}"] = {**rank.to_document(), **extra}
         return News(samples, frozenset(touched), documents)
 
     def _samples(self, job: Job, rank: Rank, touched: set[str]) -> Iterable[Sample]:

@@ -94,6 +94,7 @@ class Rank:
     compute: StepStats = field(default_factory=lambda: StepStats(COMPUTE_WINDOW))
     past: StepStats = field(default_factory=lambda: StepStats(MEDIANS))
     past_at: float = 0.0
+    kept_at: float = -math.inf  # when its document was last kept
     ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
 
     @property

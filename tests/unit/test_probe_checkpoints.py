@@ -152,11 +152,14 @@ def test_an_answer_that_was_not_renewed_for_two_intervals_is_dropped(tmp_path: P
     assert "checkpoint_intact" not in rig.sample(at=7400)
 
 
-def test_an_answer_about_an_older_checkpoint_says_nothing_of_a_newer_one(tmp_path: Path) -> None:
+def test_the_word_on_an_older_one_stands_while_the_newest_is_verified(
+    tmp_path: Path,
+) -> None:
     rig = Rig(archive(tmp_path / "a.pt"))
-    rig.verified()
+    rig.verified(at=100)
     rig.state(path=str(archive(tmp_path / "b.pt")), saved_at=95.0)
-    assert "checkpoint_intact" not in rig.sample()
+    assert rig.sample(at=399)["checkpoint_intact"] == 1.0
+    assert "checkpoint_intact" not in rig.sample(at=400)
 
 
 def test_a_file_being_written_over_is_not_called_broken(tmp_path: Path) -> None:

@@ -114,3 +114,20 @@ def test_a_level_that_wanders_waits_for_the_next_pass() -> None:
     time.sleep(0.1)
     assert seen.passes.empty()
     watch.stop()
+
+
+def test_a_pass_that_crashes_is_no_progress_and_no_end() -> None:
+    seen = Seen()
+    crashes = [ZeroDivisionError()]
+
+    def judge(check: Check, criteria: tuple[Criterion, ...]) -> None:
+        if crashes:
+            raise crashes.pop()
+        seen(check, criteria)
+
+    watch = Watch(CHECK, judge, clock=SystemClock(), interval=0.05)
+    watch.start()
+    began = watch.beat()
+    assert seen.passes.get(timeout=2) == ["live.alive", "live.heat"]
+    assert watch.beat() > began
+    watch.stop()
