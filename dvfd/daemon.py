@@ -163,8 +163,14 @@ class Daemon:
         return f"http://{self._config.http.host}:{self._server.port}/"
 
     def _build(self, state: Path, runtime: Path) -> None:
-        config, clock, catalogue = self._config, self._clock, self._catalogue
-        self._store = Store(state / "dvfd.db", metrics=catalogue.metrics, clock=clock)
+        self._store = Store(state / "dvfd.db", metrics=self._catalogue.metrics, clock=self._clock)
+        self._build_sources(state, runtime)
+        self._build_judging()
+        self._build_doors(runtime)
+
+    def _build_sources(self, state: Path, runtime: Path) -> None:
+        """What measures: ranks and probes."""
+        config, clock = self._config, self._clock
         self._book = JobBook(config.jobs, clock, on_end=self._on_end)
         self._receiver = Receiver(
             ingest_path(runtime),
@@ -183,12 +189,15 @@ class Daemon:
             publish=self._receiver.publish,
         )
         self._sampler = Sampler(self._probes.all, write=self._on_sampled, clock=clock)
+
+    def _build_judging(self) -> None:
+        """What judges, at once and by the calendar, and what pages."""
+        config, clock, catalogue = self._config, self._clock, self._catalogue
         self._pager = Pager(self._store, push=push(config))
         self._pager.listen(log_sink.tell)
         self._sender = Sender(self._pager, config, clock=clock)
         self._breaches = Breaches(config, catalogue, self._pager, self._store, clock=clock)
         self._state = State(config, catalogue, self._sources(), clock=clock)
-        self._server = HttpServer(Site(self._state.snapshot), config.http, clock=clock)
         self._judgements = self._judge_with((self._state, self._breaches))
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
         self._schedule = Schedule(
@@ -199,10 +208,15 @@ class Daemon:
             run=self._on_schedule,
             clock=clock,
         )
+
+    def _build_doors(self, runtime: Path) -> None:
+        """What people and scrapers talk to."""
+        clock = self._clock
+        self._server = HttpServer(Site(self._state.snapshot), self._config.http, clock=clock)
         self._control = ControlServer(
             runtime / "control.sock",
             operations(
-                catalogue=catalogue,
+                catalogue=self._catalogue,
                 state=self._state,
                 store=self._store,
                 judgements=self._judgements,

@@ -14,6 +14,9 @@ log = structlog.get_logger()
 GAP = 0.05
 """Least seconds between two woken passes: a storm of events costs 20 passes a second at most."""
 
+FIRST = 5.0
+"""Seconds to wait for the first pass, which takes some milliseconds."""
+
 SERIES_LIMIT = 10_000
 """Values remembered: as many series as the store keeps alive."""
 
@@ -54,13 +57,15 @@ class Watch:
         self._touched: set[str] = set()
         self._condition = threading.Condition()
         self._stop = threading.Event()
+        self._judged = threading.Event()
         self._beat = 0.0
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Begin with a pass over everything."""
+        """Begin, and come back once everything was judged for the first time."""
         self._beat = self._clock.boot()
         self._thread.start()
+        self._judged.wait(FIRST)
 
     def stop(self) -> None:
         """End after the pass in progress."""
@@ -116,6 +121,7 @@ class Watch:
         if now >= due:
             self._judge(self._check, self._check.criteria)
             self._beat = self._clock.boot()
+            self._judged.set()
             # After a suspend the missed passes are not made up for.
             due = max(due + self._interval, now)
         elif touched := self._take():
