@@ -86,15 +86,8 @@ def just_saved(scene: Scene) -> Path:
     """Wait for the next checkpoint and its verification: the one after is 20 s away then."""
     before = newest(scene.node)
     eventually(lambda: newest(scene.node) != before, 60, every=0.1)
-    eventually(lambda: "checkpoint_intact" in trouble(scene.node), 10)
-    eventually(lambda: "checkpoint_intact" not in trouble(scene.node), 20)
+    time.sleep(6)  # a verification takes about three here, most of it importing torch
     return newest(scene.node)
-
-
-def trouble(node: Node) -> str:
-    """What the checkpoint probe cannot say now, such as while it verifies."""
-    probes = {p["probe"]: p for p in node.ask("status")["probes"]}
-    return str(probes["checkpoints"]["error"])
 
 
 def newest(node: Node) -> Path:
@@ -243,7 +236,7 @@ for line in sys.stdin:
         step += 1
         reporter.step(step, samples=1, loss=1.0)
         time.sleep(0.05)
-    if step > 20:
+    if step > 50:
         for due in range(5, step + 1, 5):
             reporter.checkpoint_saved("/nonexistent/model.pt", due)
 reporter.end()
@@ -257,11 +250,11 @@ def test_checkpoints_that_are_not_saved_page(scene: Scene) -> None:
         stdin=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdin
-        process.stdin.write("12\n")
+        process.stdin.write("40\n")
         process.stdin.flush()
         alert = scene.paged("live.checkpoint_missing")
         assert float(alert["annotations"]["value"]) >= 1
-        process.stdin.write("12\n")
+        process.stdin.write("40\n")
         process.stdin.flush()
         scene.resolved("live.checkpoint_missing")
         process.stdin.close()
