@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.record import Figure, at_most, exactly, keep
+from bench.record import Figure, exactly, keep
 from dvfd import log
 from dvfd.clock import SystemClock
 from dvfd.config import Jobs
@@ -142,13 +142,15 @@ def measure(place: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def figures(found: dict[str, Any]) -> list[Figure]:
     """What must be zero, and what the receiving cost."""
-    steps = f"of {found['reported']} steps"
+    how = "16 ranks x 100 steps/s" + (", receiver killed midway" if found["killed"] else "")
+    steps = f"{how}: of {found['reported']} steps"
     return [
-        exactly("lost", f"Steps lost, {steps}", found["lost"], "steps", 0),
-        exactly("twice", f"Steps committed twice, {steps}", found["committed_twice"], "steps", 0),
-        exactly("miscounted", "Steps missed or doubled in memory",
+        exactly("lost", f"{steps} lost", found["lost"], "steps", 0),
+        exactly("twice", f"{steps} committed twice", found["committed_twice"], "steps", 0),
+        exactly("miscounted", f"{steps} missed or doubled in memory",
                 abs(found["reported"] - found["counted_in_memory"]), "steps", 0),
-        at_most("cpu", "Receiver and writer, of one core", found["receiver_cpu_ratio"], "ratio", 1),
+        Figure("cpu", f"{how}: receiver and writer, of one core",
+               100 * found["receiver_cpu_ratio"], "%"),
     ]  # fmt: skip
 
 
