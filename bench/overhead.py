@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ SECONDS = 30.0
 
 WARM_UP = 5.0
 """Seconds of a job, from its first step, that do not count: memory and caches fill."""
+
+TIMEOUT = 60.0
+"""Seconds of a collective: where the machine is busy with other things, 10 are not enough."""
 
 STUDENT = {1: 12.706, 5: 2.571}
 """97.5 % quantile of Student's t by degrees of freedom: Fisher and Yates, table III."""
@@ -66,15 +70,16 @@ def main() -> None:
 
 def _turn(place: Path, order: Sequence[str], seconds: float) -> dict[str, Run]:
     """Each arm once, in *order*."""
-    return {
-        arm: _with(place / arm, seconds) if arm == "with" else _without(place / arm, seconds)
-        for arm in order
-    }
+    found = {}
+    for arm in order:
+        found[arm] = (_with if arm == "with" else _without)(place / arm, seconds)
+        print(arm, found[arm], file=sys.stderr)
+    return found
 
 
 def _without(place: Path, seconds: float) -> Run:
-    node = build_node(place)
-    with timed_job(place / "job", node.environment, f"--seconds={seconds}", reporting=False) as job:
+    environment = build_node(place).environment
+    with timed_job(place / "job", environment, *_options(seconds), reporting=False) as job:
         job.wait()
     return _read(place / "job")
 
@@ -83,7 +88,7 @@ def _with(place: Path, seconds: float) -> Run:
     node = build_node(place)
     with (
         tests_node.running(node),
-        timed_job(place / "job", node.environment, f"--seconds={seconds}") as job,
+        timed_job(place / "job", node.environment, *_options(seconds)) as job,
     ):
         time.sleep(WARM_UP + seconds / 2)  # the start included: well inside the training
         before, since = sum(cpu_seconds(node.daemon.pid)), time.monotonic()
@@ -93,9 +98,16 @@ def _with(place: Path, seconds: float) -> Run:
     return _read(place / "job", daemon_percent=share)
 
 
+def _options(seconds: float) -> tuple[str, str]:
+    return f"--seconds={seconds}", f"--timeout={TIMEOUT}"
+
+
 def _read(directory: Path, *, daemon_percent: float = 0.0) -> Run:
     """What the ranks left; the step time is rank 0's, the reporter's that of all ranks."""
     ranks = [_warm(json.loads(p.read_text())) for p in sorted(directory.glob("rank-*.json"))]
+    if not ranks:
+        words = (directory / "job.log").read_text(encoding="utf-8", errors="replace")
+        raise SystemExit(f"the job left nothing; its last words:\n{words[-2000:]}")
     ends = ranks[0]["ends"]
     return Run(
         steps=len(ends) - 1,

@@ -25,7 +25,7 @@ from unittest import mock
 from dvfd.telemetry.reporter import Reporter
 
 
-def _nothing(_step: int, **_fields: Any) -> None:
+def _nothing(*_values: Any, **_fields: Any) -> None:
     """What timing costs by itself, in the same place."""
 
 
@@ -58,6 +58,10 @@ class Timed:
         path = self._directory / f"rank-{os.environ['RANK']}.json"
         noted = {"ends": self._ends, "wall": self._wall, "cpu": self._cpu}
         path.write_text(json.dumps(noted), encoding="utf-8")
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the job tells a reporter."""
+        return getattr(self._reporter, name) if self._reporter else _nothing
 
     def __enter__(self) -> Timed:
         return self
