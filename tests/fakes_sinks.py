@@ -181,6 +181,7 @@ class FakeOutbox:
     """What the store keeps: as JSON, so that what comes back is what a disk would give."""
 
     rows: dict[str, str] = field(default_factory=dict)
+    records: dict[tuple[str, str], str] = field(default_factory=dict)
     alarms: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def outbox_put(self, key: str, alert: dict[str, Any], alarm: dict[str, Any]) -> None:
@@ -192,6 +193,14 @@ class FakeOutbox:
 
     def outbox_done(self, key: str) -> None:
         self.rows.pop(key, None)
+
+    def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:
+        self.records.pop((kind, key), None)
+        if document is not None:
+            self.records[kind, key] = json.dumps(document)
+
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        return {key: json.loads(text) for (of, key), text in self.records.items() if of == kind}
 
 
 @dataclass

@@ -15,6 +15,9 @@ from typing import Any, Protocol
 from dvfd.sinks.alert import Alert
 from dvfd.state import Raised
 
+TOLD = "told"
+"""Kind of the records that say what was accepted; their key is the alert's."""
+
 
 class Outbox(Protocol):
     """What the pager needs of the store."""
@@ -29,6 +32,14 @@ class Outbox(Protocol):
 
     def outbox_done(self, key: str) -> None:
         """Forget an alert."""
+        ...
+
+    def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:
+        """Keep a small document; None deletes it."""
+        ...
+
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Every document of a kind by key."""
         ...
 
 
@@ -81,9 +92,11 @@ class Pager:
 
     def load(self) -> None:
         """Read back what an earlier daemon left; what has happened since then counts more."""
+        heard = self._store.all(TOLD)
         left = [_entry(document) for document in self._store.outbox()]
         with self._lock:
-            self._entries = {entry.alert.key: entry for entry in left} | self._entries
+            kept = {e.alert.key: _with(e, heard.get(e.alert.key, {})) for e in left}
+            self._entries = kept | self._entries
 
     def raise_alert(self, alert: Alert, alarm: Mapping[str, Any]) -> None:
         """Start or, with new words, continue to fire. *alarm* is kept in the same transaction."""
@@ -123,8 +136,8 @@ class Pager:
         with self._lock:
             for entry in sent:
                 now = self._entries.get(entry.alert.key)
-                if now is not None and _heard(entry, now):
-                    self._entries[entry.alert.key] = replace(now, told=entry.wanted)
+                if now is not None and _heard(entry, now) and now.told is not entry.wanted:
+                    self._note(replace(now, told=entry.wanted))
 
     def forget(self, entry: Entry) -> None:
         """Drop an ended alert that everybody knows of, unless it fires again."""
@@ -133,6 +146,7 @@ class Pager:
             if now is not None and now.revision == entry.revision:
                 del self._entries[entry.alert.key]
                 self._store.outbox_done(entry.alert.key)
+                self._store.put(TOLD, entry.alert.key, None)
 
     def raised(self) -> tuple[Raised, ...]:
         """What fires now, oldest first, for page and status."""
@@ -143,6 +157,13 @@ class Pager:
         self._entries[entry.alert.key] = entry
         self._store.outbox_put(entry.alert.key, asdict(entry), dict(alarm))
 
+    def _note(self, entry: Entry) -> None:
+        """Remember, over a restart too, what somebody accepted of *entry*."""
+        self._entries[entry.alert.key] = entry
+        self._store.put(
+            TOLD, entry.alert.key, {"told": entry.told.value, "since": entry.alert.since}
+        )
+
     def _announce(self, entry: Entry) -> None:
         for listener in self._listeners:
             listener(entry)
@@ -152,6 +173,13 @@ def _heard(sent: Entry, now: Entry) -> bool:
     """Whether what was *sent* is part of the story that *now* ends: not of one before it."""
     ended_since = sent.firing and not now.firing and now.revision == sent.revision + 1
     return now.revision == sent.revision or ended_since
+
+
+def _with(entry: Entry, heard: Mapping[str, Any]) -> Entry:
+    """*entry* with what was heard of this very breach."""
+    if heard.get("since") != entry.alert.since:
+        return entry
+    return replace(entry, told=Told(heard["told"]))
 
 
 def _entry(document: Mapping[str, Any]) -> Entry:

@@ -126,6 +126,7 @@ def test_an_alert_that_ended_while_the_daemon_was_down_is_taken_back(tmp_path: P
     port = free_port()
     with Desk(port) as desk, raised(tmp_path, port) as node:
         eventually(lambda: desk.firing(KEY), 5)
+        time.sleep(0.5)  # that it was told waits for the disk
         node.kill()
         config = tmp_path / "dvfd.toml"
         config.write_text(config.read_text().replace(ABSENT, ""))

@@ -6,6 +6,7 @@ observed and wanted, and resolve when it is mended; nothing else critical may pa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from node import Node, running, training
 from testbed import Server, Webhook, alertmanager, eventually, fetch, prometheus, promtool, query
@@ -86,8 +88,18 @@ def just_saved(scene: Scene) -> Path:
     """Wait for the next checkpoint and its verification: the one after is 20 s away then."""
     before = newest(scene.node)
     eventually(lambda: newest(scene.node) != before, 60, every=0.1)
-    time.sleep(6)  # a verification takes about three here, most of it importing torch
+    eventually(lambda: verifying(scene.node), 10)
+    eventually(lambda: not verifying(scene.node), 20)
     return newest(scene.node)
+
+
+def verifying(node: Node) -> bool:
+    """Whether the daemon has a checkpoint verified now."""
+    assert node.daemon
+    children = psutil.Process(node.daemon.pid).children()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any("dvfd.checkpoint_verify" in child.cmdline() for child in children)
+    return False
 
 
 def newest(node: Node) -> Path:
@@ -196,14 +208,18 @@ def test_a_killed_rank_pages_and_its_restart_resolves(scene: Scene, job: object)
 
 def test_a_clean_end_is_no_alarm(scene: Scene, job: subprocess.Popen[bytes]) -> None:
     scene.calm()
-    # To the ranks, as Slurm does it: torchrun itself would log a traceback.
+    end(scene, job)
+    time.sleep(3)
+    assert not scene.firing()
+    assert scene.node.verdict("live.responding") == "UNKNOWN"
+
+
+def end(scene: Scene, job: subprocess.Popen[bytes]) -> None:
+    """End the job in good order. To the ranks, as Slurm does it: torchrun would log a traceback."""
     for pid in scene.node.pids(JOB).values():
         os.kill(pid, signal.SIGTERM)
     assert job.wait(40) == 0
     eventually(lambda: state(scene.node) == "ended", 10)
-    time.sleep(3)
-    assert not scene.firing()
-    assert scene.node.verdict("live.responding") == "UNKNOWN"
 
 
 def state(node: Node) -> str:
@@ -214,11 +230,14 @@ def test_a_nan_loss_pages_until_the_job_goes_on_from_its_checkpoint(
     scene: Scene, job: object
 ) -> None:
     scene.calm()
-    with training(scene.node, *OPTIONS, fault=f"nan@{last_step(scene.node) + 15}"):
+    fault = last_step(scene.node) + 15
+    with training(scene.node, *OPTIONS, fault=f"nan@{fault}") as again:
         scene.paged("live.loss_finite", 90)
         os.kill(scene.node.pids(JOB)[0], signal.SIGKILL)
         scene.resolved("live.loss_finite", 90)
-        eventually(lambda: scene.node.verdict("live.responding") == "PASS", 60, every=0.5)
+        eventually(lambda: steps(scene.node) > fault, 90, every=0.5)
+        eventually(lambda: scene.node.verdict("live.responding") == "PASS", 30, every=0.5)
+        end(scene, again)
     scene.calm()
 
 
