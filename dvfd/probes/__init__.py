@@ -83,7 +83,7 @@ def build(
     profile, every = config.profile, config.sampling.interval
     prompt = min(PROMPT, every)
     ranks = Ranks(book, clock, interval=every)
-    logs = Logs(config.logs, records=store, interval=prompt)
+    logs = Logs(config.logs, records=store, interval=prompt if config.logs else every)
 
     def watched() -> Iterator[Path]:
         yield state

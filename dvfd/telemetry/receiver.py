@@ -47,6 +47,9 @@ QUIET = 0.2
 ACCEPTS = 64
 """Lines taken at one turn, before those that are open have theirs."""
 
+LOOK = 1.9
+"""Seconds between looks at the ranks' processes, at a tick: a death shows at once without them."""
+
 HELLO_LIMIT = 10.0
 """Seconds that a line may be silent before it says who it is."""
 
@@ -125,7 +128,7 @@ class Receiver:
         self._buffer = buffer()
         self._done: deque[tuple[Line, int]] = deque()
         self._stopping = False
-        self._ticked = self._beat = 0.0
+        self._ticked = self._looked = self._beat = 0.0
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
         self._listener: socket | None = None
         self._signal = -1
@@ -214,8 +217,10 @@ class Receiver:
         self._paused.clear()
         if self._listener:
             self._epoll.modify(self._listener, select.EPOLLIN)
-        for news in self._book.look():
-            self.publish(news)
+        if self._beat - self._looked >= LOOK:
+            self._looked = self._beat
+            for news in self._book.look():
+                self.publish(news)
         now, works = self._beat, self._store.health().ok
         for line in {line for line in self._lines.values() if line.open}:
             if line.seat is None and now - line.since > HELLO_LIMIT:
