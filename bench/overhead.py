@@ -139,7 +139,7 @@ def _figures(found: Sequence[dict[str, Run]]) -> list[Figure]:
     return [
         at_most("reporter", "Reporter in the reference job: processor time, of a step",
                 statistics.mean(shares), "%", 0.1, interval=(min(shares), max(shares))),
-        # An interval across the mark says neither yes nor no: it is shown with the mark all the same.
+        # An interval across the mark says neither yes nor no; it is shown beside it all the same.
         replace(
             _mean("reporter_wall", "Reporter in the reference job: elapsed time, of a step",
                   slower, "%"),
