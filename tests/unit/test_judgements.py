@@ -1,0 +1,123 @@
+"""Judging through the store: whole and partial passes, maintenance, crashes that stay alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from fakes import FakeClock
+from fakes_sinks import NOW, check, criterion, sample
+
+from dvfd import judgements as module
+from dvfd.config import Maintenance
+from dvfd.judgements import Judgements
+from dvfd.model import Catalogue, Check, Criterion, Report, Sample, Verdict
+
+
+class Shelf:
+    """A store of one sample a metric; keeps reports."""
+
+    def __init__(self, *samples: Sample) -> None:
+        self.held = list(samples)
+        self.kept: list[Report] = []
+
+    def samples(self, wanted: Criterion, *, until: float) -> list[Sample]:
+        return [s for s in self.held if s.metric == wanted.metric]
+
+    def keep(self, report: Report, *, scheduled: float | None = None) -> None:
+        self.kept.append(report)
+
+
+ALIVE = criterion("live.responding", requires=("job",), source="ranks")
+LIVE = check("live", ALIVE, watch=True)
+
+
+def judging(live: Check, shelf: Shelf, **options: object) -> Judgements:
+    catalogue = Catalogue({}, {live.id: live}, {}, "hash")
+    clock = FakeClock(now=NOW)
+    return Judgements(catalogue, store=shelf, clock=clock, **options)  # type: ignore[arg-type]
+
+
+def window(hours: float) -> Maintenance:
+    begin = datetime.fromtimestamp(NOW, UTC) + timedelta(hours=hours)
+    return Maintenance(since=begin, until=begin + timedelta(hours=1), reason="new switches")
+
+
+def test_a_report_is_kept_and_told() -> None:
+    shelf, told = Shelf(sample(value=1.0, at=NOW)), []
+
+    class Ear:
+        tell = staticmethod(told.append)
+
+    report = judging(LIVE, shelf, sinks=[Ear()]).run_check(LIVE)
+    assert report.verdict is Verdict.PASS
+    assert shelf.kept == told == [report]
+
+
+def test_without_a_sample_it_is_unknown() -> None:
+    [result] = judging(LIVE, Shelf()).run_check(LIVE).results
+    assert (result.verdict, result.absent) == (Verdict.UNKNOWN, True)
+
+
+@pytest.mark.parametrize(
+    ("hours", "verdict"), [(-0.5, Verdict.NOT_APPLICABLE), (0.5, Verdict.FAIL)]
+)
+def test_maintenance_excuses_a_job_inside_its_window_only(hours: float, verdict: Verdict) -> None:
+    shelf = Shelf(sample(value=0.0, at=NOW))
+    report = judging(LIVE, shelf, maintenance=[window(hours)]).run_check(LIVE)
+    assert report.results[0].verdict is verdict
+    assert report.verdict is not Verdict.PASS
+
+
+def test_maintenance_of_a_job_excuses_no_hardware() -> None:
+    heat = check("live", criterion("live.heat", source="ranks"), watch=True)
+    shelf = Shelf(sample(value=0.0, at=NOW))
+    report = judging(heat, shelf, maintenance=[window(-0.5)]).run_check(heat)
+    assert report.verdict is Verdict.FAIL
+
+
+def test_a_criterion_that_crashes_is_unknown_and_the_rest_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = criterion("live.good", source="ranks")
+    both = check("live", ALIVE, good, watch=True)
+    real: Callable[..., object] = module.judge
+
+    def judge(wanted: Criterion, *args: object, **options: object) -> object:
+        return 1 / 0 if wanted is ALIVE else real(wanted, *args, **options)
+
+    monkeypatch.setattr(module, "judge", judge)
+    report = judging(both, Shelf(sample(value=1.0, at=NOW))).run_check(both)
+    assert [r.verdict for r in report.results] == [Verdict.UNKNOWN, Verdict.PASS]
+    assert "ZeroDivisionError" in report.error
+
+
+def test_a_partial_pass_keeps_what_the_others_were() -> None:
+    good = criterion("live.good", source="ranks")
+    both = check("live", ALIVE, good, watch=True)
+    shelf = Shelf(sample(value=1.0, at=NOW))
+    bench = judging(both, shelf)
+    bench.run_check(both)
+    shelf.held = [sample(value=0.0, at=NOW)]
+    report = bench.run_check(both, [good])
+    assert [r.verdict for r in report.results] == [Verdict.PASS, Verdict.FAIL]
+
+
+def test_a_sink_that_fails_is_not_the_others_trouble() -> None:
+    told: list[Report] = []
+
+    class Deaf:
+        def tell(self, report: Report) -> None:
+            raise OSError("no")
+
+    class Ear:
+        tell = staticmethod(told.append)
+
+    judging(LIVE, Shelf(), sinks=[Deaf(), Ear()]).run_check(LIVE)
+    assert len(told) == 1
+
+
+def test_a_scheduled_run_says_how_late_it_is() -> None:
+    report = judging(LIVE, Shelf()).run_check(LIVE, scheduled=NOW - 90)
+    assert (report.late, report.scheduled) == (90, NOW - 90)
