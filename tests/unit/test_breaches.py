@@ -1,0 +1,154 @@
+"""Results become alerts: who is called, when it ends, what blindness and storms make of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fakes import FakeClock
+from fakes_sinks import NOW, FakeOutbox, check, criterion, result
+
+from dvfd.breaches import GRACE, Breaches
+from dvfd.config import Alerting, Config
+from dvfd.model import Catalogue, Check, Criterion, Report, Severity, Verdict
+from dvfd.sinks.pager import Pager
+
+FAIL, PASS, UNKNOWN = Verdict.FAIL, Verdict.PASS, Verdict.UNKNOWN
+
+ALIVE = criterion("live.responding", source="ranks")
+LIVE = check("live", ALIVE, watch=True)
+DAILY = check("daily", criterion("daily.responding", source="ranks"), schedule="0 6 * * *")
+
+
+class Kept(FakeOutbox):
+    """The store's side: the outbox, and alarms by key."""
+
+    def save_alarms(self, alarms: dict[str, dict]) -> None:
+        self.alarms.update(alarms)
+
+    def load_alarms(self) -> dict[str, dict]:
+        return dict(self.alarms)
+
+
+class Rig:
+    """Breaches over checks, and a clock; `tell` reports verdicts of one check's criteria."""
+
+    def __init__(self, *checks: Check, store: Kept | None = None, storm: int = 10) -> None:
+        self.clock = FakeClock(now=NOW)
+        self.store = store or Kept()
+        criteria = {c.id: c for each in checks for c in each.criteria}
+        catalogue = Catalogue({}, {c.id: c for c in checks}, {}, "hash", criteria=criteria)
+        config = Config(alerting=Alerting(storm_count=storm))
+        self.pager = Pager(self.store, push=True)
+        self.breaches = Breaches(config, catalogue, self.pager, self.store, clock=self.clock)
+        self.breaches.load()
+
+    def tell(self, of: Check, *verdicts: Verdict, scheduled: float | None = None, **keys) -> None:
+        self.clock.advance(1)
+        at = self.clock.now()
+        pairs = zip(of.criteria, verdicts, strict=True)
+        results = tuple(result(v, c, at=at, sampled_at=at, **keys) for c, v in pairs)
+        self.breaches.tell(Report(of, results, at, scheduled=scheduled))
+
+    def firing(self) -> set[str]:
+        return {raised.key for raised in self.pager.raised()}
+
+
+def test_a_breach_calls_and_its_end_takes_it_back() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, FAIL)
+    assert rig.firing() == {"live.responding"}
+    rig.tell(LIVE, PASS)
+    assert not rig.firing()
+
+
+def test_blindness_does_not_end_an_alert() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, FAIL)
+    rig.tell(LIVE, UNKNOWN)
+    assert "live.responding" in rig.firing()
+
+
+def test_the_end_of_all_series_ends_the_alert_and_is_no_blindness() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, FAIL)
+    for _ in range(int(GRACE) + 2):
+        rig.tell(LIVE, UNKNOWN, absent=True)
+    assert not rig.firing()
+
+
+def test_what_was_known_and_is_not_any_more_is_told_by_its_source() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    for _ in range(int(GRACE) + 2):
+        rig.tell(LIVE, UNKNOWN)
+    assert rig.firing() == {"blind:ranks"}
+    rig.tell(LIVE, PASS)
+    assert not rig.firing()
+
+
+def test_what_was_never_known_calls_nobody() -> None:
+    rig = Rig(LIVE)
+    for _ in range(int(GRACE) + 2):
+        rig.tell(LIVE, UNKNOWN)
+    assert not rig.firing()
+
+
+def test_a_run_that_a_person_asked_for_calls_nobody_but_ends_what_fires() -> None:
+    rig = Rig(DAILY)
+    rig.tell(DAILY, FAIL)
+    assert not rig.firing()
+    rig.tell(DAILY, FAIL, scheduled=NOW)
+    assert rig.firing() == {"daily.responding"}
+    rig.tell(DAILY, PASS)
+    assert not rig.firing()
+
+
+def test_what_is_only_information_calls_nobody() -> None:
+    quiet = check("live", replace(ALIVE, severity=Severity.INFO), watch=True)
+    rig = Rig(quiet)
+    rig.tell(quiet, FAIL)
+    assert not rig.firing()
+
+
+def test_a_restart_goes_on_with_the_same_alert() -> None:
+    before = Rig(LIVE)
+    before.tell(LIVE, FAIL)
+    [began] = before.pager.raised()
+    after = Rig(LIVE, store=before.store)
+    assert [raised.since for raised in after.pager.raised()] == [began.since]
+    after.tell(LIVE, PASS)
+    assert not after.firing()
+
+
+def test_an_alert_that_nothing_stands_behind_is_cleared_at_start() -> None:
+    before = Rig(LIVE)
+    before.tell(LIVE, FAIL)
+    before.store.alarms.clear()
+    assert not Rig(LIVE, store=before.store).firing()
+
+
+def crowd(size: int) -> tuple[Criterion, ...]:
+    return tuple(criterion(f"live.c{n}", source="ranks") for n in range(size))
+
+
+def test_a_storm_is_one_alert_until_the_last_of_it_is_over() -> None:
+    many = check("live", *crowd(5), watch=True)
+    rig = Rig(many, storm=2)
+    rig.tell(many, *[FAIL] * 5)
+    assert rig.firing() == {"live.c0", "live.c1", "storm"}
+    rig.tell(many, PASS, PASS, FAIL, PASS, PASS)
+    assert rig.firing() == {"storm"}
+    rig.tell(many, *[PASS] * 5)
+    assert not rig.firing()
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_step_of_the_clock_neither_raises_nor_loses(step: float) -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    rig.clock.step(step)
+    rig.tell(LIVE, PASS)
+    assert not rig.firing()
+    rig.tell(LIVE, FAIL)
+    assert rig.firing() == {"live.responding"}
