@@ -212,7 +212,8 @@ class Daemon:
     def _build_doors(self, runtime: Path) -> None:
         """What people and scrapers talk to."""
         clock = self._clock
-        self._server = HttpServer(Site(self._state.snapshot), self._config.http, clock=clock)
+        site = Site(self._state.snapshot, self._store)
+        self._server = HttpServer(site, self._config.http, clock=clock)
         self._control = ControlServer(
             runtime / "control.sock",
             operations(

@@ -16,7 +16,7 @@ from dvfd.model import Report, Result, Severity, Verdict, worst
 
 if TYPE_CHECKING:
     from dvfd.config import Config
-    from dvfd.model import Catalogue, Check, Clock, Criterion, ProbeHealth, Sample
+    from dvfd.model import Catalogue, Check, Clock, Criterion, Labels, ProbeHealth, Sample
 
 LIVE_STANDS = 60.0
 """Seconds that a live verdict stands. Passes come every few seconds; none for a minute means that
@@ -56,6 +56,66 @@ class StoreHealth(Protocol):
     def path(self) -> str:
         """Where it lies."""
         ...
+
+
+class Run(Protocol):
+    """One kept run of a check; dvfd.store has the record."""
+
+    @property
+    def at(self) -> float:
+        """Unix seconds."""
+        ...
+
+    @property
+    def verdict(self) -> str:
+        """The worst critical verdict."""
+        ...
+
+    @property
+    def late(self) -> float:
+        """Seconds after it was due."""
+        ...
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The whole report, as dvfd.store.documents writes it."""
+        ...
+
+
+class Past(Protocol):
+    """What is remembered beyond now: charts, lists of runs, the interface for programs."""
+
+    def latest(self, metric: str) -> Sequence[Sample]:
+        """The newest sample of each live series of *metric*, however old."""
+        ...
+
+    def series(
+        self, metric: str, labels: Labels, *, since: float, until: float
+    ) -> Sequence[Sample]:
+        """The course of one series over [since, until], oldest first; old ones as rollups."""
+        ...
+
+    def reports(self, check_id: str, limit: int) -> Sequence[Run]:
+        """The newest kept runs of a check, newest first."""
+        ...
+
+
+class NoPast:
+    """Nothing is remembered."""
+
+    def latest(self, metric: str) -> Sequence[Sample]:
+        """Nothing."""
+        return ()
+
+    def series(
+        self, metric: str, labels: Labels, *, since: float, until: float
+    ) -> Sequence[Sample]:
+        """Nothing."""
+        return ()
+
+    def reports(self, check_id: str, limit: int) -> Sequence[Run]:
+        """Nothing."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 from dvfd.sinks import prometheus
 from dvfd.sinks.http import Response, plain
+from dvfd.state import NoPast
 
 if TYPE_CHECKING:
     from dvfd.sinks.http import Request
-    from dvfd.state import Snapshot
+    from dvfd.state import Past, Snapshot
 
 
 class Site:
     """The handler of the listener."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], past: Past | None = None) -> None:
         self._snapshot = snapshot
+        self._past = past or NoPast()
         self._exposition = prometheus.Exposition(snapshot)
 
     def __call__(self, request: Request) -> Response:
