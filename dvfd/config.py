@@ -70,6 +70,21 @@ class Profile(Section):
         return self
 
 
+class Cost(Section):
+    """What the node costs, for dashboards. Apart from the profile: it changes no verdict, so it
+    must not change the hash by which results compare.
+    """
+
+    per_hour: Positive | None = None
+    currency: str = Field(default="", pattern="^([A-Z]{3})?$")
+
+    @model_validator(mode="after")
+    def _in_a_currency(self) -> Cost:
+        if (self.per_hour is None) == bool(self.currency):
+            raise ValueError('give both or neither: per_hour = 12.5, currency = "EUR"')
+        return self
+
+
 class Schedule(Section):
     """When the checklists run: five-field cron in one declared time zone, jitter by node name."""
 
@@ -220,6 +235,7 @@ class Config(Section):
 
     node: Node = Node()
     profile: Profile = Profile()
+    cost: Cost = Cost()
     schedule: Schedule = Schedule()
     sampling: Sampling = Sampling()
     alerting: Alerting = Alerting()

@@ -82,7 +82,7 @@ def build(
     """
     profile, every = config.profile, config.sampling.interval
     prompt = min(PROMPT, every)
-    ranks = Ranks(book, clock, interval=every)
+    ranks = Ranks(book, clock, interval=every, remembered=store.latest)
     logs = Logs(config.logs, records=store, interval=prompt if config.logs else every)
 
     def watched() -> Iterator[Path]:

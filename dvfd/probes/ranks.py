@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from dvfd.derive import communication_ratio, straggler_ratio
 from dvfd.model import Sample, labels
+from dvfd.probes.uptime import Tally
 from dvfd.telemetry.jobs import COUNTERS, told
 from dvfd.telemetry.rank import PACKET_DELAY, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dvfd.model import Clock
     from dvfd.telemetry.job import Job
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 LOSSES = frozenset({"job_nonfinite_total", "job_loss_spikes_total"})
 """Counters that say nothing while a rank is silent: what it computes, nobody sees."""
+
+TALLIES = {
+    "job_up_seconds_total": "up",
+    "job_observed_seconds_total": "observed",
+    "job_samples_total": "samples",
+}
+"""Counters that this probe folds itself, by the field of the tally that holds them."""
 
 PAST_PERCENT = 10.0
 PAST_MEDIANS = 10
@@ -57,14 +65,25 @@ class Ranks:
         "rank_responding", "rank_stall_ratio", "rank_steps_total", "rank_step_seconds",
         "rank_compute_seconds", "rank_straggler_ratio", "job_absent", "job_ranks_missing",
         "job_step_skew", "job_throughput_samples_per_second", "job_loss", "job_validation_loss",
-        "job_gradient_norm", "job_communication_ratio", "job_allreduce_seconds", *COUNTERS,
+        "job_gradient_norm", "job_communication_ratio", "job_allreduce_seconds", "job_processes",
+        *COUNTERS, *TALLIES,
     )  # fmt: skip
     deadline = 0.0
 
-    def __init__(self, book: JobBook, clock: Clock, *, interval: float = 5.0) -> None:
+    def __init__(
+        self,
+        book: JobBook,
+        clock: Clock,
+        *,
+        interval: float = 5.0,
+        remembered: Callable[[str], Sequence[Sample]] = lambda _metric: (),
+    ) -> None:
+        """*remembered* gives the newest samples of a metric: counters go on from there."""
         self.interval = interval
         self._book = book
         self._clock = clock
+        self._remembered = remembered
+        self._tallies: dict[str, Tally] = {}
         self._marks: dict[tuple[str, int], _Mark] = {}
         self._validated: dict[str, float] = {}
 
@@ -78,6 +97,7 @@ class Ranks:
             self._marks = {seat: mark for seat, mark in self._marks.items() if seat in seats}
             known = {job.label for job in jobs}
             self._validated = {k: at for k, at in self._validated.items() if k in known}
+            self._tallies = {k: tally for k, tally in self._tallies.items() if k in known}
             found = [s for job in jobs for s in self._job(job, at, now)]
             found += self._absent(at)
         return found
@@ -100,6 +120,7 @@ class Ranks:
             if count is not None:
                 yield Sample(metric, count, at, by_job)
         yield Sample("job_ranks_missing", float(job.missing), at, by_job)
+        yield Sample("job_processes", float(job.world_size), at, by_job)
         if job.skew is not None:
             yield Sample("job_step_skew", float(job.skew), at, by_job)
         if job.val_loss is not None and self._validated.get(job.label) != job.val_at:
@@ -107,6 +128,7 @@ class Ranks:
             yield Sample("job_validation_loss", job.val_loss, at - (now - job.val_at), by_job)
         yield from _silence(job, at, now)
         changes = [self._change(job, rank, now) for rank in job.ranks.values()]
+        yield from self._tallied(job, changes, at, now)
         yield from _means(changes, at, by_job)
         yield from self._throughput(job, changes, at)
         for change in changes:
@@ -124,6 +146,29 @@ class Ranks:
         kept = Totals(*astuple(totals))
         self._marks[key] = _Mark(rank, kept, stepped, rate)
         return _Change(rank, moved, rate)
+
+    def _tallied(self, job: Job, changes: list[_Change], at: float, now: float) -> Iterator[Sample]:
+        """What only grows: seconds up, seconds observed, and samples if the job tells any."""
+        tally = self._tallies.get(job.label) or self._resumed(job.label)
+        self._tallies[job.label] = tally
+        restarts = job.counters.restarts
+        tally.look(well=job.up(now), restarts=restarts, now=now, interval=self.interval)
+        tally.samples += sum(change.totals.samples for change in changes)
+        for metric, name in TALLIES.items():
+            count = getattr(tally, name)
+            if count or name != "samples":
+                yield Sample(metric, count, at, labels(job=job.label))
+
+    def _resumed(self, label: str) -> Tally:
+        """The counters of a job as the store last had them, or new ones. What came between that
+        and the end of the last daemon, one interval at most, is not counted.
+        """
+        tally, where = Tally(), labels(job=label)
+        for metric, name in TALLIES.items():
+            for sample in self._remembered(metric):
+                if sample.labels == where:
+                    setattr(tally, name, sample.value)
+        return tally
 
     def _throughput(self, job: Job, changes: list[_Change], at: float) -> Iterator[Sample]:
         """Samples a second over the world: what is reported here, scaled by the ranks elsewhere."""

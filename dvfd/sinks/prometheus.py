@@ -19,6 +19,7 @@ from dvfd.model import NONE_YET, Kind
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
 
+    from dvfd.config import Config
     from dvfd.model import Metric, Sample
     from dvfd.state import Snapshot
 
@@ -65,6 +66,7 @@ def families(snapshot: Snapshot) -> Iterator[Family]:
         *_verdicts(snapshot),
         *_probes(snapshot),
         *_daemon(snapshot),
+        *_profile(snapshot.config),
         *_alerts(snapshot),
         *_counts(snapshot),
     ):
@@ -199,6 +201,29 @@ def _daemon(snapshot: Snapshot) -> Iterator[Family]:
         "When the store last committed",
         (),
         [((), store.last_commit)],
+    )
+
+
+def _profile(config: Config) -> Iterator[Family]:
+    """What measurements are held against on dashboards; what the site does not say is left out."""
+    profile, cost = config.profile, config.cost
+    yield gauge(
+        "profile_expected_throughput_samples_per_second",
+        "Throughput of the whole job that was accepted for this profile",
+        (),
+        [((), profile.expected_throughput)],
+    )
+    yield gauge(
+        "profile_single_process_throughput_samples_per_second",
+        "Throughput of the accepted run with one process",
+        (),
+        [((), profile.single_process_throughput)],
+    )
+    yield gauge(
+        "profile_cost_per_hour",
+        "What the whole node costs an hour, as the site says",
+        ("currency",),
+        [((cost.currency,), cost.per_hour)],
     )
 
 

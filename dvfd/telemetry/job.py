@@ -268,6 +268,22 @@ class Job:
             return False, f"{silence}; {where}: progress is all there is to judge by"
         return True, "" if age < limit else silence
 
+    def up(self, now: float) -> bool | None:
+        """Whether every expected rank here lives and its progress is within its limit; None while
+        that cannot be said of one and no other is known to fail.
+        """
+        if self.missing:
+            return False
+        ranks = [rank for rank in self.ranks.values() if rank.link is not Link.ENDED]
+        words = [self._well(rank, now) for rank in ranks]
+        if False in words:
+            return False
+        return None if None in words or not words else True
+
+    def _well(self, rank: Rank, now: float) -> bool | None:
+        alive, _ = self.responding(rank, now)
+        return alive and not self.stalled(rank, now)
+
     def _fault(self, rank: Rank) -> str:
         """What is known to be wrong with a rank, apart from its progress."""
         if rank.link is Link.FAILED:

@@ -56,6 +56,10 @@ def test_a_near_miss_is_named() -> None:
         ),
         ("[[maintenance]]\nsince = 2026-01-02\nuntil = 2026-01-01\nreason = 'x'\n", "since"),
         ("not toml", "not TOML"),
+        ("[cost]\nper_hour = 3.2\n", 'give both or neither: per_hour = 12.5, currency = "EUR"'),
+        ("[cost]\ncurrency = 'EUR'\n", "give both or neither"),
+        ("[cost]\nper_hour = 3.2\ncurrency = 'euro'\n", "cost.currency"),
+        ("[cost]\nper_hour = 0\ncurrency = 'EUR'\n", "cost.per_hour"),
         ("[http]\nhost = ''\n", "http.host"),
         ('[http]\nhost = "a\\u0000b"\n', "http.host: holds a NUL character"),
         ('[[logs]]\nname = "x"\npath = "/a\\u0000"\n', "logs.0.path: holds a NUL character"),
@@ -88,6 +92,11 @@ def test_a_maintenance_window_covers_its_time() -> None:
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
     assert window.covers(noon)
     assert not window.covers(noon + 86400)
+
+
+def test_what_a_node_costs_does_not_change_what_results_compare_with() -> None:
+    priced = parse("[cost]\nper_hour = 3.2\ncurrency = 'EUR'\n")
+    assert priced.profile_hash == Config().profile_hash
 
 
 def test_the_profile_hash_tells_profiles_and_overrides_apart() -> None:

@@ -154,6 +154,22 @@ def test_loops_store_and_alerts_are_told():
         assert line in shown
 
 
+def test_the_profile_tells_what_measurements_are_held_against():
+    profile = {"expected_throughput": 270, "single_process_throughput": 70}
+    shown = text(snapshot(profile=profile, cost={"per_hour": 12.5, "currency": "EUR"}))
+
+    for line in (
+        "dvfd_profile_expected_throughput_samples_per_second 270.0",
+        "dvfd_profile_single_process_throughput_samples_per_second 70.0",
+        'dvfd_profile_cost_per_hour{currency="EUR"} 12.5',
+    ):
+        assert line in shown
+
+
+def test_a_profile_that_says_nothing_has_no_series():
+    assert "dvfd_profile_" not in text(snapshot())
+
+
 def test_a_label_value_is_escaped():
     of = samples(sample(job='a"b\nc\\', rank=0))
 
