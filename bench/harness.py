@@ -90,13 +90,18 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def chosen(what: str | None) -> argparse.Namespace:
-    """The command line of a measurement, and the load average that it found."""
+def chosen(what: str | None, **numbers: float) -> argparse.Namespace:
+    """The command line of a measurement, and the load average that it found.
+
+    *numbers* are further options and their defaults.
+    """
     parser = argparse.ArgumentParser(
         description=what, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--short", action="store_true", help="a smoke run; its figures mean little")
     parser.add_argument("--keep", action="store_true", help="keep a short run's figures too")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.set_defaults(load=os.getloadavg())
     return parser.parse_args()
 

@@ -2,6 +2,7 @@
 
 `python -m bench.simulated --job J --rank N` is one of them. SIGTERM ends it in good order; at
 SIGUSR1 its next loss is NaN, and it prints the CLOCK_MONOTONIC time just before reporting that.
+With --checkpoint its rank 0 reports that file as saved anew at every hundredth step.
 """
 
 from __future__ import annotations
@@ -24,13 +25,18 @@ from dvfd.telemetry.reporter import Reporter
 HASH_EVERY = 50
 """Steps between hashes, as in the reference job; a validation comes every fourth time."""
 
+SAVE_EVERY = 100
+"""Steps between checkpoints."""
+
 
 class Rank:
     """One rank; its loss is noise about a level, so that nothing but a fault is one."""
 
-    def __init__(self, reporter: Reporter, rank: int, rate: float) -> None:
+    def __init__(self, reporter: Reporter, rank: int, rate: float, checkpoint: str = "") -> None:
+        """*checkpoint* is a file that is there, to be reported as saved."""
         self._reporter = reporter
         self._rate = rate
+        self._checkpoint = checkpoint
         self._chance = random.Random(rank)
         self._poisoned = self._ended = False
 
@@ -58,6 +64,9 @@ class Rank:
             communication=0.1 * busy, allreduce=0.2 * busy, bytes=1e6, lr=1e-3,
             val_loss=validated, grad_hash=hashed, param_hash=hashed,
         )  # fmt: skip
+        if self._checkpoint and step % SAVE_EVERY == 0:
+            self._reporter.checkpoint_begin(self._checkpoint, step)
+            self._reporter.checkpoint_saved(self._checkpoint, step)
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
         self._ended = True
@@ -68,10 +77,11 @@ class Rank:
 
 @contextlib.contextmanager
 def simulated(
-    node: Any, job: str, *, ranks: int = 4, rate: float = 10.0
+    node: Any, job: str, *, ranks: int = 4, rate: float = 10.0, checkpoint: str = ""
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """The ranks of *job*, each known to the daemon of *node* by at least 20 steps."""
     command = [sys.executable, "-m", "bench.simulated", f"--job={job}", f"--world={ranks}"]
+    command += [f"--checkpoint={checkpoint}"] if checkpoint else []
     processes = [
         subprocess.Popen(
             [*command, f"--rank={rank}", f"--rate={rate}"],
@@ -103,12 +113,15 @@ def main() -> None:
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--world", type=int, default=4)
     parser.add_argument("--rate", type=float, default=10.0)
+    parser.add_argument("--checkpoint", default="")
     options = parser.parse_args()
     place = {"local_rank": options.rank, "local_world_size": options.world}
+    place |= {"checkpoint_every": SAVE_EVERY} if options.checkpoint else {}
     reporter = Reporter(
         job=options.job, run=options.job, rank=options.rank, world_size=options.world, **place
     )
-    Rank(reporter, options.rank, options.rate).run()
+    saved = options.checkpoint if options.rank == 0 else ""
+    Rank(reporter, options.rank, options.rate, saved).run()
 
 
 if __name__ == "__main__":
