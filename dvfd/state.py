@@ -143,6 +143,11 @@ class Raised:
     description: str
     delivered: bool
 
+    @property
+    def subject(self) -> str:
+        """What it is about, as the key says it: a criterion, a source, or "storm"."""
+        return self.key.removeprefix("blind:")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:

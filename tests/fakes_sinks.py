@@ -28,7 +28,7 @@ from dvfd.model import (
     Verdict,
     labels,
 )
-from dvfd.state import Delivery, Loop, Peer, Snapshot, Sources, State
+from dvfd.state import Delivery, Loop, Peer, Raised, Snapshot, Sources, State
 
 NOW = FakeClock().now()
 
@@ -163,7 +163,18 @@ PROBES = "ranks cpu memory temperature power gpu network checkpoints logs node"
 LOOPS = "sampler watch receiver writer schedule http sender"
 INGEST = "packets steps events malformed refused lost conflicts sessions"
 
+RAISED = Raised(
+    key="blind:cpu",
+    name="DvfdBlind",
+    severity="critical",
+    since=NOW,
+    summary="source cpu has gone silent",
+    description="UNKNOWN now: live.cpu",
+    delivered=True,
+)
+
 FULL = sources(
+    raised=lambda: (RAISED,),
     probes=lambda: {n: ProbeHealth(n, True, NOW, NOW, 0.01) for n in PROBES.split()},
     loops=lambda: {name: Loop(age=1, limit=20) for name in LOOPS.split()},
     delivery=lambda: Delivery(

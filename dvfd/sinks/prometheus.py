@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dvfd.config import Config
     from dvfd.model import Metric, Sample
-    from dvfd.state import Snapshot
+    from dvfd.state import Delivery, Raised, Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The format that every Prometheus since 0.4 reads; names here need nothing newer."""
@@ -231,6 +231,12 @@ def _alerts(snapshot: Snapshot) -> Iterator[Family]:
     delivery = snapshot.delivery
     yield gauge("alerts_firing", "Alerts that fire now", (), [((), len(snapshot.raised))])
     yield gauge(
+        "alert_raised",
+        "Each alert that fires now; told is no while no Alertmanager has it. The value is always 1",
+        ("alert", "severity", "subject", "told"),
+        (((r.name, r.severity, r.subject, _told(r, delivery)), 1.0) for r in snapshot.raised),
+    )
+    yield gauge(
         "alerts_outbox", "Alerts that wait for an Alertmanager", (), [((), delivery.waiting)]
     )
     yield gauge(
@@ -245,6 +251,11 @@ def _alerts(snapshot: Snapshot) -> Iterator[Family]:
         ("outcome",),
         _counted(delivery.outcomes),
     )
+
+
+def _told(raised: Raised, delivery: Delivery) -> str:
+    """An Alertmanager that accepts no more forgets what it accepted: not told, then."""
+    return "yes" if raised.delivered and not delivery.error else "no"
 
 
 def _counts(snapshot: Snapshot) -> Iterator[Family]:

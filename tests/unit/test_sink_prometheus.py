@@ -2,12 +2,14 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from fakes import FakeClock
 from fakes_sinks import (
     FULL,
     NOW,
+    RAISED,
     check,
     criterion,
     result,
@@ -22,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dvfd.model import ProbeHealth, Report, Verdict
 from dvfd.sinks.prometheus import Exposition
-from dvfd.state import Loop
+from dvfd.state import Delivery, Loop, Peer
 
 MEASURED = samples(sample(), sample("log_errors_total", 3, log="train"))
 
@@ -187,3 +189,21 @@ def test_no_label_is_one_that_a_scrape_gives_its_target(real):
     assert not [
         f.name for f in families for s in f.samples if {"job", "instance"} & s.labels.keys()
     ]
+
+
+@pytest.mark.parametrize(
+    ("delivered", "error", "told"),
+    [(True, "", "yes"), (False, "", "no"), (True, "no answer", "no")],
+)
+def test_an_alert_is_one_series_that_says_whether_an_alertmanager_has_it(delivered, error, told):
+    raised = replace(RAISED, delivered=delivered)
+    delivery = Delivery(peers=(Peer(url="http://am", error=error),))
+    of = sources(raised=lambda: (raised,), delivery=lambda: delivery)
+
+    who = 'alert="DvfdBlind",severity="critical",subject="cpu"'
+    (line,) = lines(snapshot(of=of), "dvfd_alert_raised")
+    assert line == f'dvfd_alert_raised{{{who},told="{told}"}} 1.0'
+
+
+def test_without_an_alert_there_is_no_such_series():
+    assert lines(snapshot(), "dvfd_alert_raised") == []
