@@ -29,7 +29,7 @@ from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
 from dvfd.operations import operations
 from dvfd.remembered import remembered
 from dvfd.sampler import Sampler
-from dvfd.schedule import Schedule
+from dvfd.schedule import Schedule, offset
 from dvfd.sinks import log as log_sink
 from dvfd.sinks.alertmanager import Sender, push
 from dvfd.sinks.pager import Pager
@@ -187,6 +187,7 @@ class Daemon:
             clock=clock,
             state=state,
             publish=self._receiver.publish,
+            turn=lambda job: offset(config.node.name, f"checkpoint of {job}", 1.0),
         )
         self._sampler = Sampler(self._probes.all, write=self._on_sampled, clock=clock)
 

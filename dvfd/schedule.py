@@ -92,7 +92,10 @@ def _weekday(text: str) -> int:
 
 
 def offset(node: str, check: str, jitter: float) -> float:
-    """The node's own delay in seconds for one check: uniform over [0, jitter), always the same."""
+    """The node's own delay in seconds for one check: uniform over [0, jitter), always the same.
+
+    Anything else that a fleet must not do at once may be named instead of a check.
+    """
     digest = hashlib.sha256(f"{node}/{check}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 * jitter
 

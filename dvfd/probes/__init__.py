@@ -74,11 +74,13 @@ def build(
     clock: Clock,
     state: Path,
     publish: Callable[[News], None],
+    turn: Callable[[str], float] = lambda _job: 0.0,
     proc: Path = Path("/proc"),
     sys: Path = Path("/sys"),
 ) -> Probes:
     """Build every probe; touches nothing. *state* is where dvfd's own files lie, *publish* is
-    told what jobs' files have to say.
+    told what jobs' files have to say, *turn* is this node's place in [0, 1) among those that read a
+    job's checkpoint.
     """
     profile, every = config.profile, config.sampling.interval
     prompt = min(PROMPT, every)
@@ -110,6 +112,7 @@ def build(
             records=store,
             interval=prompt,
             proc=proc,
+            turn=turn,
         ),
     )
     files = Files(config, book, clock, publish)

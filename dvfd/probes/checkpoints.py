@@ -30,6 +30,10 @@ SUPERSEDED = 300.0
 """Seconds for which the word on an earlier checkpoint stands while the newest is verified: time to
 read 100 GB of it. A job that saves faster than that is never out of sight."""
 
+SPREAD = 60.0
+"""Seconds over which the nodes of a job begin to read a new checkpoint, each at its own: told of it
+at one moment they would all fall upon one file server. Leaves four of SUPERSEDED's five minutes."""
+
 AGED = 2.0
 """Verification intervals after which an answer no longer stands: two in a row did not come."""
 
@@ -57,18 +61,24 @@ class Checkpoints:
         proc: Path = Path("/proc"),
         run: Runner = shell.run,
         start: Callable[[Callable[[], None]], None] = in_thread,
+        turn: Callable[[str], float] = lambda _job: 0.0,
     ) -> None:
+        """*turn* is this node's own place among those that read a job's checkpoint, in [0, 1)."""
         self.interval = interval
         self.gaps: dict[str, str] = {}
         self._states = states
         self._settings = settings
         self._proc = proc
+        self._turn = turn
+        self._wanted: dict[str, float] = {}
         self._verifier = Verifier(settings, records=records, run=run, start=start)
 
     def sample(self, at: float) -> Iterator[Sample]:
         """Up to five samples for each job; `gaps` names what could not be said, and why."""
         states = list(self._states())
-        self._verifier.keep_only({state.job for state in states})
+        jobs = {state.job for state in states}
+        self._verifier.keep_only(jobs)
+        self._wanted = {job: since for job, since in self._wanted.items() if job in jobs}
         gaps: dict[str, list[str]] = {}
         for state in states:
             yield from _reported(state, at)
@@ -93,7 +103,10 @@ class Checkpoints:
         except OSError as error:
             return _both(f"{state.path}: {error.strerror}")
         target = Target(state.job, state.path, state.saved_at, place, mark)
-        return self._standing(target, at, saving=state.began_at is not None)
+        holding = "a save is under way" if state.began_at is not None else ""
+        if not holding and state.shared and self._waits(target, at):
+            holding = "waits for this node's turn to read it"
+        return self._standing(target, at, holding)
 
     def _gone(self, state: CheckpointState) -> dict[str, bool | str]:
         if state.pid is not None and not (self._proc / str(state.pid)).exists():
@@ -102,19 +115,33 @@ class Checkpoints:
                 return _both(f"{state.path}: lay in a container that has ended")
         return {"checkpoint_intact": False, "checkpoint_loadable": False}  # it is not there
 
-    def _standing(self, target: Target, at: float, *, saving: bool) -> dict[str, bool | str]:
-        """What the last answer says of *target*; asks for the next where one is due."""
+    def _waits(self, target: Target, at: float) -> bool:
+        """Whether other nodes begin first. A file that changed after its save waits for nobody."""
+        answer = self._verifier.answer(target.job)
+        if answer and (answer.target.path, answer.target.saved_at) == (
+            target.path,
+            target.saved_at,
+        ):
+            self._wanted.pop(target.job, None)
+            return False
+        # Not from the save: a job that saves often would never be verified.
+        since = self._wanted.setdefault(target.job, at)
+        return 0 <= at - since < SPREAD * self._turn(target.job)
+
+    def _standing(self, target: Target, at: float, holding: str) -> dict[str, bool | str]:
+        """What the last answer says of *target*; asks for the next where one is due and nothing is
+        *holding* it.
+        """
         answer = self._verifier.answer(target.job)
         same = answer is not None and answer.target == target
         age = at - answer.asked if answer else 0.0
-        if not saving and (not same or not 0 <= age < self._settings.verify_every):
+        if not holding and (not same or not 0 <= age < self._settings.verify_every):
             self._verifier.request(target, at=at)
         answer = self._verifier.answer(target.job)
         if answer is None or answer.target != target:
             if answer and answer.target.path != target.path and 0 <= at - answer.asked < SUPERSEDED:
                 return _said(answer)
-            doing = "a save is under way" if saving else "being verified"
-            return _both(f"{target.path}: {doing}")
+            return _both(f"{target.path}: {holding or 'being verified'}")
         if at - answer.asked > AGED * self._settings.verify_every:
             return _both(f"{target.path}: last verified {at - answer.asked:.0f} s ago")
         return _said(answer)

@@ -13,6 +13,7 @@ class CheckpointState:
     seen, `saved` those reported saved in that time; a job that declared none has `every` 0.
     `failed` counts saves reported failed and saves that outlived their limit; it never falls.
     `path`, `step` and `saved_at` are of the newest one saved; `pid` is of the rank that saved it.
+    `shared` says that the job has ranks on other nodes, whose daemons may read the same file.
     """
 
     job: str
@@ -25,3 +26,4 @@ class CheckpointState:
     saved_at: float | None = None
     began_at: float | None = None
     pid: int | None = None
+    shared: bool = False

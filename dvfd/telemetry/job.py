@@ -332,6 +332,7 @@ class Job:
             saved_at=saves.saved_at,
             began_at=saves.began_at,
             pid=saves.pid,
+            shared=self.world_size > self.local_world_size,
         )
 
     def to_document(self) -> dict[str, Any]:

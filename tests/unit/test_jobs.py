@@ -410,6 +410,15 @@ def test_the_shards_of_one_checkpoint_count_once(ranks: Ranks) -> None:
     assert ranks.book.checkpoints()[0].saved == 1
 
 
+@pytest.mark.parametrize(("world", "shared"), [(4, False), (8, True)])
+def test_a_checkpoint_is_shared_where_the_job_has_ranks_elsewhere(
+    ranks: Ranks, world: int, shared: bool
+) -> None:
+    ranks.join(0, world_size=world, local_world_size=4)
+
+    assert ranks.book.checkpoints()[0].shared is shared
+
+
 # --- Over a restart -------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from fakes_checkpoints import FakeVerifier, Records, archive, flip
 
 from dvfd.config import Checkpoints as Settings
 from dvfd.errors import ToolTimeout
-from dvfd.probes.checkpoints import Checkpoints
+from dvfd.probes.checkpoints import SPREAD, Checkpoints
 from dvfd.telemetry.checkpoint_state import CheckpointState
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Rig:
     """A probe over one job, a fake verifier, and threads that run when told."""
 
-    def __init__(self, path: Path, **state: object) -> None:
+    def __init__(self, path: Path, turn: float = 0.0, **state: object) -> None:
         self.run = FakeVerifier()
         self.records = Records()
         self.work: list[Callable[[], None]] = []
@@ -33,6 +33,7 @@ class Rig:
             records=self.records,
             run=self.run,
             start=self.work.append,
+            turn=lambda _job: turn,
         )
 
     def state(self, **fields: object) -> None:
@@ -235,3 +236,52 @@ def test_a_path_in_a_container_is_opened_through_its_process(
         (tmp_path / pid / "ns").mkdir(parents=True)
         (tmp_path / pid / "ns/mnt").symlink_to(space)
     assert locate("/ck/a", 77, proc=tmp_path) == tmp_path / "77/root/ck/a"
+
+
+def test_the_nodes_of_one_job_begin_to_read_its_checkpoint_one_after_the_other(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"), turn=0.5, shared=True)
+
+    assert "checkpoint_intact" not in rig.verified(at=100.0)
+    assert "turn" in rig.probe.gaps["checkpoint_intact"]
+    assert not rig.run.calls
+    assert rig.verified(at=100.0 + SPREAD / 2)["checkpoint_intact"] == 1.0
+
+
+def test_a_job_of_one_node_is_verified_at_once(tmp_path: Path) -> None:
+    assert Rig(archive(tmp_path / "a.pt"), turn=0.5).verified()["checkpoint_intact"] == 1.0
+
+
+def test_a_job_that_saves_more_often_than_a_turn_lasts_is_verified_all_the_same(
+    tmp_path: Path,
+) -> None:
+    path = str(archive(tmp_path / "a.pt"))
+    rig = Rig(tmp_path / "a.pt", turn=0.9, shared=True)
+
+    for at in range(100, 100 + int(SPREAD), 10):
+        rig.state(path=path, saved_at=float(at), shared=True)
+        rig.verified(at=float(at))
+
+    assert rig.verified(at=100.0 + SPREAD)["checkpoint_intact"] == 1.0
+
+
+def test_a_changed_file_waits_for_no_turn(tmp_path: Path) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"), turn=0.5, shared=True)
+    rig.verified(at=100.0)
+    rig.verified(at=100.0 + SPREAD / 2)
+
+    flip(tmp_path / "a.pt")
+    rig.run.answer["intact"] = False
+
+    assert rig.verified(at=110.0 + SPREAD / 2)["checkpoint_intact"] == 0.0
+
+
+def test_the_word_on_the_one_before_stands_while_a_node_waits(tmp_path: Path) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"), turn=0.9, shared=True)
+    rig.verified(at=100.0)
+    rig.verified(at=100.0 + SPREAD)
+
+    rig.state(path=str(archive(tmp_path / "b.pt")), saved_at=200.0, shared=True)
+
+    assert rig.sample(at=201.0)["checkpoint_intact"] == 1.0
