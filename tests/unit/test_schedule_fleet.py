@@ -1,4 +1,4 @@
-"""A fleet does not wake at once: where the checklists of 10,000 nodes fall within the jitter.
+"""A fleet does not act at once: where the checklists of 10,000 nodes fall within the jitter.
 
 The names are fixed, so nothing here is left to chance: a test fails when the hash is changed for
 a worse one. The bounds are those that a fair spread exceeds once in ten thousand tries.
@@ -7,6 +7,7 @@ a worse one. The bounds are those that a fair spread exceeds once in ten thousan
 from __future__ import annotations
 
 import math
+import random
 import uuid
 import zlib
 from collections import Counter
@@ -17,8 +18,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from fakes import FakeClock
+from fakes_sinks import FakeAlertmanager, FakeOutbox
 
+from dvfd.config import Config
 from dvfd.schedule import Schedule, offset
+from dvfd.sinks.alertmanager import Sender
+from dvfd.sinks.pager import Pager
 
 JITTER = 300.0
 """Seconds: the jitter as delivered."""
@@ -164,3 +169,30 @@ def test_a_poor_hash_would_be_found(poor: Callable[[str], float]) -> None:
 
     assert chi_square(in_seconds(delays)) > chi_square_limit(int(JITTER))
     assert max(in_seconds(delays)) > most_in_a_second(FLEET)
+
+
+def resends(node: int, count: int) -> list[float]:
+    """When a node tells again of a breach that the whole fleet had at 0."""
+    clock, chance = FakeClock(), random.Random(node)
+    config = Config.model_validate({"alerting": {"urls": ["http://am"]}})
+    pager = Pager(FakeOutbox(), push=True)
+    sender = Sender(pager, config, clock=clock, connect=FakeAlertmanager, jitter=chance.uniform)
+    began, times = clock.boot(), []
+    for _ in range(count):
+        sender.round()
+        clock.advance(sender.wait())
+        times.append(clock.boot() - began)
+    return times
+
+
+def test_a_breach_of_the_whole_fleet_is_not_told_again_in_step() -> None:
+    """The first resends spread over twelve seconds (48 to 60), the twentieth over a minute."""
+    told = [resends(node, 20) for node in range(500)]
+    first, last = (Counter(int(times[n]) for times in told) for n in (0, 19))
+
+    mean = 500 / 12
+    assert max(first.values()) <= mean + 5 * math.sqrt(mean)
+    assert 47 <= min(first) <= 48
+    assert 59 <= max(first) <= 60
+    assert max(last.values()) < max(first.values())
+    assert max(last) - min(last) > 45
