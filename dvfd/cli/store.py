@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from dvfd.cli.common import daemon, must
+from dvfd.cli.common import daemon, must, output_option, show
+from dvfd.config import state_dir
+from dvfd.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dvfd.store.backup import Facts
+
+DAMAGED = 2
 
 
 @click.group()
@@ -19,3 +34,80 @@ def acknowledge() -> None:
     Example: dvfd store acknowledge
     """
     click.echo(must(daemon("acknowledge"), "acknowledging"))
+
+
+@store.command("check")
+@output_option
+def check(output: str) -> None:
+    """Read the whole store: is it whole, how large, how many rows, how far back. Changes nothing.
+
+    Exit code 2 if it is damaged. Works beside a daemon, for root and the store's owner.
+
+    Example: dvfd store check
+    """
+    from dvfd.store.backup import check as read_through
+
+    facts = read_through(_path())
+    show(asdict(facts), output, _text)
+    sys.exit(DAMAGED if facts.faults else 0)
+
+
+@store.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup(file: Path) -> None:
+    """Copy the store, as it is at this moment, to FILE, and read the copy through.
+
+    A daemon may be writing meanwhile. FILE must not exist; it is for its owner only (0600) and
+    appears once it is whole. For root and the store's owner.
+
+    Example: dvfd store backup /var/backups/dvfd-2026-11-02.db
+    """
+    from dvfd.store.backup import backup as copy
+
+    source = _path()
+    _said(f"{source} copied to {file}", copy(source, file))
+
+
+@store.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Check everything, replace nothing.")
+def restore(file: Path, *, dry_run: bool) -> None:
+    """Put FILE, a backup, in the place of the store. The daemon must be stopped.
+
+    FILE is read through first; the store that it replaces is kept beside it, and named.
+
+    Example: dvfd store restore /var/backups/dvfd-2026-11-02.db
+    """
+    from dvfd.store.backup import restore as put
+
+    if daemon("ping") is not None:
+        raise StoreError("a daemon runs here: stop it first, `systemctl stop dvfd`")
+    target = state_dir() / "dvfd.db"
+    facts, aside = put(file, target, at=time.time(), dry_run=dry_run)
+    _said(f"{file} {'would be' if dry_run else 'is now'} {target}", facts)
+    if aside:
+        click.echo(f"the store before it {'would lie' if dry_run else 'lies'} in {aside}")
+
+
+def _path() -> Path:
+    """The store of the daemon that answers here, else the one that commands would open."""
+    answer = daemon("status")
+    return Path(answer["store"]["path"]) if answer else state_dir() / "dvfd.db"
+
+
+def _said(what: str, facts: Facts) -> None:
+    click.echo(f"{what}\n{_text(asdict(facts))}")
+
+
+def _text(facts: Mapping[str, Any]) -> str:
+    whole = "; ".join(facts["faults"]) or "whole"
+    lines = [
+        f"{facts['path']}: {whole}",
+        f"schema {facts['schema']}, {facts['bytes']} bytes, {facts['wal_bytes']} in the WAL",
+        f"samples from {_when(facts['oldest'])} to {_when(facts['newest'])}",
+    ]
+    return "\n".join([*lines, *(f"  {table:<12} {n}" for table, n in facts["rows"].items())])
+
+
+def _when(at: float | None) -> str:
+    return "never" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

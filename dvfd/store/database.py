@@ -130,6 +130,38 @@ def open_read_only(path: Path) -> Database:
         raise StoreError(f"{path}: cannot be read: {error}") from None
 
 
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection to a file of any schema, to read only. Raises OSError or sqlite3.Error."""
+    path.stat()
+    reader = _connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        reader.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        # In a directory that we may not write SQLite cannot make the WAL's index. Without a WAL
+        # nobody is writing, and the file may be read as it lies.
+        reader.close()
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        reader = _connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
+    return reader
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Nobody else writes the file meanwhile. Raises StoreError if a daemon holds it."""
+    try:
+        lock = _claim(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be locked: {error.strerror}") from None
+    try:
+        if os.geteuid() == 0:  # a lock that root made must serve the daemon's user too
+            owner = path.parent.stat()
+            os.fchown(lock, owner.st_uid, owner.st_gid)
+        yield
+    finally:
+        os.close(lock)
+
+
 def set_aside(path: Path, at: float) -> Path:
     """Move a damaged file, with its WAL, out of the way. Raises StoreError once there are many."""
     kept = sorted(path.parent.glob(f"{path.name}.corrupt-*[0-9]"))
@@ -176,18 +208,8 @@ def _open_both(path: Path, lock: int) -> Database:
 
 
 def _open_read_only(path: Path) -> Database:
-    path.stat()
-    reader = _connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        version = int(reader.execute("PRAGMA user_version").fetchone()[0])
-    except sqlite3.OperationalError:
-        # In a directory that we may not write SQLite cannot make the WAL's index. Without a WAL
-        # nobody is writing, and the file may be read as it lies.
-        reader.close()
-        if path.with_name(path.name + "-wal").exists():
-            raise
-        reader = _connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
-        version = int(reader.execute("PRAGMA user_version").fetchone()[0])
+    reader = connect_read_only(path)
+    version = int(reader.execute("PRAGMA user_version").fetchone()[0])
     if version != len(MIGRATIONS):
         reader.close()
         raise StoreError(
