@@ -69,7 +69,10 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(document: str) 
             assert anchor in anchors(str(place.resolve().relative_to(ROOT))), target
 
 
-COMMAND = re.compile(r"(?:^|[|;&(] *|sudo |\$ )(?:\S*/)?dvfd (?P<rest>[^|;&>)#\n]*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^|[|;&(] *|sudo |\$ )(?:[A-Z_]+=\S+ +)*(?:[\w.~-]*/)*dvfd (?P<rest>[^|;&>)#\n]*)",
+    re.MULTILINE,
+)
 
 
 def commands(document: str) -> list[list[str]]:
