@@ -92,6 +92,15 @@ def test_a_backup_is_of_one_moment_while_the_writer_writes_and_is_killed(tmp_pat
     assert after.rows["folds"] > beside.rows["folds"]
 
 
+def test_commits_meanwhile_do_not_send_a_slow_backup_back_to_its_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr("dvfd.store.backup.PAGES", 4)
+    monkeypatch.setattr("dvfd.store.backup.BREATH", 0.02)
+    path = tmp_path / "state" / "dvfd.db"
+    with writer(path):
+        copied = backup(path, tmp_path / "copy.db", patience=20).rows["folds"]
+        assert eventually(lambda: folds(path) > copied)
+
+
 def test_a_backup_refuses_to_write_over_anything(kept, tmp_path):
     (tmp_path / "copy.db").write_text("precious")
 
