@@ -1,4 +1,4 @@
-"""`dvfd store`: what the daemon's store has to say to a person."""
+"""`dvfd store`: look after the store: is it whole, copy it, put a copy back, read its notice."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dvfd.store.backup import Facts
 
 DAMAGED = 2
+"""Exit code: FAIL, as of a check."""
 
 
 @click.group()

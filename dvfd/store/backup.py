@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ def backup(store: Path, target: Path, patience: float = PATIENCE) -> Facts:
     with _copied(store, target.parent, f".{target.name}.", patience) as partial:
         facts = _whole(partial, patience)
         _publish(partial, target)
-    return _named(facts, target)
+    return replace(facts, path=str(target))
 
 
 def restore(
@@ -268,9 +268,3 @@ def _sync(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _named(facts: Facts, path: Path) -> Facts:
-    return Facts(
-        str(path), facts.bytes, 0, facts.schema, facts.rows, facts.oldest, facts.newest, ()
-    )
