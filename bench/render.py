@@ -1,4 +1,4 @@
-"""Make bench/RESULTS.md and the README's table of numbers from bench/results/*.json.
+"""Make bench/RESULTS.md and the tables of README.md and docs/fleet.md from bench/results/*.json.
 
 `python -m bench.render` writes them; `--check` only says whether they are current, and whether
 the README claims a measured number anywhere else.
@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench import capacity
 from bench.record import RESULTS, number
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- numbers -->", "<!-- /numbers -->"
+FLEET = HERE.parent / "docs" / "fleet.md"
 
 CLAIM = re.compile(r"\d[\d.,]*\s?(?:%|MiB|KiB|GiB|MB|KB|µs|us|ms|ns)(?![\w/])")
 """A measured-looking number: durations in seconds and counts are configuration, not claims."""
@@ -25,17 +26,21 @@ CLAIM = re.compile(r"\d[\d.,]*\s?(?:%|MiB|KiB|GiB|MB|KB|µs|us|ms|ns)(?![\w/])")
 def main() -> int:
     """Write, or with --check compare; 1 when something is not as it should be."""
     documents = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RESULTS.glob("*.json"))]
-    results, readme = results_text(documents), README.read_text(encoding="utf-8")
-    table = numbers_table(documents)
-    current = with_table(readme, table)
+    current = {
+        HERE / "RESULTS.md": results_text(documents),
+        README: with_table(_text(README), "numbers", numbers_table(documents)),
+        FLEET: fleet_text(_text(FLEET), documents),
+    }
     if "--check" not in sys.argv:
-        (HERE / "RESULTS.md").write_text(results, encoding="utf-8")
-        README.write_text(current, encoding="utf-8")
+        for path, text in current.items():
+            path.write_text(text, encoding="utf-8")
         return 0
-    problems = claims(current)
-    written = HERE / "RESULTS.md"
-    if not written.exists() or written.read_text(encoding="utf-8") != results or current != readme:
-        problems.append("bench/RESULTS.md or README.md is not current: python -m bench.render")
+    problems = claims(current[README])
+    problems += [
+        f"{path.relative_to(HERE.parent)} is not current: python -m bench.render"
+        for path, text in current.items()
+        if _text(path) != text
+    ]
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -85,17 +90,39 @@ def numbers_table(documents: list[dict[str, Any]]) -> str:
     return "\n".join(["| measured | value | wanted |", "|---|---:|---|", *rows])
 
 
-def with_table(readme: str, table: str) -> str:
-    """The README with *table* between its marks."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}" if rest else readme
+def fleet_text(text: str, documents: list[dict[str, Any]]) -> str:
+    """docs/fleet.md with what was measured, and what follows from it."""
+    for document in documents:
+        if document["bench"] == "fleet":
+            text = with_table(text, "measured", capacity.measured(document))
+            text = with_table(text, "capacity", capacity.table(document))
+        elif document["bench"] == "storm":
+            text = with_table(text, "storm", capacity.measured(document))
+    return text
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What a generated table begins and ends with."""
+    return f"<!-- {name} -->", f"<!-- /{name} -->"
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """*text* with *table* between the marks of this name."""
+    begin, end = marks(name)
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{table}\n{end}{after}" if rest else text
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def claims(readme: str) -> list[str]:
     """Numbers that the README claims outside its generated table."""
-    before, _, rest = readme.partition(BEGIN)
-    text = before + rest.partition(END)[2]
+    begin, end = marks("numbers")
+    before, _, rest = readme.partition(begin)
+    text = before + rest.partition(end)[2]
     text = re.sub(r"```.*?```", lambda m: "\n" * m.group().count("\n"), text, flags=re.DOTALL)
     return [
         f"README.md: claims {match.group()!r}, which is not in the generated table"
