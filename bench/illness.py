@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from bench.player import Condition, Node
 
-EXPECTED: Mapping[Condition, frozenset[str]] = {
-    Condition.WELL: frozenset(),
-}
-"""The alerts that must name a node in this condition."""
+DEMANDED = frozenset({Condition.SILENT, Condition.STALE})
+"""Conditions of which only the rules can tell: such a node must be named by an alert. A failing or
+blind one tells of itself, by its own push; one that is behind may be told of by the fleet's alert.
+"""
 
 MARGIN = 120.0
 """Seconds that a rule has beyond its `for`: a scrape, an evaluation, the fleet's start."""
@@ -19,13 +19,15 @@ MARGIN = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of it. `fleet` are alerts that name no node."""
+    """What came of it. `unnoticed` nodes should have been named and were not, `slandered` ones are
+    well; `ill` says what names each ill node, `fleet` which alerts name none.
+    """
 
     well: int
-    ill: int
-    unnoticed: dict[str, list[str]]
+    demanded: int
+    unnoticed: tuple[str, ...]
     slandered: dict[str, list[str]]
-    misnamed: dict[str, list[str]]
+    ill: dict[str, dict[str, list[str]]]
     fleet: tuple[str, ...]
 
 
@@ -36,23 +38,24 @@ def compare(
     waits: Mapping[str, float],
     *,
     seconds: float,
-    expected: Mapping[Condition, frozenset[str]] = EXPECTED,
 ) -> Found:
     """The labels of ALERTS *now* and *ever* against *nodes*, after a run of *seconds*.
 
-    An alert whose `for` (*waits*) is longer than the run counts when it is pending. Raises KeyError
-    for a condition of which nobody said what should tell of it.
+    An alert whose `for` (*waits*) is longer than the run counts when it is pending.
     """
     raised, spoken = by_instance(now, waits, seconds), by_instance(ever, waits, seconds)
     well = [node for node in nodes if node.condition is Condition.WELL]
-    ill = [node for node in nodes if node.condition is not Condition.WELL]
-    wanted = {node: expected[node.condition] for node in ill}
+    demanded = [node for node in nodes if node.condition in DEMANDED]
+    ill: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for node in nodes:
+        if node.condition is not Condition.WELL:
+            ill[node.condition][node.instance] = sorted(raised[node.instance])
     return Found(
         well=len(well),
-        ill=len(ill),
-        unnoticed=_lists({n.instance: want - raised[n.instance] for n, want in wanted.items()}),
-        slandered=_lists({n.instance: spoken[n.instance] for n in well}),
-        misnamed=_lists({n.instance: spoken[n.instance] - want for n, want in wanted.items()}),
+        demanded=len(demanded),
+        unnoticed=tuple(node.instance for node in demanded if not raised[node.instance]),
+        slandered={n.instance: sorted(spoken[n.instance]) for n in well if spoken[n.instance]},
+        ill=dict(ill),
         fleet=tuple(sorted(spoken[""])),
     )
 
@@ -67,7 +70,3 @@ def by_instance(
         if labels["alertstate"] == "firing" or too_long:
             found[labels.get("instance", "")].add(labels["alertname"])
     return found
-
-
-def _lists(named: Mapping[str, set[str] | frozenset[str]]) -> dict[str, list[str]]:
-    return {instance: sorted(names) for instance, names in named.items() if names}
