@@ -1,0 +1,73 @@
+"""Pieces of PromQL as the dashboards ask it: every selector names job and instance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from boards.colours import VERDICTS
+
+CODES = {verdict: code for code, verdict in enumerate(VERDICTS)}
+"""The number that stands for a verdict on a timeline; the largest is the worst."""
+
+
+CHOSEN = ('job=~"$job"', 'instance=~"$instance"')
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question to Prometheus and how its series are called."""
+
+    expr: str
+    legend: str = ""
+    limit: bool = False  # what others are held against: drawn dashed and grey
+
+
+def of(metric: str, *matchers: str) -> str:
+    """A selector of *metric* on the chosen nodes."""
+    return f"{metric}{{{', '.join((*CHOSEN, *matchers))}}}"
+
+
+def of_job(metric: str, *matchers: str) -> str:
+    """The same, of the chosen training jobs."""
+    return of(metric, 'training_job=~"$training_job"', *matchers)
+
+
+def rate(selector: str) -> str:
+    """Growth of a counter in a second."""
+    return f"rate({selector}[$__rate_interval])"
+
+
+def increase(selector: str, over: str = "$__rate_interval") -> str:
+    """Growth of a counter over a time."""
+    return f"increase({selector}[{over}])"
+
+
+def counted(part: str, whole: str) -> str:
+    """How many series *part* has: 0 if it has none of those in *whole*, nothing if both have none.
+
+    A count of failures that is 0 because nobody answers would be green while blind.
+    """
+    return f"count({part}) or 0 * count({whole})"
+
+
+def coded(metric: str, by: Iterable[str], *matchers: str) -> str:
+    """Verdicts as numbers, the worst of each group: see CODES."""
+    each = [
+        f"{code} * " + of(metric, f'verdict="{verdict}"', *matchers)
+        for verdict, code in reversed(CODES.items())
+    ]
+    return f"max by ({', '.join(by)}) ({' or '.join(each)})"
+
+
+def or_unknown(expr: str, by: Iterable[str], selector: str, code: int = CODES["UNKNOWN"]) -> str:
+    """*expr*, and *code* for what was there in the last hour and is silent now: charts bridge
+    silence by themselves, with the last colour they had.
+    """
+    return f"{expr} or {code} * group by ({', '.join(by)}) (present_over_time({selector}[1h]))"
+
+
+def node_verdict() -> str:
+    """Each node's verdict; UNKNOWN for one that Prometheus scrapes and that says none."""
+    said = coded("dvfd_check_verdict", ["instance"], 'check="live"')
+    return f"{said} or 0 * max by (instance) ({of('up')}) + {CODES['UNKNOWN']}"
