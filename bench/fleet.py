@@ -186,7 +186,8 @@ def _dashboards(server: Prometheus, interval: float, seconds: float) -> list[dic
     found = []
     for path in sorted(panels.PLACE.glob("*.json")):
         for query in panels.queries(path, server.query, interval=interval, seconds=seconds):
-            took, series = server.query_range(query.expression, seconds, interval)
+            span = 0.0 if query.instant else seconds
+            took, series = server.query_range(query.expression, span, interval)
             found.append({**asdict(query), "seconds": took, "series": series})
     return found
 

@@ -24,11 +24,12 @@ Values = Callable[[str], list[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of one panel, ready to be asked."""
+    """One query of one panel, ready to be asked: for now if *instant*, else as a graph."""
 
     dashboard: str
     panel: str
     expression: str
+    instant: bool
 
 
 def queries(path: Path, ask: Values, *, interval: float, seconds: float) -> Iterator[Query]:
@@ -47,7 +48,9 @@ def queries(path: Path, ask: Values, *, interval: float, seconds: float) -> Iter
     for panel in _panels(document.get("panels", [])):
         for target in panel.get("targets", []):
             if expression := target.get("expr"):
-                yield Query(path.stem, panel.get("title", ""), fill(expression, filled))
+                instant = bool(target.get("instant")) and not target.get("range")
+                title = panel.get("title", "")
+                yield Query(path.stem, title, fill(expression, filled), instant)
 
 
 def fill(expression: str, values: Mapping[str, str]) -> str:
