@@ -1,0 +1,135 @@
+"""Every query of every dashboard finds something in a real Prometheus.
+
+Real: Prometheus, its scrapes, the listener, the exposition and the catalogue. Built by the test:
+the snapshot that the exposition reads, with a value for every metric there is, so that GPUs and
+meters which this machine lacks are there too. The hourly rules are evaluated each second.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testbed
+from fakes_sinks import result, whole
+
+from dvfd.clock import SystemClock
+from dvfd.config import Config, Http
+from dvfd.model import ProbeHealth, Verdict
+from dvfd.sinks.server import HttpServer
+from dvfd.sinks.site import Site
+from dvfd.state import Snapshot, State
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "dashboards").glob("*.json"))
+CONFIG = Config(
+    profile={"expected_throughput": 270, "single_process_throughput": 62.5},
+    cost={"per_hour": 12.5, "currency": "EUR"},
+)
+VERDICTS = (Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN, Verdict.NOT_APPLICABLE)
+RULES = ROOT / "alert_rules" / "dvfd-recording-dashboards.rules.yml"
+VALUES = {
+    "${datasource}": "", "$__rate_interval": "30s", "$__interval_ms": "30000",
+    "$__interval": "30s", "$__range": "1h",
+}  # fmt: skip
+
+
+def snapshot(held: State) -> Snapshot:
+    """As told, but for the profile, a probe that is down and a store that is not well."""
+    taken = held.snapshot()
+    down = {"power": ProbeHealth("power", up=False, last_success=time.time())}
+    return replace(taken, config=CONFIG, probes={**taken.probes, **down})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[testbed.Server]:
+    held = whole(SystemClock())
+    criteria = held.snapshot().catalogue.criteria.values()
+    verdicts = itertools.cycle(VERDICTS)
+    held.judged([result(next(verdicts), of=c, at=time.time()) for c in criteria])
+    listener = HttpServer(Site(lambda: snapshot(held)), Http(port=0), clock=SystemClock())
+    listener.start()
+    directory = tmp_path_factory.mktemp("prometheus")
+    rules = directory / "rules.yml"
+    rules.write_text(RULES.read_text("utf-8").replace("interval: 1h", "interval: 1s"), "utf-8")
+    with testbed.prometheus(directory, f"127.0.0.1:{listener.port}", rules=(rules,)) as found:
+        recorded = "count(instance_training_job:dvfd_job_samples:increase1h)"
+        testbed.eventually(lambda: testbed.query(found, recorded), 30, every=0.5)
+        time.sleep(3)  # two samples of what was recorded
+        yield found
+    listener.stop()
+
+
+def asked(board: dict[str, Any], expr: str) -> str:
+    """*expr* as Grafana sends it with everything chosen."""
+    chosen = {f"${v['name']}": ".+" for v in board["templating"]["list"] if v["type"] == "query"}
+    for name, value in sorted((VALUES | chosen).items(), key=lambda item: -len(item[0])):
+        expr = expr.replace(name, value)
+    return expr
+
+
+def answers(server: testbed.Server, target: dict[str, Any], expr: str) -> list[Any]:
+    if target.get("instant"):
+        return testbed.query(server, expr)
+    now = time.time()
+    fields = {"query": expr, "start": now - 5, "end": now, "step": 1}
+    url = f"{server.url}/api/v1/query_range?{urllib.parse.urlencode(fields)}"
+    return list(json.loads(testbed.fetch(url))["data"]["result"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_no_query_of_a_dashboard_is_empty(server: testbed.Server, path: Path) -> None:
+    board = json.loads(path.read_text("utf-8"))
+    empty = []
+    for panel in board["panels"]:
+        for target in panel.get("targets", []):
+            expr = asked(board, target["expr"])
+            assert "$" not in expr
+            if not answers(server, target, expr):
+                empty.append((panel["title"], expr))
+    assert not empty
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_variable_has_values(server: testbed.Server, path: Path) -> None:
+    board = json.loads(path.read_text("utf-8"))
+    for variable in board["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        inside = asked(board, variable["query"]["query"]).removeprefix("label_values(")
+        selector, _, label = inside.removesuffix(")").rpartition(", ")
+        assert [s for s in testbed.query(server, selector) if label in s["metric"]], selector
+
+
+@pytest.mark.slow
+def test_a_node_that_falls_silent_is_unknown_on_every_board(tmp_path: Path) -> None:
+    held = whole(SystemClock())
+    listener = HttpServer(Site(held.snapshot), Http(port=0), clock=SystemClock())
+    listener.start()
+    queries = {
+        p["title"]: asked(board, p["targets"][0]["expr"])
+        for board in (json.loads(path.read_text("utf-8")) for path in FILES)
+        for p in board["panels"]
+        if p["type"] != "row"
+        and p["title"] in {"Verdict", "PASS", "UNKNOWN", "Continuous watch, every criterion"}
+    }
+    with testbed.prometheus(tmp_path, f"127.0.0.1:{listener.port}") as server:
+
+        def values(title: str) -> set[str]:
+            return {found["value"][1] for found in testbed.query(server, queries[title])}
+
+        testbed.eventually(lambda: values("Verdict") == {"1"}, 20)
+        assert (values("PASS"), values("UNKNOWN")) == ({"1"}, {"0"})
+        listener.stop()
+        testbed.eventually(lambda: values("Verdict") == {"3"}, 20)
+        assert (values("PASS"), values("UNKNOWN")) == ({"0"}, {"1"})
+        assert values("Continuous watch, every criterion") == {"3"}
