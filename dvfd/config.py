@@ -121,6 +121,7 @@ class Alerting(Section):
     runbooks: str = Field(default="docs/runbooks", min_length=1)
     username: str = ""
     password_file: Path | None = None
+    password_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # LoadCredential=
 
     @field_validator("urls")
     @classmethod
@@ -129,6 +130,14 @@ class Alerting(Section):
             if not _is_address(url):
                 raise ValueError(f"{url!r} is no http:// or https:// address")
         return urls
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Alerting:
+        if self.password_file and self.password_credential:
+            raise ValueError("give either password_file or password_credential")
+        if (self.password_file or self.password_credential) and not self.username:
+            raise ValueError("a password needs a username")
+        return self
 
 
 class Http(Section):
@@ -351,6 +360,16 @@ def _known(where: tuple[Any, ...]) -> list[str]:
 
 def _near(names: list[str]) -> str:
     return f"; did you mean {names[0]!r}?" if names else ""
+
+
+def credential(name: str) -> Path:
+    """The file in which systemd shows the credential *name*. Raises OSError if it shows none."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(directory) / name
+    if not directory or not path.exists():
+        wanted = f"LoadCredential={name}:FILE in dvfd.service"
+        raise FileNotFoundError(f"no credential {name!r} was passed: wanted {wanted}")
+    return path
 
 
 def data_dir(name: str) -> Path:

@@ -18,6 +18,7 @@ USAGE_ERROR = 3
 
 COMMANDS = {
     "alerts": "dvfd.cli.alerts",
+    "assets": "dvfd.cli.assets",
     "check": "dvfd.cli.checks",
     "checklist": "dvfd.cli.checks",
     "checkpoint": "dvfd.cli.checkpoint",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 
+from dvfd.config import credential
 from dvfd.sinks.alert import document, trial_alert
 from dvfd.sinks.pager import Entry, Pager, Told
 from dvfd.state import Delivery, Peer
@@ -297,9 +298,11 @@ def open_session() -> Post:
 
 def _auth(settings: Alerting) -> tuple[str, str] | None:
     """Read again for each request: passwords change."""
-    if not settings.username or settings.password_file is None:
+    name = settings.password_credential
+    path = credential(name) if name else settings.password_file
+    if not settings.username or path is None:
         return None
-    return settings.username, settings.password_file.read_text(encoding="utf-8").rstrip("\n")
+    return settings.username, path.read_text(encoding="utf-8").rstrip("\n")
 
 
 def _news(entry: Entry) -> bool:

@@ -8,8 +8,8 @@ from dvfd import cli
 from dvfd.cli import COMMANDS
 
 LEAVES = (
-    "alerts test", "check", "checklist", "checkpoint verify", "config check", "config schema",
-    "config show", "history", "job forget", "run", "status", "version",
+    "alerts test", "assets export", "check", "checklist", "checkpoint verify", "config check",
+    "config schema", "config show", "history", "job forget", "run", "status", "version",
 )  # fmt: skip
 
 

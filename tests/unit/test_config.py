@@ -118,3 +118,16 @@ def test_the_catalogue_is_found() -> None:
 def test_missing_data_says_where_it_looked() -> None:
     with pytest.raises(ConfigError, match="reinstall"):
         data_dir("no-such-data")
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ('username = "a"\npassword_file = "/x"\npassword_credential = "y"', "give either"),
+        ('password_credential = "y"', "needs a username"),
+        ('username = "a"\npassword_credential = "../y"', "pattern"),
+    ],
+)
+def test_a_password_has_one_place_and_a_user(lines: str, wanted: str) -> None:
+    [line] = problems(f"[alerting]\n{lines}\n")
+    assert wanted in line

@@ -271,6 +271,26 @@ def test_a_password_that_cannot_be_read_is_an_error_and_loses_nothing(tmp_path: 
     assert bench.sender.health().waiting == 1
 
 
+def test_a_password_comes_from_systemd_by_the_name_of_its_credential(tmp_path: Path, monkeypatch):
+    (tmp_path / "am").write_text("from systemd\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    bench = Bench(username="dvfd", password_credential="am")
+    bench.pager.raise_alert(alert(), {})
+    bench.sent()
+
+    assert bench.receiver.options[0]["auth"] == ("dvfd", "from systemd")
+
+
+def test_a_credential_that_was_not_passed_is_an_error_that_names_the_directive(monkeypatch):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    bench = Bench(username="dvfd", password_credential="am")
+    bench.pager.raise_alert(alert(), {})
+    bench.sent()
+
+    assert "LoadCredential=am:" in bench.sender.health().error
+    assert bench.sender.health().waiting == 1
+
+
 def test_credentials_in_an_address_are_never_shown():
     bench = Bench(urls=("http://user:secret@am1:9093",))
 
