@@ -12,6 +12,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import ProbeError
+from dvfd.sandbox import hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,9 +59,10 @@ class Tail:
             yield from self._blocks(budget)
         except FileNotFoundError:
             self._begin_at_end = False  # when it comes, all of it is new
-            raise ProbeError(f"{self._path}: no such file") from None
+            why = hidden(self._path) or "no such file"
+            raise ProbeError(f"{self._path}: {why}") from None
         except OSError as error:
-            cause = (error.strerror or str(error)).lower()
+            cause = hidden(self._path) or (error.strerror or str(error)).lower()
             raise ProbeError(f"{self._path}: {cause}") from None
 
     def lines(self, budget: int) -> list[str]:

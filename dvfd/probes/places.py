@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from dvfd.errors import ProbeError
+from dvfd.sandbox import hidden
 
 
 def locate(path: str, pid: int | None, *, proc: Path = Path("/proc")) -> Path:
@@ -18,12 +19,12 @@ def locate(path: str, pid: int | None, *, proc: Path = Path("/proc")) -> Path:
     if "\0" in path:
         raise ProbeError(f"{path[:200]!r}: no path")
     if pid is None:
-        return Path(path)
+        return _ours(path)
     try:
         theirs = (proc / str(pid) / "ns/mnt").readlink()
         ours = (proc / "self/ns/mnt").readlink()
     except FileNotFoundError:  # the process has ended
-        return Path(path)
+        return _ours(path)
     except OSError as error:
         return _visible(path, pid, error)
     return Path(path) if ours == theirs else proc / str(pid) / "root" / path.lstrip("/")
@@ -31,9 +32,17 @@ def locate(path: str, pid: int | None, *, proc: Path = Path("/proc")) -> Path:
 
 def _visible(path: str, pid: int, error: OSError) -> Path:
     """*path* in our own view, if what holds it is there."""
-    if Path(path).parent.is_dir():
-        return Path(path)
+    found = _ours(path)
+    if found.parent.is_dir():
+        return found
     raise ProbeError(
         f"{path[:200]}: not in our view, and that of process {pid} may not be read"
         f" ({(error.strerror or '').lower()}): run dvfd as the job's user or with CAP_SYS_PTRACE"
     )
+
+
+def _ours(path: str) -> Path:
+    """*path* in our own view. Raises ProbeError if our sandbox hides what lies there."""
+    if why := hidden(path):
+        raise ProbeError(f"{path[:200]}: {why}")
+    return Path(path)
