@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from dvfd.errors import ConfigError
+from dvfd.masking import STARS, masked
 
 DEFAULT_CONFIG = Path("/etc/dvfd/dvfd.toml")
 
@@ -128,7 +129,7 @@ class Alerting(Section):
     def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
             if not _is_address(url):
-                raise ValueError(f"{url!r} is no http:// or https:// address")
+                raise ValueError(f"{_seen(url)!r} is no http:// or https:// address")
         return urls
 
     @model_validator(mode="after")
@@ -333,6 +334,11 @@ def _is_address(url: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(host) and " " not in url
 
 
+def _seen(url: str) -> str:
+    """A wrong address as a complaint may show it: it may lack the scheme but have a password."""
+    return masked(url) if "://" in url or "@" not in url else f"{STARS}@{url.rpartition('@')[2]}"
+
+
 def _explain(origin: str, error: dict[str, Any]) -> str:
     where = error["loc"]
     key = ".".join(str(part) for part in where) or "(whole file)"
@@ -341,7 +347,9 @@ def _explain(origin: str, error: dict[str, Any]) -> str:
         return f"{origin}: {key}: no such key{_near(near)}"
     got = "" if isinstance(error["input"], dict) else f" (read {error['input']!r})"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{origin}: {key}: {message}{got}"
+    if error["type"] == "value_error":  # says itself what was read
+        got = ""
+    return masked(f"{origin}: {key}: {message}{got}")
 
 
 def _known(where: tuple[Any, ...]) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dvfd import __version__
+from dvfd.masking import masked
 from dvfd.model import Report, Result, Severity, Verdict, worst
 
 if TYPE_CHECKING:
@@ -365,7 +366,7 @@ class State:
             store=ask.store(),
             samples=self._fresh(at),
             jobs=tuple(ask.jobs()),
-            log_lines=tuple(ask.log_lines()),
+            log_lines=masked(tuple(ask.log_lines())),
             raised=tuple(ask.raised()),
             delivery=ask.delivery(),
             ingest=dict(ask.ingest()),

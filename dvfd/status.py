@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from dvfd.masking import masked
 from dvfd.state import CheckState, Snapshot
 from dvfd.store.documents import result_document
 
@@ -14,7 +15,7 @@ SCHEMA = 1
 
 def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
     """Everything that *snapshot* knows, as plain JSON values; *running*: a daemon stands behind."""
-    return {
+    found = {
         "schema": SCHEMA,
         "running": running,
         "node": snapshot.config.node.name,
@@ -51,6 +52,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
             "path": str(snapshot.store.path),
         },
     }
+    return masked(found)
 
 
 def _check(state: CheckState) -> dict[str, Any]:

@@ -48,13 +48,15 @@ def check(path: Path | None) -> None:
 @config.command("show")
 @path_option
 def show(path: Path | None) -> None:
-    """Print the configuration in force, defaults included, as JSON.
+    """Print the configuration in force, defaults included, as JSON. Passwords read ***.
 
     Example: dvfd config show
     """
     from dvfd import config
+    from dvfd.masking import masked
 
-    click.echo(config.load(path).model_dump_json(indent=2))
+    settings = config.load(path).model_dump(mode="json")
+    click.echo(json.dumps(masked(settings), indent=2, ensure_ascii=False))
 
 
 @config.command("schema")

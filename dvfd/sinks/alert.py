@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from dvfd.masking import without_user
 from dvfd.model import Severity
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def document(
         "endsAt": timestamp(max(starts_at, ends_at)),
     }
     if _is_uri(config.alerting.external_url):
-        body["generatorURL"] = config.alerting.external_url
+        body["generatorURL"] = without_user(config.alerting.external_url)
     return body
 
 

@@ -12,11 +12,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 
 from dvfd.config import credential
+from dvfd.masking import masked
 from dvfd.sinks.alert import document, trial_alert
 from dvfd.sinks.pager import Entry, Pager, Told
 from dvfd.state import Delivery, Peer
@@ -58,7 +58,7 @@ class Receiver:
 
     def __init__(self, url: str, settings: Alerting) -> None:
         self.url = f"{url.rstrip('/')}/api/v2/alerts"
-        self.name = _without_password(url)
+        self.name = masked(url)
         self.failures = 0
         self.last_success: float | None = None
         self.error = ""
@@ -270,7 +270,8 @@ def post(
         return 0, _plain(error)
     if 200 <= response.status_code < 300:
         return response.status_code, ""
-    return response.status_code, f"HTTP {response.status_code}: {response.text[:300].strip()}"
+    said = masked(response.text[:300].strip())  # a proxy may repeat the address that it was asked
+    return response.status_code, f"HTTP {response.status_code}: {said}"
 
 
 def send_test(
@@ -319,9 +320,4 @@ def _plain(error: OSError) -> str:
     cause: BaseException = error
     while (deeper := cause.__cause__ or cause.__context__) is not None:
         cause = deeper
-    return f"{type(cause).__name__}: {cause}"[:300]
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return masked(f"{type(cause).__name__}: {cause}")[:300]
