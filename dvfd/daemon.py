@@ -213,8 +213,8 @@ class Daemon:
     def _build_doors(self, runtime: Path) -> None:
         """What people and scrapers talk to."""
         clock = self._clock
-        site = Site(self._state.snapshot, self._store)
-        self._server = HttpServer(site, self._config.http, clock=clock)
+        self._site = Site(self._state.snapshot, self._store)
+        self._server = HttpServer(self._site, self._config.http, clock=clock)
         self._control = ControlServer(
             runtime / "control.sock",
             operations(
@@ -241,6 +241,7 @@ class Daemon:
             delivery=self._sender.health,
             ingest=self._receiver.counters,
             http=self._http,
+            scraped=lambda: self._site.scraped_at,
         )
 
     def _log_lines(self) -> list[dict[str, Any]]:

@@ -200,6 +200,7 @@ class Sources:
     delivery: Callable[[], Delivery] = Delivery
     ingest: Callable[[], Mapping[str, int]] = dict
     http: Callable[[], Mapping[str, int]] = dict
+    scraped: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +240,7 @@ class Snapshot:
     delivery: Delivery
     ingest: Mapping[str, int]
     http: Mapping[str, int]
+    scraped_at: float | None = None  # when somebody last read /metrics
 
     @property
     def results(self) -> dict[str, Result]:
@@ -371,6 +373,7 @@ class State:
             delivery=ask.delivery(),
             ingest=dict(ask.ingest()),
             http=dict(ask.http()),
+            scraped_at=ask.scraped(),
         )
 
     def _note(self, results: Iterable[Result]) -> None:

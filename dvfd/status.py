@@ -44,6 +44,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
             "peers": [asdict(peer) for peer in snapshot.delivery.peers],
         },
         "ingest": dict(snapshot.ingest),
+        "scraped_at": snapshot.scraped_at,
         "store": {
             "ok": snapshot.store.ok,
             "reason": snapshot.store.reason,

@@ -23,6 +23,7 @@ COMMANDS = {
     "checklist": "dvfd.cli.checks",
     "checkpoint": "dvfd.cli.checkpoint",
     "config": "dvfd.cli.config",
+    "doctor": "dvfd.cli.doctor",
     "history": "dvfd.cli.history",
     "job": "dvfd.cli.job",
     "run": "dvfd.cli.run",

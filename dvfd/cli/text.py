@@ -38,6 +38,12 @@ def paint(verdict: str, width: int = 0) -> str:
     return word
 
 
+def tint(word: str, colour: str) -> str:
+    """*word* in *colour* where a terminal can show it."""
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return click.style(word, fg=colour) if coloured else word
+
+
 def wrapped(text: str, indent: int = 0, width: int | None = None) -> list[str]:
     """*text* in lines of at most *width* columns, all indented; one line for a pipe."""
     width = columns() if width is None else width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -23,12 +24,15 @@ class Site:
         self._snapshot = snapshot
         self._past = past or NoPast()
         self._exposition = prometheus.Exposition(snapshot)
+        self.scraped_at: float | None = None
 
     def __call__(self, request: Request) -> Response:
         """Answer a GET or HEAD."""
         match request.path:
             case "/metrics":
-                return Response(HTTPStatus.OK, self._exposition.text(), prometheus.CONTENT_TYPE)
+                text = self._exposition.text()
+                self.scraped_at = time.time()
+                return Response(HTTPStatus.OK, text, prometheus.CONTENT_TYPE)
             case "/healthz":
                 return health(self._snapshot())
             case "/":
