@@ -34,9 +34,11 @@ SCRAPED = 300.0
 SPACE = 2**30
 """Bytes free below which the store may not last: 35 days of 300 series take about 170 MB."""
 
-DROP_INS = "/etc/systemd/system/dvfd.service.d"
+RIGHT = "scripts/install --with"
+"""How an installed daemon gets one of the rights of systemd/drop-ins."""
+
 HIDDEN = ("/home", "/root", "/run/user")
-"""What ProtectHome=read-only shows and hides by turns: other users' files stay their own."""
+"""Where other users' rights decide: ProtectHome=read-only shows what is there, no more."""
 
 
 class Mark(StrEnum):
@@ -220,12 +222,12 @@ def look_at_hardware(world: World) -> Iterator[Finding]:
     if gpus and profile.accelerator == "cpu":
         yield Finding(
             "sources", "gpu", Mark.IMPROVE, f"{len(gpus)} NVIDIA devices, the profile says cpu",
-            f'[profile] accelerator = "gpu", gpus = {len(gpus)}; {DROP_INS}/gpu.conf',
+            f'[profile] accelerator = "gpu", gpus = {len(gpus)}; {RIGHT} gpu',
         )  # fmt: skip
     elif profile.accelerator == "gpu" and not gpus:
         yield Finding(
             "sources", "gpu", Mark.BROKEN, "the profile says gpu, and /dev/nvidia* is not there",
-            f"nvidia-smi; in a sandbox: {DROP_INS}/gpu.conf",
+            f"nvidia-smi; in a sandbox: {RIGHT} gpu",
         )  # fmt: skip
     if profile.link_gbps == 400 and not profile.link_gbps_reason:
         yield Finding(
@@ -276,7 +278,7 @@ def _path(path: Path, world: World) -> Finding:
     if str(path).startswith("/tmp/") and _installed(world):  # noqa: S108  # told, not written
         return Finding(
             "paths", str(path), Mark.BROKEN, "PrivateTmp hides it from the daemon",
-            f"{DROP_INS}/tmp.conf, or another place",  # noqa: S108  # no temporary file
+            f"{RIGHT} tmp, or another place",
         )  # fmt: skip
     if str(path).startswith(HIDDEN):
         return Finding(
@@ -444,7 +446,8 @@ TOOLS = {
 
 def _installed(world: World) -> bool:
     """Whether the unit is installed here: then the daemon sees what its sandbox shows."""
-    return (world.root / "etc/systemd/system/dvfd.service").exists()
+    places = ("usr/local/lib", "etc", "usr/lib", "lib")
+    return any((world.root / p / "systemd/system/dvfd.service").exists() for p in places)
 
 
 def _remedy(probe: str, world: World) -> str:
@@ -452,7 +455,7 @@ def _remedy(probe: str, world: World) -> str:
     sys_class = world.root / "sys/class"
     if probe == "power":
         if any((sys_class / "powercap").glob("intel-rapl:*")):
-            return f"{DROP_INS}/rapl.conf, then systemctl daemon-reload and restart"
+            return f"{RIGHT} rapl"
         return "no RAPL on this machine: [profile] power_meters = false"
     if probe == "temperature" and not any((sys_class / "hwmon").glob("hwmon*")):
         return (
@@ -462,7 +465,7 @@ def _remedy(probe: str, world: World) -> str:
 
 
 REMEDIES = {
-    "gpu": f"nvidia-smi; in the sandbox: {DROP_INS}/gpu.conf",
+    "gpu": f"nvidia-smi; in the sandbox: {RIGHT} gpu",
     "logs": "the error names the log; its owner lets dvfd read it: setfacl -m u:dvfd:r FILE",
     "node": "timedatectl, chronyc tracking: is the clock disciplined?",
     "checkpoints": "dvfd checkpoint verify PATH",

@@ -148,7 +148,7 @@ def test_rapl_that_is_hidden_and_rapl_that_is_absent_are_mended_differently(well
     assert "power_meters = false" in found(down, "power").do
 
     (tmp_path / "sys/class/powercap/intel-rapl:0").mkdir(parents=True)
-    assert "rapl.conf" in found(down, "power").do
+    assert "--with rapl" in found(down, "power").do
 
 
 def test_gpus_that_the_profile_does_not_know_are_told(well, tmp_path):
@@ -173,12 +173,12 @@ def test_a_log_that_is_not_there_is_told(well):
 def test_a_log_under_tmp_is_hidden_from_an_installed_daemon(well, tmp_path):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp/train.log").touch()
-    unit = tmp_path / "etc/systemd/system/dvfd.service"
+    unit = tmp_path / "usr/local/lib/systemd/system/dvfd.service"
     unit.parent.mkdir(parents=True)
     unit.touch()
     finding = found(well(WELL.replace("/var/log", "/tmp")), "/tmp/train.log")
 
-    assert (finding.mark, "tmp.conf" in finding.do) == (Mark.BROKEN, True)
+    assert (finding.mark, "--with tmp" in finding.do) == (Mark.BROKEN, True)
 
 
 def test_a_socket_that_is_not_there_is_broken(well):
