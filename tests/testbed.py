@@ -79,17 +79,23 @@ class Server:
 
 
 class Webhook:
-    """Receives what Alertmanager sends: `alerts` in order, each with the time of its arrival."""
+    """Receives what Alertmanager sends: `alerts` in order, each with the time of its arrival.
+
+    `notifications` has a pair for each post: the path, and the document with all its alerts.
+    """
 
     def __init__(self) -> None:
         self.alerts: list[dict[str, Any]] = []
-        received = self.alerts
+        self.notifications: list[tuple[str, dict[str, Any]]] = []
+        received, notifications = self.alerts, self.notifications
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 at = time.monotonic()
-                received.extend(alert | {"received": at} for alert in json.loads(body)["alerts"])
+                document = json.loads(body)
+                received.extend(alert | {"received": at} for alert in document["alerts"])
+                notifications.append((self.path, document))
                 self.send_response(200)
                 self.end_headers()
 
@@ -127,11 +133,16 @@ class Webhook:
 
 
 @contextlib.contextmanager
-def alertmanager(directory: Path, webhook_url: str, *, port: int = 0) -> Iterator[Server]:
-    """A real Alertmanager that groups by alert and criterion and waits for nothing."""
+def alertmanager(
+    directory: Path, webhook_url: str, *, port: int = 0, text: str = ""
+) -> Iterator[Server]:
+    """A real Alertmanager that groups by alert and criterion and waits for nothing, or configured
+    by *text*.
+    """
     config = directory / "alertmanager.yml"
     config.write_text(
-        "route: {receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 1s}\n"
+        text
+        or "route: {receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 1s}\n"
         "receivers:\n"
         f"- {{name: hook, webhook_configs: [{{url: '{webhook_url}', send_resolved: true}}]}}\n"
     )
@@ -149,15 +160,23 @@ def alertmanager(directory: Path, webhook_url: str, *, port: int = 0) -> Iterato
 
 @contextlib.contextmanager
 def prometheus(
-    directory: Path, target: str, *, interval: str = "1s", rules: tuple[Path, ...] = ()
+    directory: Path,
+    target: str,
+    *,
+    interval: str = "1s",
+    rules: tuple[Path, ...] = (),
+    alerts_to: str = "",
 ) -> Iterator[Server]:
-    """A real Prometheus that scrapes *target*, "host:port"."""
+    """A real Prometheus that scrapes *target* and sends alerts to *alerts_to*, each "host:port"."""
     config = directory / "prometheus.yml"
+    receivers = [alerts_to] if alerts_to else []
     config.write_text(
         f"global: {{scrape_interval: {interval}, evaluation_interval: {interval}}}\n"
         f"rule_files: {json.dumps([str(path) for path in rules])}\n"
         "scrape_configs:\n"
         f"- {{job_name: dvfd, static_configs: [{{targets: ['{target}']}}]}}\n"
+        "alerting:\n"
+        f"  alertmanagers: [{{static_configs: [{{targets: {json.dumps(receivers)}}}]}}]\n"
     )
     port = free_port()
     command = [
@@ -177,10 +196,12 @@ def query(server: Server, expression: str) -> list[dict[str, Any]]:
     return list(answer["data"]["result"])
 
 
-def promtool(*arguments: str, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def promtool(
+    *arguments: str, text: bytes = b"", timeout: float = 30
+) -> subprocess.CompletedProcess[bytes]:
     """Run promtool on *text*."""
     return subprocess.run(
-        [need(PROMTOOL), *arguments], input=text, capture_output=True, timeout=30, check=False
+        [need(PROMTOOL), *arguments], input=text, capture_output=True, timeout=timeout, check=False
     )
 
 
