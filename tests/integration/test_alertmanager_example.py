@@ -1,6 +1,5 @@
 """The example of an Alertmanager: who is told of what, what is held back, and what never is."""
 
-import re
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,9 +9,9 @@ import pytest
 import requests
 import testbed
 import yaml
+from example_alertmanager import EXAMPLE, pages, shortened
 
 PLACE = Path(__file__).resolve().parents[2] / "alert_rules"
-EXAMPLE = PLACE / "alertmanager.example.yml"
 
 
 def amtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -77,18 +76,6 @@ def test_only_warnings_wait_for_working_hours():
 
 # --- A real Alertmanager with the example -------------------------------------------------------
 
-SHORT = {"group_wait: 30s": "1s", "group_wait: 10s": "1s", "_interval: 5m": "2s"}
-SHORT |= {"_interval: 1m": "2s"}
-
-
-def shortened(url: str) -> str:
-    """The example with its webhooks at *url*, its waits in seconds, and no working hours."""
-    text = EXAMPLE.read_text().replace("http://127.0.0.1:9200/", url)
-    for long, short in SHORT.items():
-        assert long in text
-        text = text.replace(long, f"{long.partition(':')[0]}: {short}")
-    return re.sub(r"\n *mute_time_intervals: .*", "", text)
-
 
 @pytest.fixture
 def webhook():
@@ -141,15 +128,6 @@ def suppressed(server: testbed.Server) -> list[dict[str, str]]:
         f"{server.url}/api/v2/alerts?active=false&inhibited=true", timeout=5
     ).json()
     return [alert["labels"] for alert in found if alert["status"]["inhibitedBy"]]
-
-
-def pages(webhook: testbed.Webhook, receiver: str = "on-call") -> list[set[str]]:
-    """The names of the alerts of each notification that *receiver* got."""
-    return [
-        {a["labels"]["alertname"] for a in document["alerts"]}
-        for path, document in webhook.notifications
-        if path == f"/{receiver}"
-    ]
 
 
 @pytest.mark.slow
