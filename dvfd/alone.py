@@ -13,7 +13,8 @@ from dvfd.environment import environment_hash
 from dvfd.errors import StoreError
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue
-from dvfd.operations import history, known
+from dvfd.operations import hours as checked
+from dvfd.query import history, known
 from dvfd.remembered import remembered
 from dvfd.state import Sources, State
 from dvfd.status import document
@@ -81,7 +82,9 @@ def history_alone(name: str, hours: float) -> dict[str, Any]:
         raise StoreError(f"{path}: not there, so nothing is remembered; {NO_DAEMON}")
     store = Store.read_only(path, catalogue.metrics, clock)
     try:
-        return history({"name": name, "hours": hours}, catalogue, store, clock)
+        until = clock.now()
+        since = until - 3600.0 * checked(hours)
+        return history(name, catalogue, store, since=since, until=until)
     finally:
         store.stop()
 

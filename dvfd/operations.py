@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -12,6 +11,7 @@ from dvfd.control import Operation, Peer
 from dvfd.errors import DvfdError
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue, Clock
+from dvfd.query import history, known
 from dvfd.sinks.alertmanager import Sender
 from dvfd.state import State
 from dvfd.status import document
@@ -21,12 +21,6 @@ log = structlog.get_logger()
 
 HOURS_LIMIT = 1e6
 """Hours that history looks back at most: 114 years, where a float still tells milliseconds."""
-
-LISTED = 30
-"""Names that an error lists: all checks, but not hundreds of metrics."""
-
-HISTORY_ROWS = 2000
-"""Rows of one answer: an hour of eight series, or a year of daily reports."""
 
 
 class Ranks(Protocol):
@@ -54,6 +48,11 @@ def operations(
         report = judgements.run_check(catalogue.checks[known(request, "check", catalogue.checks)])
         return report_document(report)
 
+    def past(request: Mapping[str, Any], peer: Peer) -> Any:
+        until = clock.now()
+        since = until - 3600.0 * hours(request.get("hours", 1.0))
+        return history(str(request.get("name")), catalogue, store, since=since, until=until)
+
     def forget(request: Mapping[str, Any], peer: Peer) -> Any:
         job = str(request.get("job"))
         if not receiver.forget(job):
@@ -78,7 +77,7 @@ def operations(
         "ping": Operation(lambda request, peer: "pong"),
         "address": Operation(lambda request, peer: address()),
         "status": Operation(lambda request, peer: document(state.snapshot(), running=True)),
-        "history": Operation(lambda request, peer: history(request, catalogue, store, clock)),
+        "history": Operation(past),
         "check": Operation(check, changes=True),
         "forget": Operation(forget, changes=True),
         "acknowledge": Operation(acknowledge, changes=True),
@@ -86,42 +85,7 @@ def operations(
     }
 
 
-def known(request: Mapping[str, Any], key: str, names: Collection[str]) -> str:
-    """The name in *request*. Raises DvfdError with the nearest one if it is not known."""
-    name = str(request.get(key))
-    if name in set(names):
-        return name
-    near = difflib.get_close_matches(name, list(names), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    if not near and len(set(names)) <= LISTED:
-        hint = f"; there are {', '.join(names)}"
-    raise DvfdError(f"no such {key}: {name!r}{hint}")
-
-
-def history(
-    request: Mapping[str, Any], catalogue: Catalogue, store: Store, clock: Clock
-) -> dict[str, Any]:
-    """The newest values of a metric's live series, or reports of a check, oldest first."""
-    wanted = {"metric or check": request.get("name")}
-    name = known(wanted, "metric or check", [*catalogue.metrics, *catalogue.checks])
-    until = clock.now()
-    since = until - 3600.0 * _hours(request.get("hours", 1.0))
-    if name in catalogue.checks:
-        rows: list[dict[str, Any]] = [
-            {"at": report.at, "check": name, "verdict": report.verdict, "late": report.late}
-            for report in store.reports(name, HISTORY_ROWS)
-            if report.at >= since
-        ]
-    else:
-        rows = [
-            {"at": sample.at, "value": sample.value, "labels": dict(sample.labels)}
-            for newest in store.latest(name)
-            for sample in store.series(name, newest.labels, since=since, until=until)
-        ]
-    return {"name": name, "rows": sorted(rows, key=lambda row: float(row["at"]))[-HISTORY_ROWS:]}
-
-
-def _hours(value: object) -> float:
+def hours(value: object) -> float:
     """*value* as hours to look back. Raises DvfdError if it is no such number."""
     if isinstance(value, int | float) and 0 < value <= HOURS_LIMIT:
         return float(value)

@@ -29,7 +29,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
         "notices": list(snapshot.notices),
         "overrides": list(snapshot.catalogue.overrides),
         "readings": snapshot.config.readings,
-        "checks": [_check(state) for state in snapshot.checks.values()],
+        "checks": [check_document(state) for state in snapshot.checks.values()],
         "probes": [asdict(health) for health in snapshot.probes.values()],
         "loops": {
             name: {**asdict(loop), "late": loop.late} for name, loop in snapshot.loops.items()
@@ -56,7 +56,8 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
     return masked(found)
 
 
-def _check(state: CheckState) -> dict[str, Any]:
+def check_document(state: CheckState) -> dict[str, Any]:
+    """A check with all its results."""
     return {
         "id": state.check.id,
         "title": state.check.title,

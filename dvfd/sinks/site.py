@@ -1,4 +1,4 @@
-"""What is served where: /metrics, /healthz and the page. Reads the snapshot, changes nothing."""
+"""What is served where: /metrics, /healthz, the page, /api/v1. Reads a snapshot, no more."""
 
 from __future__ import annotations
 
@@ -40,8 +40,14 @@ class Site:
                 from dvfd.sinks import page  # noqa: PLC0415
 
                 return page.response(self._snapshot(), request.query)
+            case path if path == "/api" or path.startswith("/api/"):
+                from dvfd.sinks import api  # noqa: PLC0415  # few nodes are ever asked
+
+                return api.response(request, self._snapshot, self._past)
             case _:
-                return plain(HTTPStatus.NOT_FOUND, "not found: try /, /metrics or /healthz")
+                return plain(
+                    HTTPStatus.NOT_FOUND, "not found: try /, /metrics, /healthz or /api/v1/status"
+                )
 
 
 def health(snapshot: Snapshot) -> Response:

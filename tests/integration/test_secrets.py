@@ -99,7 +99,9 @@ def test_config_show_still_says_where_alerts_go(node):
     assert shown["alerting"]["urls"][0].startswith("http://***@127.0.0.1:")
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/nothing-here"])
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics", "/healthz", "/nothing-here", "/api/v1/status", "/api/v1/alerts"]
+)
 def test_no_answer_of_the_listener_holds_it(path, node):
     said = body(node, path)
 
