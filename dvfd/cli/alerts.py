@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -25,11 +26,12 @@ def test(output: str) -> None:
     Example: dvfd alerts test
     """
     answers = must(daemon("alerts_test"), "a test alert")
-    show(answers, output, _text)
+    show({"answers": answers}, output, _text)
     sys.exit(0 if any(a["accepted"] for a in answers) else 2)
 
 
-def _text(answers: list[dict[str, Any]]) -> str:
+def _text(document: Mapping[str, Any]) -> str:
+    answers = document["answers"]
     if not answers:
         return "no Alertmanager is configured: breaches go to the log only ([alerting] urls)"
     return "\n".join(

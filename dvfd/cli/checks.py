@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon, exit_code, output_option, report_text, show
+from dvfd.cli.common import daemon, judged_option, report_text, show
+from dvfd.cli.formats import exit_code
 
 
 @click.command(short_help="Judge one check of the framework now.")
 @click.argument("name")
-@output_option
+@judged_option
 def check(name: str, output: str) -> None:
     """Judge check NAME now, keep the report, and print it.
 
@@ -25,7 +26,7 @@ def check(name: str, output: str) -> None:
 
 @click.command(short_help="Judge the daily, weekly or monthly list now.")
 @click.argument("name", type=click.Choice(["daily", "weekly", "monthly"]))
-@output_option
+@judged_option
 def checklist(name: str, output: str) -> None:
     """Judge a checklist now, keep the report, and print it.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dvfd.cli.formats import rendered
 from dvfd.cli.text import causes, paint
 from dvfd.config import runtime_dir
 from dvfd.control import ask
@@ -17,16 +17,22 @@ from dvfd.words import counted
 
 NODES_RUNTIME = Path("/run/dvfd")
 
-EXIT = {"PASS": 0, "WAIVED": 0, "FAIL": 2, "UNKNOWN": 3, "NOT_APPLICABLE": 3}
 
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Text for people, JSON (one document, versioned) for programs.",
-)
+def outputs(*more: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option `-o`: text, JSON, and *more* of the formats of dvfd.cli.formats."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json", *more]),
+        default="text",
+        show_default=True,
+        help="Text for people; the others, versioned, for programs (docs/output.md).",
+    )
+
+
+output_option = outputs()
+
+judged_option = outputs("jsonl", "junit", "nagios")
 
 
 def daemon(op: str, **arguments: Any) -> Any:
@@ -48,8 +54,13 @@ def must(answer: Any, doing: str) -> Any:
 
 
 def show(document: Any, output: str, text: Callable[[Any], str]) -> None:
-    """Print *document* as it is, or what *text* makes of it."""
-    click.echo(json.dumps(document, indent=2) if output == "json" else text(document))
+    """Print *document* in the format *output*, or what *text* makes of it."""
+    click.echo(rendered(document, output, text))
+
+
+def said(answer: str, output: str) -> None:
+    """Print an answer that is one sentence."""
+    show({"answer": answer}, output, lambda document: document["answer"])
 
 
 def report_text(report: Mapping[str, Any]) -> str:
@@ -60,10 +71,3 @@ def report_text(report: Mapping[str, Any]) -> str:
     if report.get("late"):
         lines.append(f"judged {report['late']:.0f} s late")
     return "\n".join([*lines, "", *causes(rows)])
-
-
-def exit_code(report: Mapping[str, Any]) -> int:
-    """0 pass, 1 pass with a breached warning, 2 fail, 3 unknown."""
-    code = EXIT[report["verdict"]]
-    breached = any(r["verdict"] == "FAIL" for r in report["results"])
-    return 1 if code == 0 and breached else code

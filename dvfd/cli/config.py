@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from dvfd.cli.common import output_option, show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dvfd.model import Catalogue
 
 path_option = click.option(
     "-c",
@@ -23,7 +31,8 @@ def config() -> None:
 
 @config.command("check", short_help="Load and lint everything, report every mistake.")
 @path_option
-def check(path: Path | None) -> None:
+@output_option
+def check(path: Path | None, output: str) -> None:
     """Load and lint the configuration and the whole catalogue; exit 78 on any mistake.
 
     Example: dvfd config check -c /etc/dvfd/dvfd.toml
@@ -35,19 +44,35 @@ def check(path: Path | None) -> None:
     settings = load(path)
     found = load_catalogue(settings)
     Daemon(settings)  # schedules, pattern sets, addresses: what only the parts can refuse
-    lines = len(found.gates) and sum(len(g.requires) + len(g.vetoes) for g in found.gates.values())
-    click.echo(
-        f"ok: {len(found.checks)} checks, {len(found.criteria)} criteria, "
-        f"{len(found.gates)} gates with {lines} lines, {len(found.metrics)} metrics, "
-        f"{len(found.overrides)} overrides; catalogue {found.hash[:12]}"
+    show(_contents(found), output, _ok)
+
+
+def _contents(found: Catalogue) -> dict[str, Any]:
+    """How much of what was loaded."""
+    return {
+        "checks": len(found.checks),
+        "criteria": len(found.criteria),
+        "gates": len(found.gates),
+        "gate_lines": sum(len(gate.requires) + len(gate.vetoes) for gate in found.gates.values()),
+        "metrics": len(found.metrics),
+        "overrides": list(found.overrides),
+        "catalogue": found.hash,
+    }
+
+
+def _ok(found: Mapping[str, Any]) -> str:
+    loaded = (
+        f"ok: {found['checks']} checks, {found['criteria']} criteria, "
+        f"{found['gates']} gates with {found['gate_lines']} lines, "
+        f"{found['metrics']} metrics, {len(found['overrides'])} overrides; "
+        f"catalogue {found['catalogue'][:12]}"
     )
-    for override in found.overrides:
-        click.echo(f"override: {override}")
+    return "\n".join([loaded, *(f"override: {override}" for override in found["overrides"])])
 
 
 @config.command("show")
 @path_option
-def show(path: Path | None) -> None:
+def show_config(path: Path | None) -> None:
     """Print the configuration in force, defaults included, as JSON. Passwords read ***.
 
     Example: dvfd config show

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import daemon, outputs, show
 from dvfd.cli.text import paint
 from dvfd.errors import DvfdError
 
@@ -22,7 +22,7 @@ from dvfd.errors import DvfdError
     show_default=True,
     help="How far back.",
 )
-@output_option
+@outputs("jsonl")
 def history(name: str, hours: float, output: str) -> None:
     """Print the last values of metric NAME, or the last reports of check NAME, oldest first.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dvfd.cli.common import daemon, must
+from dvfd.cli.common import daemon, must, output_option, said
 
 
 @click.group()
@@ -14,9 +14,10 @@ def job() -> None:
 
 @job.command("forget")
 @click.argument("name")
-def forget(name: str) -> None:
+@output_option
+def forget(name: str, output: str) -> None:
     """Stop expecting job NAME: it ended without saying so and is not coming back.
 
     Example: dvfd job forget gpt-small
     """
-    click.echo(must(daemon("forget", job=name), "forgetting a job"))
+    said(must(daemon("forget", job=name), "forgetting a job"), output)

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import EXIT, daemon, output_option, show
+from dvfd.cli.common import daemon, judged_option, show
+from dvfd.cli.formats import criteria, exit_code
 from dvfd.cli.text import causes, columns, paint, wrapped
 from dvfd.words import SOURCES, ago, counted, duration, source_state
 
@@ -18,12 +19,12 @@ LINES = 5
 
 
 @click.command(short_help="Verdict, reasons, alerts, jobs, sources: what is known now.")
-@output_option
+@judged_option
 def status(output: str) -> None:
     """Show the node's verdict and why, alerts, jobs, checks, sources and dvfd's own health.
 
     Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown. Without a daemon it shows
-    what the last one left behind.
+    what the last one left behind. While dvfd itself is in trouble a pass is unknown.
 
     Example: dvfd status -o json
     """
@@ -33,7 +34,7 @@ def status(output: str) -> None:
 
         answer = status_alone()
     show(answer, output, text)
-    sys.exit(_exit_code(answer))
+    sys.exit(exit_code(answer))
 
 
 def text(answer: Mapping[str, Any]) -> str:
@@ -51,7 +52,7 @@ def text(answer: Mapping[str, Any]) -> str:
 def _middle(answer: Mapping[str, Any]) -> list[list[str]]:
     """Reasons and what goes on. What cannot be known waits while something is broken."""
     failing, unknown = (
-        causes(r for r in _live(answer) if r["verdict"] == verdict)
+        causes(r for r in criteria(answer) if r["verdict"] == verdict)
         for verdict in ("FAIL", "UNKNOWN")
     )
     events = [
@@ -64,19 +65,9 @@ def _middle(answer: Mapping[str, Any]) -> list[list[str]]:
     return [failing + unknown, *events]
 
 
-def _exit_code(answer: Mapping[str, Any]) -> int:
-    breached = any(r["verdict"] == "FAIL" for r in _live(answer))
-    code = EXIT[answer["verdict"]]
-    return 1 if code == 0 and breached else code
-
-
-def _live(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [row for check in answer["checks"] if check["watch"] for row in check["results"]]
-
-
 def _head(answer: Mapping[str, Any]) -> list[str]:
     up = f"watched for {duration(answer['at'] - answer['started_at'])}"
-    rows = _live(answer)
+    rows = criteria(answer)
     found = counted((row["verdict"], row["severity"]) for row in rows)
     return [
         f"{answer['node']}: {paint(answer['verdict'])}   {_when(answer['at'])}   "
@@ -165,7 +156,7 @@ def _next(answer: Mapping[str, Any]) -> str:
         return "start the daemon (dvfd run, scripts/start); the above is what the last one left"
     if answer["troubles"]:
         return "dvfd itself is in trouble: mend that first; its log has more"
-    failing = [r for r in _live(answer) if r["verdict"] == "FAIL"]
+    failing = [r for r in criteria(answer) if r["verdict"] == "FAIL"]
     failing.sort(key=lambda r: r["severity"] != "critical")
     if failing and (answer["verdict"] != "UNKNOWN" or failing[0]["severity"] == "critical"):
         course = f"dvfd history {failing[0]['metric']}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, must, output_option, show
+from dvfd.cli.common import daemon, must, output_option, said, show
 from dvfd.config import state_dir
 from dvfd.errors import StoreError
 
@@ -29,12 +29,13 @@ def store() -> None:
 
 
 @store.command("acknowledge")
-def acknowledge() -> None:
+@output_option
+def acknowledge(output: str) -> None:
     """Say that you have read of a store that was lost: status and page mention it no more.
 
     Example: dvfd store acknowledge
     """
-    click.echo(must(daemon("acknowledge"), "acknowledging"))
+    said(must(daemon("acknowledge"), "acknowledging"), output)
 
 
 @store.command("check")

@@ -7,9 +7,15 @@ import platform
 import click
 
 from dvfd import __version__
+from dvfd.cli.common import output_option, show
 
 
 @click.command()
-def version() -> None:
-    """Print the versions of dvfd and of Python."""
-    click.echo(f"dvfd {__version__} (Python {platform.python_version()})")
+@output_option
+def version(output: str) -> None:
+    """Print the versions of dvfd and of Python.
+
+    Example: dvfd version -o json
+    """
+    versions = {"dvfd": __version__, "python": platform.python_version()}
+    show(versions, output, lambda v: f"dvfd {v['dvfd']} (Python {v['python']})")

@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-from dvfd.cli.common import EXIT, control_path
+from dvfd.cli.common import control_path
+from dvfd.cli.formats import EXIT
 from dvfd.config import state_dir
 from dvfd.control import ask
 from dvfd.errors import DvfdError

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
+from fakes_output import valid
 from node import Node, running
 from testbed import eventually
 
@@ -139,6 +141,33 @@ def test_json_and_text_of_a_daemon_have_the_same_exit_code(command, node):
     assert json.loads(asked.stdout)["schema"] == 1
     assert (told.returncode, asked.returncode) == (3, 3)
     assert "UNKNOWN" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "schema"),
+    [
+        ("status", "status"), ("check hardware", "report"), ("checklist daily", "report"),
+        ("history job_loss", "history"), ("history hardware", "history"),
+    ],
+)  # fmt: skip
+def test_the_documents_of_a_daemon_are_as_their_schemas_say(command, schema, node):
+    def documents(form: str) -> list:
+        eventually(lambda: dvfd(f"{command} -o {form}", node.environment).stdout, 10, every=0.5)
+        told = dvfd(f"{command} -o {form}", node.environment).stdout
+        return [json.loads(told)] if form == "json" else list(map(json.loads, told.splitlines()))
+
+    valid(*documents("json"), schema)
+    for line in documents("jsonl"):
+        valid(line, "line")
+
+
+@pytest.mark.parametrize("command", ["status", "check hardware"])
+def test_junit_and_nagios_of_a_daemon_are_not_green_while_it_is_not(command, node):
+    junit, nagios = (dvfd(f"{command} -o {f}", node.environment) for f in ("junit", "nagios"))
+
+    assert int(ET.fromstring(junit.stdout).get("errors")) > 0
+    assert nagios.stdout.startswith("DVFD UNKNOWN - ")
+    assert (junit.returncode, nagios.returncode) == (3, 3)
 
 
 def test_the_status_shows_the_job_and_no_line_wider_than_the_terminal(node):

@@ -8,7 +8,8 @@ from fakes_sinks import NOW, check, criterion, result, sources, state
 
 from dvfd.catalogue import load as load_catalogue
 from dvfd.cli import COMMANDS
-from dvfd.cli.common import exit_code, report_text
+from dvfd.cli.common import report_text
+from dvfd.cli.formats import exit_code
 from dvfd.cli.status import text
 from dvfd.cli.text import causes, finding, wrapped
 from dvfd.config import Config
