@@ -5,26 +5,28 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import jinja2
 
-from dvfd.model import NONE_YET, WORST_FIRST, Severity, Verdict
+from dvfd.model import NONE_YET, WORST_FIRST, Severity, Verdict, labels
+from dvfd.sinks.chart import draw
 from dvfd.sinks.http import SECURITY, Response
-from dvfd.state import breaches
+from dvfd.state import NoPast, breaches
 from dvfd.words import NONE, SOURCES, ago, counted, duration, source_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dvfd.model import ProbeHealth, Result
-    from dvfd.state import CheckState, Snapshot
+    from dvfd.sinks.chart import Chart
+    from dvfd.state import CheckState, Past, Run, Snapshot
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,6 +44,75 @@ MARKS = {
 WORDS = {Verdict.NOT_APPLICABLE: "N/A"}
 
 
+HOUR, DAY = 3600.0, 86_400.0
+SPANS = {"hour": HOUR, "day": DAY}
+"""How far back the charts reach, by the name that the address gives it."""
+
+CHARTED = 4
+"""Jobs with charts; a node trains one or two, and the page must stay small whatever reports."""
+
+RUNS = 14
+"""Runs shown of a checklist: two weeks of the daily one."""
+
+REFRESH = 10
+"""Seconds until the page asks for a newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the visitor asked to see. Its links keep the rest of what was asked for."""
+
+    opened: str = ""
+    span: str = "hour"
+    hold: bool = False
+
+    @classmethod
+    def of(cls, query: str) -> View:
+        """Read `check=ID` (or `all`), `span=day` and `hold=1`; anything else is as if not given."""
+        given = {name: values[0] for name, values in parse_qs(query).items()}
+        span = given.get("span", "")
+        return cls(
+            opened=given.get("check", ""),
+            span=span if span in SPANS else "hour",
+            hold=given.get("hold") == "1",
+        )
+
+    def link(self, **changes: Any) -> str:
+        """The address of this page with *changes*."""
+        view = replace(self, **changes)
+        pairs = {
+            "check": view.opened,
+            "span": "" if view.span == "hour" else view.span,
+            "hold": "1" if view.hold else "",
+        }
+        query = urlencode({name: value for name, value in pairs.items() if value})
+        return f"/?{query}" if query else "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A metric of a job that is drawn."""
+
+    metric: str
+    title: str
+    unit: str = ""
+
+
+TOPICS = (
+    Topic("job_throughput_samples_per_second", "Throughput", "samples/s"),
+    Topic("job_loss", "Training loss"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A chart with its words."""
+
+    topic: Topic
+    chart: Chart
+    limit: Result | None
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """One reason and all criteria that it explains."""
@@ -51,36 +122,86 @@ class Cause:
     results: tuple[Result, ...]
 
 
-def response(snapshot: Snapshot, query: str = "") -> Response:
-    """The page as an answer; `check=ID` in *query* unfolds one check, `check=all` every one."""
-    opened = parse_qs(query).get("check", [""])[0]
-    text = render(snapshot, opened=opened)
+def response(snapshot: Snapshot, query: str = "", past: Past | None = None) -> Response:
+    """The page as an answer. It asks again by a header, which a held page goes without.
+
+    `check=ID` in *query* unfolds one check, `check=all` every one; `span=day` draws a day.
+    """
+    view = View.of(query)
+    if view.opened not in snapshot.checks and view.opened != "all":
+        view = replace(view, opened="")
+    text = render(snapshot, view, past)
     policy = SECURITY["Content-Security-Policy"] + f"; style-src '{_style()[1]}'"
     headers = {"Content-Security-Policy": policy}
+    if not view.hold:
+        headers["Refresh"] = f"{REFRESH}; url={view.link()}"
     return Response(HTTPStatus.OK, text.encode(), "text/html; charset=utf-8", headers)
 
 
-def render(snapshot: Snapshot, *, opened: str = "") -> str:
+def render(snapshot: Snapshot, view: View | None = None, past: Past | None = None) -> str:
     """The page as HTML."""
-    known = opened if opened in snapshot.checks or opened == "all" else ""
+    past = past or NoPast()
+    view = view or View()
     found = breaches(r for state in snapshot.live for r in state.results)
     if snapshot.verdict is Verdict.FAIL:  # what is broken first; what cannot be known has time
         found = [result for result in found if result.verdict is Verdict.FAIL]
     reasons = causes(found)
     return _template().render(
         s=snapshot,
-        opened=known,
+        view=view,
         style=_style()[0],
         headline=headline(snapshot),
         why=reasons[:WHY],
         more=len(reasons) - WHY,
         checks=sorted(snapshot.checks.values(), key=_place),
+        history={c: runs(past, c) for c, state in snapshot.checks.items() if state.check.schedule},
         unmeasured=unmeasured(snapshot),
         sources=sources(snapshot),
         jobs=snapshot.jobs,
+        courses=courses(snapshot, past, view.span),
         idle=all(job["state"] == "ended" for job in snapshot.jobs),
         raised=sorted(snapshot.raised, key=lambda alert: alert.severity != Severity.CRITICAL),
     )
+
+
+def courses(snapshot: Snapshot, past: Past, span: str) -> dict[str, list[Course]]:
+    """The charts of each job that has not ended."""
+    running = [job["job"] for job in snapshot.jobs if job["state"] != "ended"]
+    topics = [topic for topic in TOPICS if topic.metric in snapshot.catalogue.metrics]
+    return {
+        job: [course(snapshot, past, topic, job, SPANS[span]) for topic in topics]
+        for job in running[:CHARTED]
+    }
+
+
+def course(snapshot: Snapshot, past: Past, topic: Topic, job: str, span: float) -> Course:
+    """One chart of a job, with the limit that a live criterion holds it to."""
+    since, until = snapshot.at - span, snapshot.at
+    limit = held_to(snapshot, topic.metric)
+    chart = draw(
+        past.series(topic.metric, labels(job=job), since=since, until=until),
+        since=since,
+        until=until,
+        max_age=snapshot.catalogue.metrics[topic.metric].max_age,
+        limit=limit_of(limit) if limit else None,
+    )
+    return Course(topic, chart, limit)
+
+
+def held_to(snapshot: Snapshot, metric: str) -> Result | None:
+    """The live result whose criterion holds *metric* to a limit, if one does."""
+    found = (r for state in snapshot.live for r in state.results if r.criterion.metric == metric)
+    return next((r for r in found if limit_of(r) is not None), None)
+
+
+def limit_of(result: Result) -> float | None:
+    """What the criterion wants; known from the catalogue even before it was judged."""
+    return result.criterion.limit.value if result.limit is None else result.limit
+
+
+def runs(past: Past, check: str) -> list[Run]:
+    """The last runs of a check, oldest first."""
+    return list(past.reports(check, RUNS))[::-1]
 
 
 def headline(snapshot: Snapshot) -> str:
@@ -141,6 +262,16 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def day(at: float) -> str:
+    """The day of a moment, short."""
+    return datetime.fromtimestamp(at, UTC).strftime("%m-%d")
+
+
+def minute(at: float) -> str:
+    """The time of day of a moment."""
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M")
+
+
 def number(value: float | None) -> str:
     """A value with the digits that matter."""
     return NONE if value is None else f"{value:.4g}"
@@ -188,11 +319,14 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     helpers: dict[str, Any] = {
-        "mark": MARKS.__getitem__,
-        "word": lambda verdict: WORDS.get(verdict, verdict.value),
+        "mark": lambda verdict: MARKS.get(verdict, MARKS[Verdict.UNKNOWN]),
+        "word": lambda verdict: WORDS.get(verdict, str(verdict)),
         "ago": ago,
         "duration": duration,
         "clock": clock,
+        "day": day,
+        "minute": minute,
+        "limit_of": limit_of,
         "number": number,
         "job_tone": job_tone,
         "source_tone": source_tone,

@@ -39,7 +39,7 @@ class Site:
                 # Imported with the first visitor: jinja2 costs 2 MiB that a scraper needs not.
                 from dvfd.sinks import page  # noqa: PLC0415
 
-                return page.response(self._snapshot(), request.query)
+                return page.response(self._snapshot(), request.query, self._past)
             case path if path == "/api" or path.startswith("/api/"):
                 from dvfd.sinks import api  # noqa: PLC0415  # few nodes are ever asked
 

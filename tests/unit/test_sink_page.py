@@ -3,13 +3,16 @@
 import base64
 import hashlib
 import re
+from dataclasses import dataclass, field
 
 import pytest
-from fakes_sinks import NOW, Health, check, criterion, result, snapshot, sources, state
+from fakes import FakeClock
+from fakes_sinks import NOW, Health, check, criterion, result, snapshot, sources, state, whole
 
-from dvfd.model import ProbeHealth, Verdict
-from dvfd.sinks.page import headline, render, response
-from dvfd.state import Delivery, Loop, Peer, Raised
+from dvfd.model import Labels, ProbeHealth, Sample, Verdict
+from dvfd.sinks.page import View, day, headline, render, response
+from dvfd.state import Delivery, Loop, NoPast, Peer, Raised
+from dvfd.store.documents import StoredReport
 from dvfd.words import ago, duration
 
 JOB = {
@@ -138,7 +141,7 @@ def test_a_probe_that_is_down_shows_its_error():
 
 @pytest.mark.parametrize(("opened", "unfolded"), [("", 0), ("a", 1), ("all", 1), ("b", 0)])
 def test_a_check_unfolds_when_asked_for(opened, unfolded):
-    html = render(state(check("a", criterion("a.b"))).snapshot(), opened=opened)
+    html = render(state(check("a", criterion("a.b"))).snapshot(), View(opened=opened))
 
     assert html.count("text of a.b") == unfolded
 
@@ -146,8 +149,18 @@ def test_a_check_unfolds_when_asked_for(opened, unfolded):
 def test_the_refresh_keeps_what_is_unfolded_and_nothing_else():
     taken = state(check("a", criterion("a.b"))).snapshot()
 
-    assert 'content="10; url=/?check=a"' in render(taken, opened="a")
-    assert 'content="10; url=/"' in render(taken, opened='x"><script>')
+    def again(query: str) -> str:
+        return response(taken, query).headers["Refresh"]
+
+    assert again("check=a&span=day") == "10; url=/?check=a&span=day"
+    assert again('check=x"><script>&span=year&hold=2') == "10; url=/"
+
+
+def test_a_page_that_is_held_still_does_not_refresh_and_says_how_to_go_on():
+    held = response(snapshot(), "hold=1&span=day")
+
+    assert "Refresh" not in held.headers
+    assert '<a href="/?span=day">refresh</a>' in held.body.decode()
 
 
 def test_what_comes_from_outside_is_escaped():
@@ -178,7 +191,7 @@ def test_two_hundred_criteria_all_unfolded_stay_below_200_kb():
         for n in range(20)
     ]
 
-    assert len(render(state(*checks).snapshot(), opened="all").encode()) < 200_000
+    assert len(render(state(*checks).snapshot(), View(opened="all")).encode()) < 200_000
 
 
 @pytest.mark.parametrize(
@@ -250,3 +263,109 @@ def test_a_node_whose_jobs_have_all_ended_says_that_none_runs():
     assert "No job runs here now" in shown(jobs=lambda: [ended])
     assert "left left" not in shown(jobs=lambda: [ended])
     assert "No job runs here now" not in shown(jobs=lambda: [ended, JOB])
+
+
+def test_a_page_that_grows_old_has_words_ready_that_need_no_script():
+    html = render(snapshot())
+
+    assert "This page is older than a minute" in words(html)
+    assert re.search(
+        r"\.aged \{ visibility: hidden;[^}]*animation: aged-note [^}]* 60s forwards", html
+    )
+    assert "prefers-reduced-motion" in html
+
+
+@dataclass
+class Remembered(NoPast):
+    """A store with one course for every series, and runs of a checklist."""
+
+    samples: tuple[Sample, ...] = ()
+    runs: tuple[StoredReport, ...] = ()
+    asked: list[tuple[str, Labels, float, float]] = field(default_factory=list)
+
+    def series(self, metric, labels, *, since, until):
+        self.asked.append((metric, labels, since, until))
+        return self.samples
+
+    def reports(self, check_id, limit):
+        return [run for run in self.runs if run.check_id == check_id][:limit]
+
+
+COURSE = tuple(Sample("x", 270.0 + n % 3, NOW - 600 + 5 * n) for n in range(121))
+
+
+def drawn(past: Remembered, query: str = "", *jobs: dict[str, object], **keys) -> str:
+    held = whole(FakeClock())
+    held._sources = sources(jobs=lambda: jobs or [JOB])
+    return response(held.snapshot(), query, past).body.decode()
+
+
+def test_a_running_job_has_charts_of_throughput_and_loss_over_the_last_hour():
+    past = Remembered(COURSE)
+    page = words(drawn(past))
+
+    assert [(m, dict(of), until - since) for m, of, since, until in past.asked] == [
+        ("job_throughput_samples_per_second", {"job": "gpt"}, 3600),
+        ("job_loss", {"job": "gpt"}, 3600),
+    ]
+    assert "Throughput samples/s 270 just now" in page
+    assert "50 min not observed" in page
+
+
+def test_a_day_is_drawn_when_asked_for():
+    past = Remembered(COURSE)
+    html = drawn(past, "span=day")
+
+    assert past.asked[0][3] - past.asked[0][2] == 86_400
+    assert '<a href="/#job-1">last hour</a>' in html
+
+
+def test_a_job_that_has_ended_has_no_charts():
+    assert "<figure" not in drawn(Remembered(COURSE), "", JOB | {"state": "ended"})
+
+
+def test_the_limit_of_the_live_criterion_is_a_line_and_a_sentence():
+    html = drawn(Remembered(COURSE))
+
+    assert html.count('class="limit"') == 1
+    assert "wanted &gt;= 1 (<code>live.throughput</code>)" in html
+
+
+def test_a_chart_of_nothing_says_so_and_claims_no_value():
+    page = drawn(Remembered())
+
+    assert "nothing observed" in page
+    assert 'class="line"' not in page
+    assert page.count("not observed</td>") == 24
+
+
+def run(check_id: str, at: float, verdict: Verdict = Verdict.PASS, late: float = 0) -> StoredReport:
+    return StoredReport(check_id, at, verdict.value, late, at, "")
+
+
+def test_a_checklist_shows_its_last_runs_with_dates_oldest_first_and_in_words():
+    newest_first = (
+        run("daily", NOW, Verdict.UNKNOWN),
+        run("daily", NOW - 86_400, Verdict.FAIL, late=7200),
+        run("daily", NOW - 2 * 86_400),
+    )
+    html = drawn(Remembered(runs=newest_first))
+
+    strip = words("<body>" + html[html.index('<ol class="runs"') :].partition("</ol>")[0])
+    assert re.findall(r"(PASS|FAIL|UNKNOWN) on", strip) == ["PASS", "FAIL", "UNKNOWN"]
+    assert re.findall(r"\d\d-\d\d", strip) == [day(NOW - n * 86_400) for n in (2, 1, 0)]
+    assert "2 h late" in html
+    assert html.count('<ol class="runs"') == 1
+
+
+def test_sixteen_ranks_with_charts_histories_and_all_checks_unfolded_stay_below_200_kb():
+    job = JOB | {"ranks": [JOB["ranks"][0] | {"rank": n} for n in range(16)]}
+    noisy = tuple(Sample("x", 270 + (n * 7919) % 997 / 7, NOW - 3600 + 5 * n) for n in range(721))
+    checks = ("daily", "weekly", "monthly")
+    runs = tuple(run(check, NOW - 86_400 * n, late=99) for check in checks for n in range(14))
+    page = drawn(
+        Remembered(noisy, runs), "check=all", *[job | {"job": f"gpt{n}"} for n in range(4)]
+    )
+
+    assert page.count('class="line"') == 8
+    assert len(page.encode()) < 200_000
