@@ -78,8 +78,8 @@ COMMAND = re.compile(
 def commands(document: str) -> list[list[str]]:
     """The arguments of each `dvfd` in blocks of shell."""
     shell = "\n".join(blocks(document, "sh", "bash", "console", ""))
-    found = COMMAND.finditer(re.sub(r"\\\n *", "", shell))
-    return [shlex.split(re.sub(r" 2$", "", match["rest"])) for match in found]
+    shell = re.sub(r" [12]?>", " >", re.sub(r"\\\n *", "", shell))  # `2>` is the shell's
+    return [shlex.split(match["rest"]) for match in COMMAND.finditer(shell)]
 
 
 def parses(command: click.Command, arguments: list[str], parent: click.Context | None) -> None:
