@@ -22,15 +22,13 @@ from typing import Any
 
 import structlog
 
+from dvfd.asking import TIMEOUT, send
 from dvfd.errors import DvfdError
 
 log = structlog.get_logger()
 
 REQUEST_LIMIT = 1 << 16
 """Bytes of a request: the longest that a command sends is under 1 KiB."""
-
-TIMEOUT = 30.0
-"""Seconds in which a command wants its answer, and a peer has to take it."""
 
 ASKING = 5.0
 """Seconds that a peer may take to ask: a command writes its line at once."""
@@ -135,7 +133,7 @@ class ControlServer:
             # Nobody may be there any more to hear it.
             with contextlib.suppress(OSError), connection:
                 connection.setblocking(False)
-                _send(connection, {"error": "busy: too many commands at once; try again"})
+                send(connection, {"error": "busy: too many commands at once; try again"})
             return
         threading.Thread(
             target=self._converse, args=(connection, slot), name="control-peer", daemon=True
@@ -153,7 +151,7 @@ class ControlServer:
             with connection:
                 line = _receive(connection, time.monotonic() + ASKING)
                 connection.settimeout(TIMEOUT)
-                _send(connection, self._reply(line, _peer(connection)))
+                send(connection, self._reply(line, _peer(connection)))
         except (OSError, ValueError) as error:
             log.info("control request broke off", error=str(error))
         except TypeError as error:  # an answer that is no JSON: ours to mend, not to die of
@@ -179,35 +177,9 @@ class ControlServer:
             return {"error": str(error)}
 
 
-def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> Any:
-    """Ask the daemon at *path*; None where none listens.
-
-    Raises DvfdError with its refusal, or if it listens and does not answer.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
-        channel.settimeout(timeout)
-        try:
-            channel.connect(str(path))
-        except OSError:
-            return None
-        try:
-            _send(channel, {"op": op, **arguments})
-            line = b"".join(iter(lambda: channel.recv(65536), b""))
-            reply = json.loads(line)
-        except (OSError, ValueError) as error:
-            raise DvfdError(f"{path}: a daemon listens but does not answer: {error}") from None
-    if "error" in reply:
-        raise DvfdError(reply["error"])
-    return reply["answer"]
-
-
 def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
         return channel.connect_ex(str(path)) == 0
-
-
-def _send(channel: socket.socket, document: object) -> None:
-    channel.sendall(json.dumps(document).encode() + b"\n")
 
 
 def _receive(connection: socket.socket, until: float) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 
 from testbed import eventually
 
-from dvfd.control import ask
+from dvfd.asking import ask
 from dvfd.errors import DvfdError
 
 CONFIG = """

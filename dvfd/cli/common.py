@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
+from dvfd.asking import ask
 from dvfd.cli.formats import rendered
 from dvfd.cli.text import causes, paint
-from dvfd.config import runtime_dir
-from dvfd.control import ask
 from dvfd.errors import DvfdError
+from dvfd.places import runtime_dir
 from dvfd.words import counted
 
 NODES_RUNTIME = Path("/run/dvfd")

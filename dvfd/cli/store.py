@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dvfd.cli.common import daemon, must, output_option, said, show
-from dvfd.config import state_dir
 from dvfd.errors import StoreError
+from dvfd.places import state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

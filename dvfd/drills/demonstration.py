@@ -21,10 +21,10 @@ from typing import Any
 
 import psutil
 
+from dvfd.asking import ask
 from dvfd.cli.common import control_path
 from dvfd.cli.formats import EXIT
 from dvfd.config import state_dir
-from dvfd.control import ask
 from dvfd.errors import DvfdError
 
 START_TIMEOUT = 20.0

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from testbed import eventually
 
-from dvfd.control import CONNECTIONS, ControlServer, Operation, ask
+from dvfd.asking import ask
+from dvfd.control import CONNECTIONS, ControlServer, Operation
 from dvfd.errors import DvfdError
 
 

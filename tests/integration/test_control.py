@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dvfd.control import REQUEST_LIMIT, ControlServer, Operation, ask
+from dvfd.asking import ask
+from dvfd.control import REQUEST_LIMIT, ControlServer, Operation
 from dvfd.errors import DvfdError
 
 
@@ -114,7 +115,7 @@ def test_a_stranger_may_read_but_not_change(path: Path) -> None:
         folder.chmod(0o755)
     script = (
         "import os, sys; os.setgid(65534); os.setuid(65534)\n"
-        "from pathlib import Path; from dvfd.control import ask\n"
+        "from pathlib import Path; from dvfd.asking import ask\n"
         "print(ask(Path(sys.argv[1]), 'ping'))\n"
         "try: ask(Path(sys.argv[1]), 'change')\n"
         "except Exception as error: print(error)\n"

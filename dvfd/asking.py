@@ -1,0 +1,45 @@
+"""Ask the daemon: the client's end of the control socket. Imports nothing that is slow.
+
+dvfd.control is the other end and says what passes between them.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+from dvfd.errors import DvfdError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TIMEOUT = 30.0
+"""Seconds in which a command wants its answer, and a peer has to take it."""
+
+
+def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> Any:
+    """Ask the daemon at *path*; None where none listens.
+
+    Raises DvfdError with its refusal, or if it listens and does not answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
+        channel.settimeout(timeout)
+        try:
+            channel.connect(str(path))
+        except OSError:
+            return None
+        try:
+            send(channel, {"op": op, **arguments})
+            line = b"".join(iter(lambda: channel.recv(65536), b""))
+            reply = json.loads(line)
+        except (OSError, ValueError) as error:
+            raise DvfdError(f"{path}: a daemon listens but does not answer: {error}") from None
+    if "error" in reply:
+        raise DvfdError(reply["error"])
+    return reply["answer"]
+
+
+def send(channel: socket.socket, document: object) -> None:
+    """One JSON document on a line."""
+    channel.sendall(json.dumps(document).encode() + b"\n")

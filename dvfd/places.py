@@ -1,0 +1,41 @@
+"""Where things lie on a node: packaged data, sockets, the store. Imports nothing that is slow.
+
+A command that only asks the daemon must start at once, so this stands apart from dvfd.config.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dvfd.errors import ConfigError
+
+
+def data_dir(name: str) -> Path:
+    """Where packaged data (`checks`, `systemd`, ...) lies: in the wheel, else in the checkout."""
+    here = Path(__file__).resolve().parent
+    for place in (here / name, here.parent / name):
+        if place.is_dir():
+            return place
+    raise ConfigError([f"{name}: not found in {here} or {here.parent}: reinstall dvfd"])
+
+
+def runtime_dir() -> Path:
+    """Where sockets live: /run/dvfd for the system daemon, else the user's runtime directory."""
+    system = Path(os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or "/run/dvfd")
+    if system.is_dir() and os.access(system, os.W_OK | os.X_OK):
+        return system
+    user = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/dvfd-{os.getuid()}"  # noqa: S108  # 0700
+    return Path(user) / "dvfd" if "XDG_RUNTIME_DIR" in os.environ else Path(user)
+
+
+def state_dir() -> Path:
+    """Where the store lives; see the environment in README.md."""
+    for variable in ("DVFD_STATE_DIR", "STATE_DIRECTORY"):
+        if value := os.environ.get(variable, "").partition(":")[0]:
+            return Path(value)
+    system = Path("/var/lib/dvfd")
+    if system.is_dir() and os.access(system, os.W_OK | os.X_OK):
+        return system
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "dvfd"
