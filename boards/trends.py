@@ -66,6 +66,21 @@ def _sum(selector: str, by: str = "", over: str = ALL) -> str:
     return f"sum{f' by ({by})' if by else ''} (sum_over_time({selector}[{over}]))"
 
 
+def _those(
+    selector: str, also: str, on: str = "job, instance", by: str = "", over: str = ALL
+) -> str:
+    """Hours added up, of those nodes only that tell *also*: a node that says no price, or whose
+    meter is not read, must not make the others look cheap.
+    """
+    each = f"sum_over_time({selector}[{over}]) and on ({on}) present_over_time({also}[{over}])"
+    return f"sum{f' by ({by})' if by else ''} ({each})"
+
+
+def _efficiency(by: str = "", over: str = ALL) -> str:
+    both = "job, instance, training_job"
+    return f"{_those(THROUGHPUT, SINGLES, both, by, over)} / {_sum(SINGLES, by, over)}"
+
+
 def _totals() -> tuple[object, ...]:
     return (
         number(
@@ -88,7 +103,7 @@ def _totals() -> tuple[object, ...]:
         number(
             "Efficiency",
             "Throughput over that of as many single processes: X_n / (n X_1).",
-            Query(f"{_sum(THROUGHPUT)} / {_sum(SINGLES)}"),
+            Query(_efficiency()),
             unit="percentunit",
             decimals=1,
             blank=UNSET,
@@ -134,9 +149,10 @@ def _totals() -> tuple[object, ...]:
         ),
         number(
             "Cost of a million samples",
-            "Cost of the chosen nodes over the samples that they trained.",
+            "Of the chosen nodes that say what they cost, over the samples that they trained.",
             Query(
-                f"{MILLION} * {_sum(COST, 'currency')} / on () group_left () {_sum(SAMPLES)}",
+                f"{MILLION} * {_sum(COST, 'currency')} / on () group_left () "
+                f"{_those(SAMPLES, COST)}",
                 "{{currency}}",
             ),
             unit="none",
@@ -163,10 +179,7 @@ def _throughput() -> tuple[object, ...]:
         lines(
             "Efficiency",
             "X_n / (n X_1) of each day.",
-            Query(
-                f"{_sum(THROUGHPUT, 'training_job', EACH)} / {_sum(SINGLES, 'training_job', EACH)}",
-                by,
-            ),
+            Query(_efficiency("training_job", EACH), by),
             unit="percentunit",
             top=1,
             every=DAY,
@@ -255,8 +268,10 @@ def _cost() -> tuple[object, ...]:
         ),
         lines(
             "Energy of a thousand samples",
-            "Energy of the chosen nodes over the samples that they trained, in each day.",
-            Query(f"1000 * {_sum(ENERGY, '', EACH)} / {_sum(SAMPLES, '', EACH)}", "energy"),
+            "Of the chosen nodes with a meter, over the samples that they trained, in each day.",
+            Query(
+                f"1000 * {_sum(ENERGY, '', EACH)} / {_those(SAMPLES, ENERGY, over=EACH)}", "energy"
+            ),
             unit="joule",
             every=DAY,
             blank=NO_METER,
@@ -272,10 +287,11 @@ def _cost() -> tuple[object, ...]:
         ),
         lines(
             "Cost of a million samples",
-            "Cost of the chosen nodes over the samples that they trained, in each day.",
+            "Of the chosen nodes that say what they cost, over the samples that they trained, in "
+            "each day.",
             Query(
                 f"{MILLION} * {_sum(COST, 'currency', EACH)} / on () group_left () "
-                f"{_sum(SAMPLES, '', EACH)}",
+                f"{_those(SAMPLES, COST, over=EACH)}",
                 "{{currency}}",
             ),
             unit="none",

@@ -166,8 +166,11 @@ def prometheus(
     interval: str = "1s",
     rules: tuple[Path, ...] = (),
     alerts_to: str = "",
+    options: tuple[str, ...] = (),
 ) -> Iterator[Server]:
-    """A real Prometheus that scrapes *target* and sends alerts to *alerts_to*, each "host:port"."""
+    """A real Prometheus that scrapes *target* and sends alerts to *alerts_to*, each "host:port";
+    *options* are its own.
+    """
     config = directory / "prometheus.yml"
     receivers = [alerts_to] if alerts_to else []
     config.write_text(
@@ -184,6 +187,7 @@ def prometheus(
         f"--config.file={config}",
         f"--storage.tsdb.path={directory / 'prometheus'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        *options,
     ]
     with _running(command, port, directory / "prometheus.log") as server:
         yield server

@@ -111,6 +111,24 @@ def test_every_variable_has_values(server: testbed.Server, path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_every_annotation_is_understood_and_those_of_what_is_there_find_it(
+    server: testbed.Server,
+) -> None:
+    found = {}
+    for board in (json.loads(path.read_text("utf-8")) for path in FILES):
+        for annotation in board["annotations"]["list"]:
+            expr = asked(board, annotation["expr"])
+            assert "$" not in expr
+            found[annotation["name"]] = testbed.query(server, expr)  # raises if not understood
+            if not expr.startswith("ALERTS"):  # which are there only with alerting rules
+                calm = expr.removesuffix(" > 0")
+                assert testbed.query(server, calm), calm
+    assert len(found) == 5
+    assert found["dvfd raised an alert"]
+    assert not found["dvfd restarted"]
+
+
+@pytest.mark.slow
 def test_a_node_that_falls_silent_is_unknown_on_every_board(tmp_path: Path) -> None:
     held = whole(SystemClock())
     listener = HttpServer(Site(held.snapshot), Http(port=0), clock=SystemClock())
