@@ -73,11 +73,19 @@ def operations(
         store.acknowledge()
         return notice or "there was nothing to acknowledge"
 
+    def names(request: Mapping[str, Any], peer: Peer) -> Any:
+        return {
+            "checks": sorted(catalogue.checks),
+            "metrics": sorted(catalogue.metrics),
+            "jobs": sorted(str(job["job"]) for job in state.snapshot().jobs),
+        }
+
     return {
         "ping": Operation(lambda request, peer: "pong"),
         "address": Operation(lambda request, peer: address()),
         "status": Operation(lambda request, peer: document(state.snapshot(), running=True)),
         "history": Operation(past),
+        "names": Operation(names),
         "check": Operation(check, changes=True),
         "forget": Operation(forget, changes=True),
         "acknowledge": Operation(acknowledge, changes=True),

@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "dvfd.cli.checks",
     "checklist": "dvfd.cli.checks",
     "checkpoint": "dvfd.cli.checkpoint",
+    "completion": "dvfd.cli.completion",
     "config": "dvfd.cli.config",
     "doctor": "dvfd.cli.doctor",
     "history": "dvfd.cli.history",
@@ -64,7 +65,7 @@ def dvfd() -> None:
 def main() -> None:
     """Entry point; turns every expected error into words and an exit code."""
     try:
-        sys.exit(dvfd.main(standalone_mode=False))
+        sys.exit(dvfd.main(prog_name="dvfd", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(USAGE_ERROR)

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from dvfd.cli.common import daemon, judged_option, report_text, show
+from dvfd.cli.completion import names
 from dvfd.cli.formats import exit_code
 
 
 @click.command(short_help="Judge one check of the framework now.")
-@click.argument("name")
+@click.argument("name", shell_complete=names("checks"))
 @judged_option
 def check(name: str, output: str) -> None:
     """Judge check NAME now, keep the report, and print it.

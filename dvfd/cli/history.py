@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from dvfd.cli.common import daemon, outputs, show
+from dvfd.cli.completion import names
 from dvfd.cli.text import paint
 from dvfd.errors import DvfdError
 
 
 @click.command(short_help="The last values of a metric, or reports of a check.")
-@click.argument("name")
+@click.argument("name", shell_complete=names("metrics", "checks"))
 @click.option(
     "--hours",
     type=click.FloatRange(min=0, min_open=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dvfd.cli.common import daemon, must, output_option, said
+from dvfd.cli.completion import names
 
 
 @click.group()
@@ -13,7 +14,7 @@ def job() -> None:
 
 
 @job.command("forget")
-@click.argument("name")
+@click.argument("name", shell_complete=names("jobs"))
 @output_option
 def forget(name: str, output: str) -> None:
     """Stop expecting job NAME: it ended without saying so and is not coming back.
