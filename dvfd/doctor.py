@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from dvfd import __version__
 from dvfd.config import Config
 from dvfd.errors import ToolError
+from dvfd.masking import masked
 from dvfd.words import ago
 
 SCHEMA = 1
@@ -351,7 +352,7 @@ def look_at_alerting(world: World) -> Iterator[Finding]:
         )  # fmt: skip
     peers = {p["url"]: p for p in (world.status or {}).get("delivery", {}).get("peers", ())}
     for url in alerting.urls if alerting.mode != "rules" else ():
-        yield _alertmanager(url, peers.get(url), world)
+        yield _alertmanager(url, peers.get(masked(url)), world)
 
 
 def _alertmanager(url: str, peer: Mapping[str, Any] | None, world: World) -> Finding:

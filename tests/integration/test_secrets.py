@@ -81,8 +81,8 @@ def test_the_request_itself_carries_user_and_password(node, receiver):
 
 @pytest.mark.parametrize(
     "command",
-    ["config show", "config check", "status", "status -o json", "alerts test",
-     "alerts test -o json"],
+    ["config show", "config check", "doctor", "doctor -o json", "status", "status -o json",
+     "alerts test", "alerts test -o json"],
 )  # fmt: skip
 def test_no_command_prints_it(command, node):
     said = dvfd(node, *command.split())

@@ -39,7 +39,7 @@ name = "training"
 path = "/var/log/train.log"
 """
 
-PEER = {"url": "http://someone:hidden@alert:9093", "last_success": 900.0, "error": ""}
+PEER = {"url": "http://***@alert:9093", "last_success": 900.0, "error": ""}
 
 
 @pytest.fixture
