@@ -32,6 +32,10 @@ def outputs(*more: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 output_option = outputs()
 
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, change nothing."
+)
+
 judged_option = outputs("jsonl", "junit", "nagios")
 
 

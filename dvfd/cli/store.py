@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, must, output_option, said, show
+from dvfd.cli.common import daemon, dry_run_option, must, output_option, said, show
 from dvfd.errors import StoreError
 from dvfd.places import state_dir
 
@@ -29,13 +29,19 @@ def store() -> None:
 
 
 @store.command("acknowledge")
+@dry_run_option
 @output_option
-def acknowledge(output: str) -> None:
+def acknowledge(*, dry_run: bool, output: str) -> None:
     """Say that you have read of a store that was lost: status and page mention it no more.
 
     Example: dvfd store acknowledge
     """
-    said(must(daemon("acknowledge"), "acknowledging"), output)
+    if dry_run:
+        notice = must(daemon("status"), "acknowledging")["store"]["reason"]
+        nothing = "there is nothing to acknowledge"
+        said(f"would acknowledge: {notice}" if notice else nothing, output)
+    else:
+        said(must(daemon("acknowledge"), "acknowledging"), output)
 
 
 @store.command("check")
