@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlencode
 
 import jinja2
 
-from dvfd.model import NONE_YET, WORST_FIRST, Severity, Verdict, labels
+from dvfd.model import NONE_YET, WORST_FIRST, Comparison, Severity, Verdict, labels
 from dvfd.sinks.chart import draw
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.state import NoPast, breaches
@@ -40,6 +40,8 @@ MARKS = {
     Verdict.WAIVED: "~",
     Verdict.NOT_APPLICABLE: "–",  # noqa: RUF001  # an en dash is meant
 }
+
+SIGNS = {Comparison.AT_LEAST: "≥", Comparison.AT_MOST: "≤", Comparison.EQUAL: "="}
 
 WORDS = {Verdict.NOT_APPLICABLE: "N/A"}
 
@@ -321,6 +323,7 @@ def _template() -> jinja2.Template:
     helpers: dict[str, Any] = {
         "mark": lambda verdict: MARKS.get(verdict, MARKS[Verdict.UNKNOWN]),
         "word": lambda verdict: WORDS.get(verdict, str(verdict)),
+        "sign": lambda comparison: SIGNS.get(comparison, str(comparison)),
         "ago": ago,
         "duration": duration,
         "clock": clock,

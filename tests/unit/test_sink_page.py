@@ -99,6 +99,7 @@ def test_alerts_that_do_not_get_out_are_on_the_page():
 
     assert "Alerts are not getting out: http://am: HTTP 401: no" in page
     assert "last accepted 10 min ago" in page
+    assert "1 in the outbox" in page
 
 
 def test_an_alert_shows_both_sides_and_whether_it_was_delivered():
@@ -328,7 +329,7 @@ def test_the_limit_of_the_live_criterion_is_a_line_and_a_sentence():
     html = drawn(Remembered(COURSE))
 
     assert html.count('class="limit"') == 1
-    assert "wanted &gt;= 1 (<code>live.throughput</code>)" in html
+    assert "wanted ≥ 1 (<code>live.throughput</code>)" in html
 
 
 def test_a_chart_of_nothing_says_so_and_claims_no_value():
