@@ -77,8 +77,8 @@ def test_five_hundred_idle_connections_make_a_scrape_no_slower():
             clients.enter_context(connect(server))
         crowded = statistics.median(scrape(server) for _ in range(20))
 
-    # Twice and 20 ms are the noise of a busy machine; one worker held up would cost 5 s.
-    assert crowded < 2 * quiet + 0.02, f"{quiet:.4f} s alone, {crowded:.4f} s among 500"
+    # Twice and 50 ms are the noise of a busy machine; one worker held up would cost 5 s.
+    assert crowded < 2 * quiet + 0.05, f"{quiet:.4f} s alone, {crowded:.4f} s among 500"
 
 
 def test_five_hundred_who_never_finish_their_headers_make_a_scrape_no_slower():
@@ -89,7 +89,7 @@ def test_five_hundred_who_never_finish_their_headers_make_a_scrape_no_slower():
             clients.enter_context(connect(server)).sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
         crowded = statistics.median(scrape(server) for _ in range(20))
 
-    assert crowded < 2 * quiet + 0.02, f"{quiet:.4f} s alone, {crowded:.4f} s among 500"
+    assert crowded < 2 * quiet + 0.05, f"{quiet:.4f} s alone, {crowded:.4f} s among 500"
 
 
 def test_a_client_that_trickles_its_headers_gains_no_time_by_it(monkeypatch):
