@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -127,3 +128,10 @@ def test_the_unit_knows_the_socket_that_reporters_look_for() -> None:
 
 def test_the_directory_of_the_socket_outlives_the_daemon() -> None:
     assert directives("dvfd.service")["RuntimeDirectoryPreserve"] == ["yes"]
+
+
+def test_what_the_installer_imports_is_there() -> None:
+    script = (Path(__file__).parents[2] / "scripts" / "install").read_text(encoding="utf-8")
+    for module, name in re.findall(r"from (dvfd\S+) import (\w+)", script):
+        assert hasattr(importlib.import_module(module), name)
+    assert "from dvfd" in script
