@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
+from shutil import get_terminal_size
+from typing import Any
 
 import click
 
@@ -35,6 +38,18 @@ COMMANDS = {
 """Each command and the module that holds it, imported only when it is called."""
 
 
+SECTIONS = {
+    "Watch": ("run", "status", "history"),
+    "Judge": ("check", "checklist", "checkpoint"),
+    "Look after": ("doctor", "alerts", "job", "store"),
+    "Set up": ("config", "assets", "completion", "version"),
+}
+"""How `dvfd --help` groups the commands, each section in the order of use."""
+
+WIDEST = 80
+"""Columns of a help text: longer lines read badly."""
+
+
 class Commands(click.Group):
     """The commands, loaded when asked for: `dvfd --help` imports none of the daemon."""
 
@@ -49,6 +64,42 @@ class Commands(click.Group):
         found: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command in *args*; a near miss is named, which click does only for loaded ones."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            near = get_close_matches(name, COMMANDS, 1)
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """A context as wide as the terminal: click alone goes no narrower than 50 columns."""
+        extra.setdefault("terminal_width", min(WIDEST, get_terminal_size().columns) - 2)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what one wants to do; one that no section names comes last."""
+        grouped = {name for names in SECTIONS.values() for name in names}
+        further = tuple(name for name in self.list_commands(ctx) if name not in grouped)
+        widest = max(map(len, COMMANDS))
+        for title, names in {**SECTIONS, "Further": further}.items():
+            rows = [(name.ljust(widest), self._summary(ctx, name)) for name in names]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(WIDEST) if command else ""
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dvfd")
@@ -58,7 +109,9 @@ def dvfd() -> None:
     Where to begin: `dvfd run` is the daemon, `dvfd status` says what it knows and what to do.
 
     Exit codes: 0 pass, 1 a warning is breached, 2 fail, 3 unknown or wrong usage,
-    78 a mistake in the configuration.
+    78 a mistake in the configuration, 130 interrupted.
+
+    Example: dvfd status
     """
 
 

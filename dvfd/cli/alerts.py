@@ -22,6 +22,9 @@ def alerts() -> None:
 def test(*, dry_run: bool, output: str) -> None:
     """Send a test alert to every Alertmanager and say what each answered.
 
+    The alert is named DvfdTest and resolves by itself. Whether it reaches a person is for
+    Alertmanager's routes: ask whoever should have been called.
+
     Exit code: 0 if one took it, 2 if none did.
 
     Example: dvfd alerts test

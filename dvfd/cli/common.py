@@ -26,7 +26,8 @@ def outputs(*more: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         type=click.Choice(["text", "json", *more]),
         default="text",
         show_default=True,
-        help="Text for people; the others, versioned, for programs (docs/output.md).",
+        metavar="FORMAT",
+        help=f"Text for people; for programs {', '.join(('json', *more))}.",
     )
 
 

@@ -33,7 +33,9 @@ def config() -> None:
 @path_option
 @output_option
 def check(path: Path | None, output: str) -> None:
-    """Load and lint the configuration and the whole catalogue; exit 78 on any mistake.
+    """Load and lint the configuration and the whole catalogue: what `dvfd run` would refuse.
+
+    Exit code: 0 it would start, 78 there are mistakes, each on a line of stderr.
 
     Example: dvfd config check -c /etc/dvfd/dvfd.toml
     """
@@ -70,10 +72,12 @@ def _ok(found: Mapping[str, Any]) -> str:
     return "\n".join([loaded, *(f"override: {override}" for override in found["overrides"])])
 
 
-@config.command("show")
+@config.command("show", short_help="Print the configuration in force, as JSON.")
 @path_option
 def show_config(path: Path | None) -> None:
     """Print the configuration in force, defaults included, as JSON. Passwords read ***.
+
+    Without -c it is the one that a daemon with this environment would read.
 
     Example: dvfd config show
     """
@@ -87,6 +91,8 @@ def show_config(path: Path | None) -> None:
 @config.command("schema")
 def schema() -> None:
     """Print the JSON Schema of the configuration file.
+
+    Editors that know it complete keys and underline mistakes while you type.
 
     Example: dvfd config schema > dvfd.schema.json
     """

@@ -21,6 +21,7 @@ from dvfd.errors import DvfdError
     type=click.FloatRange(min=0, min_open=True),
     default=1,
     show_default=True,
+    metavar="N",
     help="How far back.",
 )
 @outputs("jsonl")

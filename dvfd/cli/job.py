@@ -21,6 +21,8 @@ def job() -> None:
 def forget(name: str, *, dry_run: bool, output: str) -> None:
     """Stop expecting job NAME: it ended without saying so and is not coming back.
 
+    Until then its silence is a failure. A job that reports again is watched again.
+
     Exit code: 0 forgotten, 3 there is no such job or no daemon.
 
     Example: dvfd job forget gpt-small

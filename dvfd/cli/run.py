@@ -16,6 +16,11 @@ from dvfd.cli.config import path_option
 def run(path: Path | None) -> None:
     """Watch this node and the jobs on it until told to stop.
 
+    It stays in the foreground and logs to stderr; systemd/ has the unit for a service. SIGTERM or
+    Ctrl-C ends it in order: what waits for the disk is written.
+
+    Exit code: 0 told to stop, 78 a mistake in the configuration or an address that is taken.
+
     Example: dvfd run -c /etc/dvfd/dvfd.toml
     """
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -28,11 +28,13 @@ def store() -> None:
     """Look after the daemon's store."""
 
 
-@store.command("acknowledge")
+@store.command("acknowledge", short_help="Say that a store that was lost is known.")
 @dry_run_option
 @output_option
 def acknowledge(*, dry_run: bool, output: str) -> None:
     """Say that you have read of a store that was lost: status and page mention it no more.
+
+    What was in it stays lost: checklists judge what was observed since.
 
     Example: dvfd store acknowledge
     """
@@ -44,7 +46,7 @@ def acknowledge(*, dry_run: bool, output: str) -> None:
         said(must(daemon("acknowledge"), "acknowledging"), output)
 
 
-@store.command("check")
+@store.command("check", short_help="Read it through: is it whole, how large?")
 @output_option
 def check(output: str) -> None:
     """Read the whole store: is it whole, how large, how many rows, how far back. Changes nothing.
@@ -60,7 +62,7 @@ def check(output: str) -> None:
     sys.exit(DAMAGED if facts.faults else 0)
 
 
-@store.command("backup")
+@store.command("backup", short_help="Copy it to a file beside a running daemon.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup(file: Path) -> None:
     """Copy the store, as it is at this moment, to FILE, and read the copy through.
@@ -76,7 +78,7 @@ def backup(file: Path) -> None:
     _said(f"{source} copied to {file}", copy(source, file))
 
 
-@store.command("restore")
+@store.command("restore", short_help="Put a backup in its place.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="Check everything, replace nothing.")
 def restore(file: Path, *, dry_run: bool) -> None:

@@ -15,6 +15,8 @@ from dvfd.cli.common import output_option, show
 def version(output: str) -> None:
     """Print the versions of dvfd and of Python.
 
+    Name both when you report a mistake of dvfd.
+
     Example: dvfd version -o json
     """
     versions = {"dvfd": __version__, "python": platform.python_version()}

@@ -58,7 +58,7 @@ def loaded(arguments: list[str], environment: dict[str, str]) -> tuple[str, set[
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("--help", "Commands"),
+        ("--help", "Look after:"),
         ("version", "dvfd "),
         ("status", "node4: UNKNOWN"),
         ("status -o json", '"running": true'),
