@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import jinja2
 from dvfd.model import NONE_YET, WORST_FIRST, Comparison, Severity, Verdict, labels
 from dvfd.sinks.chart import draw
 from dvfd.sinks.http import SECURITY, Response
-from dvfd.state import NoPast, breaches
+from dvfd.state import NoPast, breaches, interval
 from dvfd.words import NONE, SOURCES, ago, counted, duration, source_state
 
 if TYPE_CHECKING:
@@ -297,9 +298,10 @@ def job_tone(state: str) -> Verdict:
     return Verdict.NOT_APPLICABLE if state in {"ended", "left"} else Verdict.UNKNOWN
 
 
-def _place(state: CheckState) -> tuple[bool, bool, str]:
-    """The live check first, then the checklists, then the tests."""
-    return (not state.check.watch, not state.check.schedule, state.check.id)
+def _place(state: CheckState) -> tuple[bool, float, str]:
+    """The live check first, then the checklists, the most frequent first, then the tests."""
+    check = state.check
+    return (not check.watch, interval(check.schedule) if check.schedule else math.inf, check.id)
 
 
 def _source(health: ProbeHealth) -> str:
