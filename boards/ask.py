@@ -60,7 +60,7 @@ def duration(text: str) -> float:
 
 def filled(expr: str, board: Mapping[str, Any], look: Look, step: float) -> str:
     """*expr* as it is sent; raises KeyError for a variable that nobody declares."""
-    values = {v["name"]: ".+" for v in board["templating"]["list"] if v["type"] == "query"}
+    values = {v["name"]: _first(v) for v in board["templating"]["list"] if v["type"] == "query"}
     values |= look.chosen
     values |= {
         "__interval": f"{step:g}s",
@@ -69,6 +69,11 @@ def filled(expr: str, board: Mapping[str, Any], look: Look, step: float) -> str:
         "__range": f"{look.seconds:.0f}s",
     }
     return VARIABLE.sub(lambda found: values[found[1] or found[2]], expr)
+
+
+def _first(variable: Mapping[str, Any]) -> str:
+    """What a variable opens with: what it is set to, else everything."""
+    return "|".join(variable.get("current", {}).get("value", [])) or ".+"
 
 
 @dataclass(frozen=True, slots=True)

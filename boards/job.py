@@ -18,7 +18,7 @@ from boards.parts import (
     said,
     states,
 )
-from boards.promql import Query, increase, of, of_job, or_unknown, rate
+from boards.promql import Query, against, increase, of, of_job, or_unknown, rate
 
 SILENCE = "the job says nothing, has ended, or dvfd does not answer: UNKNOWN, not well."
 UNTOLD = "the job does not report this: see docs on the reporter. UNKNOWN, not zero."
@@ -189,7 +189,7 @@ def _ranks() -> tuple[object, ...]:
             "Time since each rank's last progress over its hang limit, the larger of 10 s and "
             "5 x P99 of its steps. At 1 it hangs.",
             Query(of_job("dvfd_rank_stall_ratio"), "rank {{rank}}"),
-            Query(f"vector({limit('live.progress'):g})", "hangs", limit=True),
+            against(limit("live.progress"), of_job("dvfd_rank_stall_ratio"), "hangs"),
             unit="percentunit",
             top=1,
             blank=SILENCE,
@@ -198,7 +198,7 @@ def _ranks() -> tuple[object, ...]:
             "Stragglers",
             "The fastest rank's compute section, or the rank's own past, over its own now.",
             Query(of_job("dvfd_rank_straggler_ratio"), "rank {{rank}}"),
-            Query(f"vector({limit('daily.stragglers'):g})", "limit", limit=True),
+            against(limit("daily.stragglers"), of_job("dvfd_rank_straggler_ratio")),
             unit="percentunit",
             top=1,
             blank=UNTOLD,
@@ -207,7 +207,7 @@ def _ranks() -> tuple[object, ...]:
             "Processor use of ranks",
             "User and system time of each rank over the cores it was given.",
             Query(of_job("dvfd_rank_cpu_ratio"), "rank {{rank}}"),
-            Query(f"vector({limit('daily.cpu'):g})", "wanted, more than", limit=True),
+            against(limit("daily.cpu"), of_job("dvfd_rank_cpu_ratio"), "wanted, more than"),
             unit="percentunit",
             top=1,
             blank="the process cannot be seen from here.",
@@ -333,7 +333,8 @@ def _uptime() -> tuple[object, ...]:
         ),
         lines(
             "Samples trained",
-            "Samples a second that each node's ranks reported; their sum over nodes is the job's.",
+            "Samples a second that each node's ranks reported; their sum over nodes is the job's. "
+            "After a silence what was kept meanwhile comes at once, as a peak.",
             Query(rate(of_job("dvfd_job_samples_total")), by),
             unit="cps",
             blank=UNTOLD,

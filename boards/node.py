@@ -20,7 +20,17 @@ from boards.parts import (
     states,
     verdict,
 )
-from boards.promql import Query, coded, counted, increase, node_verdict, of, or_unknown, rate
+from boards.promql import (
+    Query,
+    against,
+    coded,
+    counted,
+    increase,
+    node_verdict,
+    of,
+    or_unknown,
+    rate,
+)
 
 NO_METER = "the machine has no such meter, or dvfd may not read it: UNKNOWN, not zero."
 SILENCE = "dvfd does not answer Prometheus: UNKNOWN, not well."
@@ -144,7 +154,7 @@ def _host() -> tuple[object, ...]:
             "Memory",
             "Used share of each NUMA node's memory, without what the kernel can give back.",
             Query(of("dvfd_node_memory_used_ratio"), "NUMA node {{numa_node}}"),
-            Query(f"vector({fullest:g})", "limit", limit=True),
+            against(fullest, of("dvfd_node_memory_used_ratio")),
             unit="percentunit",
             top=1,
             blank=NO_METER,
@@ -153,7 +163,7 @@ def _host() -> tuple[object, ...]:
             "Processor temperature",
             "Each package's own sensor.",
             Query(of("dvfd_cpu_temperature_celsius"), "package {{package}}"),
-            Query(f"vector({hottest:g})", "limit", limit=True),
+            against(hottest, of("dvfd_cpu_temperature_celsius")),
             unit="celsius",
             blank=NO_METER,
         ),
@@ -189,7 +199,7 @@ def _gpu() -> tuple[object, ...]:
             "Share of time in which a kernel ran. It shows 100 % while a collective hangs: "
             "read it beside the job's progress.",
             Query(of("dvfd_gpu_utilization_ratio"), "GPU {{gpu}}"),
-            Query(f"vector({limit('daily.gpu'):g})", "wanted, more than", limit=True),
+            against(limit("daily.gpu"), of("dvfd_gpu_utilization_ratio"), "wanted, more than"),
             unit="percentunit",
             top=1,
             blank=CPU_ONLY,
@@ -206,7 +216,7 @@ def _gpu() -> tuple[object, ...]:
             "GPU temperature",
             "Core temperature.",
             Query(of("dvfd_gpu_temperature_celsius"), "GPU {{gpu}}"),
-            Query(f"vector({limit('daily.gpu_temperature'):g})", "limit", limit=True),
+            against(limit("daily.gpu_temperature"), of("dvfd_gpu_temperature_celsius")),
             unit="celsius",
             blank=CPU_ONLY,
         ),
@@ -247,7 +257,7 @@ def _network() -> tuple[object, ...]:
             "Saturation",
             "The busier direction over the link's speed.",
             Query(of("dvfd_network_saturation_ratio"), "{{interface}}"),
-            Query(f"vector({limit('daily.network'):g})", "limit", limit=True),
+            against(limit("daily.network"), of("dvfd_network_saturation_ratio")),
             unit="percentunit",
             top=1,
             blank="the interface has no speed to compare with, as virtual ones have none.",

@@ -30,6 +30,9 @@ from boards.promql import CODES, Query
 
 DATASOURCE = models.DataSourceRef("prometheus", "${datasource}")
 BLANK = "UNKNOWN: no data"
+JOB = "dvfd"
+"""What Prometheus is told to call its job; `up` has other jobs' targets too, which are no nodes."""
+
 COLUMNS = 24
 """Width of Grafana's grid."""
 
@@ -158,21 +161,24 @@ def lines(
 ) -> Any:
     """Courses over time. A gap is a time that nobody observed: it is never bridged.
 
-    *every* is the least step, and makes bars: one for each. *colour* names series by their legend.
+    *every* is the least step; stacked ones are bars then, one for each. Others stay lines: bars of
+    several series would hide one another. *colour* names series by their legend.
     """
     panel = (
         _base(timeseries.Panel(), title, shows, queries, blank=blank, span=span, height=8)
         .unit(unit)
         .span_nulls(span_nulls=False)
         .line_width(1.5)
-        .fill_opacity(70 if stacked or every else 6)
+        .fill_opacity(70 if stacked else 6)
         .show_points(kinds.VisibilityMode.AUTO)
         .tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI))
         .legend(_legend())
         .thresholds(_thresholds(PLAIN))
     )
     if every:
-        panel = panel.interval(every).draw_style(kinds.GraphDrawStyle.BARS)
+        panel = panel.interval(every)
+    if every and stacked:
+        panel = panel.draw_style(kinds.GraphDrawStyle.BARS)
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
     if least is not None:
@@ -314,7 +320,12 @@ def _variables(*, all_nodes: bool) -> list[Any]:
         .label("Data source")
         .type("prometheus")
         .regex(""),
-        asked("job", "Job", "label_values(dvfd_build_info, job)"),
+        asked(
+            "job",
+            "Job",
+            "label_values(dvfd_build_info, job)",
+            text="Prometheus' job. All means every target it has, whether dvfd or not",
+        ).current(models.VariableOption(selected=True, text=[JOB], value=[JOB])),
         asked(
             "instance",
             "Instance",

@@ -33,6 +33,11 @@ def of_job(metric: str, *matchers: str) -> str:
     return of(metric, 'training_job=~"$training_job"', *matchers)
 
 
+def against(limit: float, selector: str, name: str = "limit") -> Query:
+    """A limit where there is something to hold against it: a line alone would hide a blank."""
+    return Query(f"vector({limit:g}) and on () group({selector})", name, limit=True)
+
+
 def rate(selector: str) -> str:
     """Growth of a counter in a second."""
     return f"rate({selector}[$__rate_interval])"

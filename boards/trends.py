@@ -40,7 +40,7 @@ def make() -> Dashboard:
         "dvfd: trends",
         "Weeks and months, from series recorded every hour: load alert_rules/"
         "dvfd-recording-dashboards.rules.yml into Prometheus, and keep its data for as long as you "
-        "want to look back. Bars are days, or longer where the range is long.",
+        "want to look back. Bars and points are days, at the end of each.",
         (
             Row("Over the chosen time", _totals()),
             Row("Throughput and efficiency", _throughput()),
@@ -93,10 +93,14 @@ def _totals() -> tuple[object, ...]:
         ),
         number(
             "Throughput",
-            "Mean over all observed hours of the chosen jobs.",
-            Query(f"avg(avg_over_time({THROUGHPUT}[{ALL}]))"),
+            "Mean over the hours in which it was seen: of the job, or of the three fastest chosen.",
+            Query(
+                f"topk(3, avg by (training_job) (avg_over_time({THROUGHPUT}[{ALL}])))",
+                "{{training_job}}",
+            ),
             unit="cps",
-            decimals=1,
+            decimals=0,
+            named=True,
             blank=RECORDED,
             span=3,
         ),
@@ -110,7 +114,7 @@ def _totals() -> tuple[object, ...]:
             span=3,
         ),
         number(
-            "Up, of the time observed",
+            "Up of observed",
             "Seconds up over seconds observed. Blind time is in neither: see how much below.",
             Query(f"{_sum(UP)} / {_sum(OBSERVED)}"),
             unit="percentunit",
@@ -148,7 +152,7 @@ def _totals() -> tuple[object, ...]:
             span=3,
         ),
         number(
-            "Cost of a million samples",
+            "Cost of 1 M samples",
             "Of the chosen nodes that say what they cost, over the samples that they trained.",
             Query(
                 f"{MILLION} * {_sum(COST, 'currency')} / on () group_left () "
@@ -212,6 +216,7 @@ def _uptime() -> tuple[object, ...]:
     seconds = "($__interval_ms / 1000)"
     share = f"sum_over_time({VERDICTS}[{EACH}])"
     whole = f"ignoring (verdict) group_left () sum by (job, instance) ({share})"
+    nodes = f"count(count by (job, instance) ({share}))"  # avg leaves out those without the verdict
     return (
         lines(
             "Up, of the time observed",
@@ -241,7 +246,7 @@ def _uptime() -> tuple[object, ...]:
             "Share of the scrapes of each day in which the continuous watch had each verdict, the "
             "mean of the nodes. A node that was silent has no scrapes.",
             Query(
-                f"avg by (verdict) ({share} / {whole})",
+                f"sum by (verdict) ({share} / {whole}) / on () group_left () {nodes}",
                 "{{verdict}}",
             ),
             unit="percentunit",

@@ -117,11 +117,11 @@ def _phase(checks: list[str]) -> tuple[object, ...]:
                 "{{check}} on {{instance}}",
             ),
             span=16 if scheduled else 24,
-            height=4 + len(checks),
+            height=3 + len(checks),
             blank=NEVER,
         ),
     )
-    return (*panels, _runs(_some(scheduled), 4 + len(checks))) if scheduled else panels
+    return (*panels, _runs(_some(scheduled), 3 + len(checks))) if scheduled else panels
 
 
 def _runs(some: str, height: int) -> object:

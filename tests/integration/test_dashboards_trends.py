@@ -72,7 +72,7 @@ def test_no_panel_is_empty(past: Past, panel: dict[str, Any]) -> None:
 def test_uptime_is_what_was_up_of_what_was_observed(past: Past) -> None:
     assert past.total("up") < past.total("observed")
     wanted = past.total("up") / past.total("observed")
-    assert past.figure("Up, of the time observed") == pytest.approx(wanted, rel=0.001)
+    assert past.figure("Up of observed") == pytest.approx(wanted, rel=0.001)
 
 
 def test_samples_restarts_and_energy_are_what_was_put_in(past: Past) -> None:
@@ -91,7 +91,7 @@ def test_efficiency_is_throughput_over_that_of_single_processes(past: Past) -> N
 def test_a_million_samples_cost_what_was_paid_for_them(past: Past) -> None:
     hours = past.total("observed") / 3600
     wanted = 1e6 * hours * COST / past.total("samples")
-    assert past.figure("Cost of a million samples") == pytest.approx(wanted, rel=0.02)
+    assert past.figure("Cost of 1 M samples") == pytest.approx(wanted, rel=0.02)
 
 
 def test_a_slow_drift_can_be_seen(past: Past) -> None:
@@ -107,3 +107,11 @@ def test_blind_time_is_missing_from_observed_and_not_from_up(past: Past) -> None
     assert min(v for _, v in observed["language"].points[1:]) < 0.7
     full = sorted(v for _, v in observed["language"].points)[len(observed["language"].points) // 2]
     assert full == pytest.approx(1.0, abs=NEAR)
+
+
+def test_shares_of_verdicts_are_one_together(past: Past) -> None:
+    totals: dict[float, float] = {}
+    for series in past.panel("Nodes' verdicts", "timeseries"):
+        for at, value in series.points:
+            totals[at] = totals.get(at, 0.0) + value
+    assert list(totals.values()) == pytest.approx([1.0] * len(totals))
