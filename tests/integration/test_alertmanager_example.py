@@ -47,7 +47,7 @@ ROUTES = [
     ("team-channel", "alertname=DvfdFleetUnknown severity=warning source=rules"),
     ("team-channel", "alertname=DvfdTest severity=info node=n1 source=dvfd"),
     ("team-channel", "alertname=SomethingElse"),
-    ("nobody", "alertname=DvfdNodeUnknown severity=info instance=n1:9109 source=rules"),
+    ("nobody", "alertname=DvfdVersionsDiffer severity=info source=rules"),
 ]
 
 
