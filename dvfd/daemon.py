@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -27,6 +27,8 @@ from dvfd.errors import ConfigError
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
 from dvfd.operations import operations
+from dvfd.reload import Reload, has_terminal, start_anew
+from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
 from dvfd.sampler import Sampler
 from dvfd.schedule import Schedule, offset
@@ -67,28 +69,60 @@ M_ARENA_MAX = -8
 class Daemon:
     """One node's dvfd. Building it reads the catalogue and touches nothing else."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
-        """Raises ConfigError if the catalogue does not fit the configuration."""
+    def __init__(
+        self, config: Config, *, path: Path | None = None, clock: Clock | None = None
+    ) -> None:
+        """*path* is where a reload reads; None means the usual place.
+
+        Raises ConfigError if the catalogue does not fit the configuration.
+        """
         self._config = config
+        self._path = path
         self._clock = clock or SystemClock()
+        self._reload = Reload(self._clock.now(), succeeded_at=self._clock.now())
         self._catalogue = load_catalogue(config)
         self._signals: SimpleQueue[int] = SimpleQueue()  # its put is safe in a signal handler
         self._late: frozenset[str] = frozenset()
         self._build(state_dir(), runtime_dir())
 
     def run(self) -> None:
-        """Start, watch until SIGTERM or SIGINT, stop."""
-        for number in ENDING:
+        """Start, watch until SIGTERM or SIGINT, stop. SIGHUP takes the configuration anew."""
+        for number in (*ENDING, signal.SIGHUP):
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         try:
             self.start()
-            while (ending := self._signalled()) is None:
-                self.tick()
+            ending = self._watch_until_signalled()
             log.info("stopping", signal=ending.name)
+            notify.notify("STOPPING=1")
         finally:
             self.stop()
             for number in ENDING:  # a second one must not kill the interpreter while it ends
                 signal.signal(number, signal.SIG_IGN)
+
+    def _watch_until_signalled(self) -> signal.Signals:
+        """Tick until the end is asked for; a good new configuration never comes back from here."""
+        while True:
+            match self._signalled():
+                case None:
+                    self.tick()
+                case signal.SIGHUP if not has_terminal():
+                    self._take_anew()
+                case ending:
+                    return ending
+
+    def _take_anew(self) -> None:
+        """Start anew with a configuration that could be started with, or go on and say why not."""
+        now = self._clock.now()
+        try:
+            check_new(self._path, self._config)
+        except ConfigError as error:
+            self._reload = replace(self._reload, at=now, problems=error.problems)
+            told = "configuration refused, the old one stays"
+            log.error(told, problems=error.problems)  # noqa: TRY400  # the mistakes, not our stack
+            return
+        log.info("the configuration is taken anew")
+        start_anew(self.stop)
 
     def start(self) -> None:
         """Start everything; READY once the first pass over the live criteria is judged."""
@@ -119,7 +153,6 @@ class Daemon:
 
     def stop(self) -> None:
         """End everything in reverse; what waits for the disk is written."""
-        notify.notify("STOPPING=1")
         self._watch.stop()
         self._schedule.stop()
         self._sampler.stop()
@@ -242,6 +275,7 @@ class Daemon:
             ingest=self._receiver.counters,
             http=self._http,
             scraped=lambda: self._site.scraped_at,
+            reload=lambda: self._reload,
         )
 
     def _log_lines(self) -> list[dict[str, Any]]:

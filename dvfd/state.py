@@ -59,6 +59,25 @@ class StoreHealth(Protocol):
         ...
 
 
+class ReloadHealth(Protocol):
+    """How the configuration was last taken; dvfd.reload has the record."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why it was refused; empty if it is in force."""
+        ...
+
+    @property
+    def succeeded_at(self) -> float | None:
+        """Unix seconds at which one was last taken."""
+        ...
+
+    @property
+    def notice(self) -> str:
+        """What a person must read, or an empty string."""
+        ...
+
+
 class Run(Protocol):
     """One kept run of a check; dvfd.store has the record."""
 
@@ -186,6 +205,15 @@ class Memory:
     path: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NoReload:
+    """No configuration was taken yet."""
+
+    problems: tuple[str, ...] = ()
+    succeeded_at: float | None = None
+    notice: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Whom a snapshot asks, each time it is taken."""
@@ -201,6 +229,7 @@ class Sources:
     ingest: Callable[[], Mapping[str, int]] = dict
     http: Callable[[], Mapping[str, int]] = dict
     scraped: Callable[[], float | None] = lambda: None
+    reload: Callable[[], ReloadHealth] = NoReload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +270,7 @@ class Snapshot:
     ingest: Mapping[str, int]
     http: Mapping[str, int]
     scraped_at: float | None = None  # when somebody last read /metrics
+    reload: ReloadHealth = NoReload()
 
     @property
     def results(self) -> dict[str, Result]:
@@ -274,7 +304,8 @@ class Snapshot:
         lost = [f"store: {self.store.reason}"] if self.store.ok and self.store.reason else []
         count = self.ingest.get("refused", 0)
         away = f"{count} times a rank found no room and is not watched: see [jobs] limit"
-        return (*lost, *([away] if count else []))
+        refused = [self.reload.notice] if self.reload.notice else []
+        return (*refused, *lost, *([away] if count else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +405,7 @@ class State:
             ingest=dict(ask.ingest()),
             http=dict(ask.http()),
             scraped_at=ask.scraped(),
+            reload=ask.reload(),
         )
 
     def _note(self, results: Iterable[Result]) -> None:

@@ -17,7 +17,8 @@ def run(path: Path | None) -> None:
     """Watch this node and the jobs on it until told to stop.
 
     It stays in the foreground and logs to stderr; systemd/ has the unit for a service. SIGTERM or
-    Ctrl-C ends it in order: what waits for the disk is written.
+    Ctrl-C ends it in order: what waits for the disk is written. SIGHUP takes the configuration
+    anew: a broken one is refused, the old one stays, and log, status and page say why.
 
     Exit code: 0 told to stop, 78 a mistake in the configuration or an address that is taken.
 
@@ -26,10 +27,11 @@ def run(path: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Until the daemon has its own handlers nothing is open that would need an end.
         signal.signal(number, lambda _number, _frame: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the daemon can take it
 
     from dvfd import config, log
     from dvfd.daemon import Daemon
 
     settings = config.load(path)
     log.setup(settings.log_level)
-    Daemon(settings).run()
+    Daemon(settings, path=path).run()

@@ -195,6 +195,18 @@ def _daemon(snapshot: Snapshot) -> Iterator[Family]:
         (),
         [((), float(store.ok))],
     )
+    yield gauge(
+        "config_last_reload_successful",
+        "1 if the configuration was good when it was last taken, 0 if the one before stays",
+        (),
+        [((), float(not snapshot.reload.problems))],
+    )
+    yield gauge(
+        "config_last_reload_success_timestamp_seconds",
+        "When a configuration was last taken, at start or by a reload",
+        (),
+        [((), snapshot.reload.succeeded_at)],
+    )
     yield gauge("store_queue", "Writes that wait for the disk", (), [((), store.queue)])
     yield gauge(
         "store_last_commit_timestamp_seconds",

@@ -27,23 +27,33 @@ def listen(path: Path, *, group: str = "") -> socket.socket:
 
 
 def withdraw(listener: socket.socket, path: Path) -> None:
-    """Close the socket, and take away its file if it is ours."""
-    ours = listener.fileno() != PASSED and _inode(path) is not None
+    """Close the socket, and take away its file if it is ours; systemd's goes on listening."""
     listener.close()
-    if ours:
+    if not _is_passed() and _inode(path) is not None:
         path.unlink(missing_ok=True)
 
 
-def _passed() -> socket.socket | None:
-    """The socket of dvfd-ingest.socket, if systemd started us with it."""
+def hand_on() -> None:
+    """Keep systemd's socket open over an execve: what ranks send meanwhile waits in it."""
+    if _is_passed():
+        os.set_inheritable(PASSED, True)
+
+
+def _is_passed() -> bool:
     count = os.environ.get("LISTEN_FDS", "")
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit() or int(count) < 1:
+    ours = os.environ.get("LISTEN_PID") == str(os.getpid())
+    return ours and count.isdigit() and int(count) >= 1
+
+
+def _passed() -> socket.socket | None:
+    """A duplicate of dvfd-ingest.socket, if systemd started us with it."""
+    if not _is_passed():
         return None
-    given = socket.socket(fileno=PASSED)
-    if (given.family, given.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
-        given.detach()
-        raise OSError(errno.EPROTOTYPE, "systemd passed a socket that is not SOCK_SEQPACKET")
     os.set_inheritable(PASSED, False)
+    given = socket.socket(fileno=os.dup(PASSED))
+    if (given.family, given.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+        given.close()
+        raise OSError(errno.EPROTOTYPE, "systemd passed a socket that is not SOCK_SEQPACKET")
     return given
 
 
