@@ -16,7 +16,13 @@ def setup(level: str = "info") -> None:
     """Configure logging to stderr. Tracebacks never show local variables: they hold secrets."""
     plain = sys.stderr.isatty() and "INVOCATION_ID" not in os.environ
     rendered: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback), _masked]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
+            _masked,
+        ]
         if plain
         else [
             structlog.processors.format_exc_info,

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dvfd import __version__
+from dvfd.cli.streams import reader_may_go, settle
 from dvfd.errors import ConfigError, DvfdError
 
 CONFIG_ERROR = 78
@@ -18,6 +19,9 @@ CONFIG_ERROR = 78
 
 USAGE_ERROR = 3
 """UNKNOWN to Nagios; click's own 2 would read as CRITICAL."""
+
+INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it."""
 
 COMMANDS = {
     "alerts": "dvfd.cli.alerts",
@@ -46,8 +50,8 @@ SECTIONS = {
 }
 """How `dvfd --help` groups the commands, each section in the order of use."""
 
-WIDEST = 80
-"""Columns of a help text: longer lines read badly."""
+NARROWEST, WIDEST = 40, 80
+"""Columns of a help text: no layout is worth less, and longer lines read badly."""
 
 
 class Commands(click.Group):
@@ -82,8 +86,15 @@ class Commands(click.Group):
         **extra: Any,
     ) -> click.Context:
         """A context as wide as the terminal: click alone goes no narrower than 50 columns."""
-        extra.setdefault("terminal_width", min(WIDEST, get_terminal_size().columns) - 2)
-        return super().make_context(info_name, args, parent, **extra)
+        width = max(NARROWEST, min(WIDEST, get_terminal_size().columns))
+        extra.setdefault("terminal_width", width - 2)
+        with reader_may_go():  # `--help` prints from here
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command."""
+        with reader_may_go():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by what one wants to do; one that no section names comes last."""
@@ -117,13 +128,14 @@ def dvfd() -> None:
 
 def main() -> None:
     """Entry point; turns every expected error into words and an exit code."""
+    settle()
     try:
         sys.exit(dvfd.main(prog_name="dvfd", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(USAGE_ERROR)
-    except click.Abort:
-        sys.exit(130)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
     except ConfigError as error:
         for problem in error.problems:
             click.echo(problem, err=True)
@@ -131,9 +143,6 @@ def main() -> None:
     except DvfdError as error:
         click.echo(f"dvfd: {error}", err=True)
         sys.exit(USAGE_ERROR)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader went away: `dvfd status | head`
-        sys.exit(0)
     except OSError as error:
         click.echo(f"dvfd: {error}", err=True)  # nowhere to write to, or a file that went away
         sys.stdout.close()

@@ -11,11 +11,14 @@ import click
 
 from dvfd.cli.common import daemon, judged_option, show
 from dvfd.cli.formats import criteria, exit_code
-from dvfd.cli.text import causes, columns, paint, wrapped
+from dvfd.cli.text import MARK, causes, columns, paint, wrapped
 from dvfd.words import SOURCES, ago, counted, duration, source_state
 
 LINES = 5
 """Log lines that are shown; `-o json` has up to fifty."""
+
+TABLE = 68
+"""Columns below which the tables of checks and sources become lines."""
 
 
 @click.command(short_help="Verdict, reasons, alerts, jobs, sources: what is known now.")
@@ -69,9 +72,10 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
     up = f"watched for {duration(answer['at'] - answer['started_at'])}"
     rows = criteria(answer)
     found = counted((row["verdict"], row["severity"]) for row in rows)
+    name, seen = f"{answer['node']}: {paint(answer['verdict'])}", _when(answer["at"])
+    seen += f"   {up if answer['running'] else 'NO DAEMON RUNS HERE'}"
     return [
-        f"{answer['node']}: {paint(answer['verdict'])}   {_when(answer['at'])}   "
-        + (up if answer["running"] else "NO DAEMON RUNS HERE"),
+        *([name, *wrapped(seen)] if 0 < columns() < TABLE else [f"{name}   {seen}"]),
         *wrapped(f"Of {len(rows)} live criteria, {found}."),
         *(line for t in answer["troubles"] for line in wrapped(f"dvfd itself: {t}")),
         *(line for n in answer["notices"] for line in wrapped(f"notice: {n}")),
@@ -116,19 +120,28 @@ def _checks(checks: Sequence[Mapping[str, Any]], now: float) -> list[str]:
     """A row for each check that ran or is watched; the names of the others."""
     ran = [c for c in checks if c["watch"] or c["last_run"] is not None or c["error"]]
     never = [c["id"] for c in checks if c not in ran]
-    lines = ["CHECK                VERDICT  LAST RUN     LAST PASS    TOOK"]
+    narrow = 0 < columns() < TABLE
+    lines = ["CHECKS" if narrow else "CHECK                VERDICT  LAST RUN     LAST PASS    TOOK"]
     for check in ran:
-        lines.append(
-            f"{check['id']:<20} {paint(check['verdict'], 8)} {ago(check['last_run'], now):<12} "
-            f"{ago(check['last_pass'], now):<12} {duration(check['duration'] or None)}"
-        )
+        told = {key: ago(check[key], now) for key in ("last_run", "last_pass")}
+        took = duration(check["duration"] or None)
+        if narrow:
+            lines.append(f"{paint(check['verdict'], MARK)}{check['id']}")
+            lines += wrapped(f"run {told['last_run']}, passed {told['last_pass']}", MARK)
+        else:
+            lines.append(
+                f"{check['id']:<20} {paint(check['verdict'], 8)} {told['last_run']:<12} "
+                f"{told['last_pass']:<12} {took}"
+            )
         lines += wrapped(f"crashed: {check['error']}", 2) if check["error"] else []
     return lines + (wrapped(f"never run, so UNKNOWN: {', '.join(never)}") if never else [])
 
 
 def _sources(probes: Sequence[Mapping[str, Any]], now: float) -> list[str]:
-    lines = ["SOURCE       STATE           LAST RUN     LAST SUCCESS TOOK"] if probes else []
     width = columns()
+    if 0 < width < TABLE:
+        return _narrow_sources(probes, now)
+    lines = ["SOURCE       STATE           LAST RUN     LAST SUCCESS TOOK"] if probes else []
     for probe in sorted(probes, key=lambda p: SOURCES.index(_state(p))):
         state = _state(probe)
         state = state.upper() if state in {"overdue", "down"} else state
@@ -142,6 +155,19 @@ def _sources(probes: Sequence[Mapping[str, Any]], now: float) -> list[str]:
             lines += [row.rstrip(), *wrapped(probe["error"], 13, width)]
         else:
             lines.append(f"{row} {probe['error']}")
+    return lines
+
+
+def _narrow_sources(probes: Sequence[Mapping[str, Any]], now: float) -> list[str]:
+    """The sources on a terminal that no table fits on."""
+    lines = ["SOURCES"] if probes else []
+    for probe in sorted(probes, key=lambda p: SOURCES.index(_state(p))):
+        state = _state(probe)
+        state = state.upper() if state in {"overdue", "down"} else state
+        lines += wrapped(
+            f"{probe['probe']} {state}, last success {ago(probe['last_success'], now)}"
+        )
+        lines += wrapped(probe["error"], 2) if probe["error"] else []
     return lines
 
 

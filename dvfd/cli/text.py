@@ -33,15 +33,20 @@ def columns() -> int:
 def paint(verdict: str, width: int = 0) -> str:
     """The verdict's word, coloured where a terminal can show it."""
     word = ("N/A" if verdict == Verdict.NOT_APPLICABLE else verdict).ljust(width)
-    if verdict in COLOURS and sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+    if verdict in COLOURS and coloured():
         return click.style(word, fg=COLOURS[verdict], bold=verdict == "FAIL")
     return word
 
 
 def tint(word: str, colour: str) -> str:
     """*word* in *colour* where a terminal can show it."""
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return click.style(word, fg=colour) if coloured else word
+    return click.style(word, fg=colour) if coloured() else word
+
+
+def coloured() -> bool:
+    """Whether stdout is a terminal that shows colours, to somebody who wants them."""
+    unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not unwanted
 
 
 def wrapped(text: str, indent: int = 0, width: int | None = None) -> list[str]:

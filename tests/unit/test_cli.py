@@ -158,6 +158,16 @@ def test_a_status_on_80_columns_has_no_wider_line(narrow):
     assert max(map(len, told.splitlines())) <= 80
 
 
+def test_on_40_columns_the_tables_become_lines_and_none_is_wider(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    probes = {"temperature": ProbeHealth("temperature", last_run=NOW, error=LONG)}
+    told = status(result(Verdict.UNKNOWN, reason=LONG), probes=lambda: probes).splitlines()
+
+    assert max(map(len, told)) <= 40
+    assert "UNKNOWN  live" in told
+    assert "temperature DOWN, last success never" in told
+
+
 def test_checks_that_never_ran_are_named_as_unknown():
     assert "never run, so UNKNOWN: hardware" in status()
 
