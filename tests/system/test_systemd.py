@@ -309,7 +309,7 @@ def test_uninstalling_leaves_nothing_but_data_and_purging_nothing(
     node: Machine, before: dict[str, str]
 ) -> None:
     for name in ("test", "password"):
-        node.run("rm", f"/etc/systemd/system/dvfd.service.d/{name}.conf")
+        node.run("rm", "-f", f"/etc/systemd/system/dvfd.service.d/{name}.conf")
     said = node.run("sh", f"{SOURCE}/scripts/install", "--uninstall").stdout
     assert "/var/lib/dvfd" in said
     left = {name for name in files(node.root) if name not in before}
