@@ -43,12 +43,33 @@ COMMANDS = {
 
 
 SECTIONS = {
-    "Watch": ("run", "status", "history"),
-    "Judge": ("check", "checklist", "checkpoint"),
-    "Look after": ("doctor", "alerts", "job", "store"),
-    "Set up": ("config", "assets", "completion", "version"),
+    "Watch": {
+        "run": "Watch this node and the jobs on it until told to stop.",
+        "status": "Verdict, reasons, alerts, jobs, sources: what is known now.",
+        "history": "The last values of a metric, or reports of a check.",
+    },
+    "Judge": {
+        "check": "Judge one check of the framework now.",
+        "checklist": "Judge the daily, weekly or monthly list now.",
+        "checkpoint": "Whether a checkpoint is whole and loads.",
+    },
+    "Look after": {
+        "doctor": "What works here, what does not, the line to type.",
+        "alerts": "What goes out, and whether it arrives.",
+        "job": "The jobs that this node watches.",
+        "store": "Look after the daemon's store.",
+    },
+    "Set up": {
+        "config": "Check, show and describe the configuration.",
+        "assets": "Units, alert rules, dashboards and an example configuration.",
+        "completion": "What TAB needs: commands, options, names.",
+        "version": "Print the versions of dvfd and of Python.",
+    },
 }
-"""How `dvfd --help` groups the commands, each section in the order of use."""
+"""How `dvfd --help` groups the commands, each section in the order of use.
+
+The summaries are those of the commands, which need not be loaded to be listed.
+"""
 
 NARROWEST, WIDEST = 40, 80
 """Columns of a help text: no layout is worth less, and longer lines read badly."""
@@ -98,14 +119,15 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by what one wants to do; one that no section names comes last."""
-        grouped = {name for names in SECTIONS.values() for name in names}
-        further = tuple(name for name in self.list_commands(ctx) if name not in grouped)
+        grouped = {name for section in SECTIONS.values() for name in section}
+        further = {n: self._summary(ctx, n) for n in self.list_commands(ctx) if n not in grouped}
         widest = max(map(len, COMMANDS))
-        for title, names in {**SECTIONS, "Further": further}.items():
-            rows = [(name.ljust(widest), self._summary(ctx, name)) for name in names]
-            if rows:
+        for title, section in {**SECTIONS, "Further": further}.items():
+            if section:
                 with formatter.section(title):
-                    formatter.write_dl(rows)
+                    formatter.write_dl(
+                        [(name.ljust(widest), said) for name, said in section.items()]
+                    )
 
     def _summary(self, ctx: click.Context, name: str) -> str:
         command = self.get_command(ctx, name)

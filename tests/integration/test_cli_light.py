@@ -24,7 +24,8 @@ sys.argv[1:] = {arguments}
 try:
     main()
 finally:
-    print(*sorted(name for name in sys.modules if "." not in name), file=sys.stderr)
+    found = (name for name in sys.modules if "." not in name or "dvfd" in name)
+    print(*sorted(found), file=sys.stderr)
 """
 
 
@@ -75,6 +76,15 @@ def test_a_command_that_only_asks_loads_nothing_heavy(command, says, environment
     assert says in told
     assert "click" in modules
     assert not modules & set(HEAVY)
+
+
+def test_the_list_of_commands_loads_none_of_them(environment):
+    told, modules = loaded(["--help"], environment)
+
+    assert "Judge one check" in told
+    assert {m for m in modules if m.startswith("dvfd")} == {
+        "dvfd", "dvfd.cli", "dvfd.cli.streams", "dvfd.errors",
+    }  # fmt: skip
 
 
 def test_what_judges_by_itself_does_load_the_framework(tmp_path):

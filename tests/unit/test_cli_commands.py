@@ -96,6 +96,12 @@ def test_the_help_has_every_command_once_below_what_one_wants_to_do(dvfd):
     assert re.findall(r"^  ([a-z]+)  ", out, re.MULTILINE) == listed
 
 
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_listed_summary_is_the_commands_own(section):
+    for name, said in SECTIONS[section].items():
+        assert said == TREE[name].get_short_help_str(80)
+
+
 @pytest.mark.parametrize("command", [n for n, c in TREE.items() if isinstance(c, click.Group)])
 def test_no_summary_is_cut_on_80_columns(command, dvfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
