@@ -36,6 +36,9 @@ TORCH_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".tar"})
 HEADER_LIMIT = 100 << 20
 """Bytes of a safetensors header that are read: the format's own limit."""
 
+SCHEMA = 1
+"""Of the JSON document; raised when a key changes its meaning or goes."""
+
 INTACT, BROKEN, UNCLEAR = 0, 2, 3
 
 
@@ -245,7 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         python=chosen.python, trust_pickles=chosen.trust_pickles, load=not chosen.no_load
     )
     found = verify(chosen.path, document=document, manner=manner)
-    _say([json.dumps(asdict(found))] if chosen.json else _words(chosen.path, found))
+    answer = json.dumps({"schema": SCHEMA, **asdict(found)})
+    _say([answer] if chosen.json else _words(chosen.path, found))
     return found.code
 
 

@@ -198,6 +198,7 @@ def test_the_command_answers_in_json_and_by_its_exit_code(tmp_path: Path) -> Non
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert json.loads(done.stdout)["intact"] is False
+    assert json.loads(done.stdout)["schema"] == 1
 
 
 def test_no_manifest_is_made_where_one_of_ours_lies(
