@@ -21,7 +21,10 @@ LARGEST = 200_000
 SETTINGS = """
 [profile]
 expected_throughput = {expected}
+temperature_sensors = false
+power_meters = false
 """
+"""As for a virtual machine, which has neither sensors nor meters."""
 
 
 def main() -> None:
@@ -45,7 +48,7 @@ def take(url: str, path: Path) -> None:
     """Keep what a desktop shows of the page at *url*."""
     browser = importlib.import_module("browser")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with browser.chromium() as chromium, browser.visit(chromium, url, size=(1280, 1200)) as page:
+    with browser.chromium() as chromium, browser.visit(chromium, url, size=(1280, 1100)) as page:
         page.screenshot(path=path)
     size = path.stat().st_size
     print(f"{path}: {size} bytes")

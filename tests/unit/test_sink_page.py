@@ -172,6 +172,13 @@ def test_what_comes_from_outside_is_escaped():
     assert "&lt;script&gt;" in html
 
 
+def test_letters_that_turn_the_direction_of_writing_turn_only_their_own_words():
+    peer = Peer(url="http://am", error="\u202egnp.exe")
+    html = render(snapshot(of=sources(delivery=lambda: Delivery(peers=(peer,)))))
+
+    assert html.count("\u202e") == html.count("\u202egnp.exe</bdi>") == 2
+
+
 def test_the_style_is_allowed_by_its_hash_and_no_other():
     answer = response(snapshot())
     style = re.search(r"<style>(.*?)</style>", answer.body.decode(), re.DOTALL)
