@@ -71,7 +71,7 @@ def _stat(of: Panel, series: Sequence[Series], _: Look, box: Box) -> Iterator[st
     for number, one in enumerate(series):
         part = Box(box.x + number * width, box.y, width, box.h)
         found = said(of, one.last)
-        size = min(30.0, 1.25 * width / max(4, len(found.word)))
+        size = min(30.0, 1.1 * width / max(4, len(found.word)))
         if solid:
             yield rect(part, found.colour, 'rx="3"')
         ink = on(found.colour) if solid else found.colour
@@ -221,7 +221,7 @@ def _course(run: Sequence[tuple[float, float]], looks: Appearance, plot: Plot) -
 def _legend(of: Panel, series: Sequence[Series], box: Box) -> Iterator[str]:
     x, y = box.x, box.y + box.h - 2
     for number, one in enumerate(series):
-        width = 18 + 1.15 * GLYPH * len(one.name)
+        width = 18 + 1.3 * GLYPH * len(one.name)
         if x + width > box.x + box.w - 60 and number:
             yield text(x, y, f"and {len(series) - number} more", FAINT)
             return

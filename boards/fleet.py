@@ -30,8 +30,8 @@ def make() -> Dashboard:
     return board(
         "dvfd-fleet",
         "dvfd: fleet",
-        "Every node that Prometheus scrapes for dvfd. A node that does not answer is UNKNOWN, and "
-        "counts as that.",
+        "Every node that Prometheus scrapes for dvfd. A node that does not answer, or whose "
+        "readings stand still, is UNKNOWN and counts as that.",
         (
             Row("Now", _now()),
             Row("Nodes", _nodes()),
@@ -94,8 +94,8 @@ def _now() -> tuple[object, ...]:
         ),
         number(
             "UNKNOWN",
-            "Nodes that cannot be judged: silent ones, and those with a critical criterion that "
-            "nobody can measure.",
+            "Nodes that cannot be judged: silent ones, those whose readings stand still, and those "
+            "with a critical criterion that nobody can measure.",
             Query(_with("UNKNOWN")),
             unit="none",
             steps=odd,
@@ -179,7 +179,7 @@ def _nodes() -> tuple[object, ...]:
             "Verdicts over time of the nodes that are worst at each moment, silence included.",
             Query(f"topk({WORST}, {_verdicts()})", "{{instance}}"),
             blank=NOBODY,
-            height=12,
+            height=20,
         ),
         bars(
             "Failing criteria on a node",

@@ -72,7 +72,18 @@ def or_unknown(expr: str, by: Iterable[str], selector: str, code: int = CODES["U
     return f"{expr} or {code} * group by ({', '.join(by)}) (present_over_time({selector}[1h]))"
 
 
+FROZEN = 120
+"""Seconds after which readings that do not move are no observation, whatever they were."""
+
+
 def node_verdict() -> str:
-    """Each node's verdict; UNKNOWN for one that Prometheus scrapes and that says none."""
+    """Each node's verdict; UNKNOWN for one that Prometheus scrapes and that says none, or whose
+    readings stand still: an answer of an hour ago would be green while blind.
+    """
     said = coded("dvfd_check_verdict", ["instance"], 'check="live"')
-    return f"{said} or 0 * max by (instance) ({of('up')}) + {CODES['UNKNOWN']}"
+    read = of("dvfd_probe_last_success_timestamp_seconds", 'probe=~"node|ranks"')
+    fresh = f"time() - max by (instance) ({read}) < {FROZEN}"
+    return (
+        f"({said}) and on (instance) ({fresh}) "
+        f"or 0 * max by (instance) ({of('up')}) + {CODES['UNKNOWN']}"
+    )

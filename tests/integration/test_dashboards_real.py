@@ -128,26 +128,47 @@ def test_every_annotation_is_understood_and_those_of_what_is_there_find_it(
     assert not found["dvfd restarted"]
 
 
+QUERIES = {
+    p["title"]: asked(board, p["targets"][0]["expr"])
+    for board in (json.loads(path.read_text("utf-8")) for path in FILES)
+    for p in board["panels"]
+    if p["type"] != "row"
+    and p["title"] in {"Verdict", "PASS", "UNKNOWN", "Continuous watch, every criterion"}
+}
+
+
+def values(server: testbed.Server, title: str) -> set[str]:
+    return {found["value"][1] for found in testbed.query(server, QUERIES[title])}
+
+
+def read_at(held: State, age: float) -> Snapshot:
+    """As told, by readings of this age."""
+    ranks = ProbeHealth("ranks", up=True, last_success=time.time() - age)
+    return replace(held.snapshot(), probes={"ranks": ranks})
+
+
 @pytest.mark.slow
 def test_a_node_that_falls_silent_is_unknown_on_every_board(tmp_path: Path) -> None:
     held = whole(SystemClock())
-    listener = HttpServer(Site(held.snapshot), Http(port=0), clock=SystemClock())
+    listener = HttpServer(Site(lambda: read_at(held, 1)), Http(port=0), clock=SystemClock())
     listener.start()
-    queries = {
-        p["title"]: asked(board, p["targets"][0]["expr"])
-        for board in (json.loads(path.read_text("utf-8")) for path in FILES)
-        for p in board["panels"]
-        if p["type"] != "row"
-        and p["title"] in {"Verdict", "PASS", "UNKNOWN", "Continuous watch, every criterion"}
-    }
     with testbed.prometheus(tmp_path, f"127.0.0.1:{listener.port}") as server:
-
-        def values(title: str) -> set[str]:
-            return {found["value"][1] for found in testbed.query(server, queries[title])}
-
-        testbed.eventually(lambda: values("Verdict") == {"1"}, 20)
-        assert (values("PASS"), values("UNKNOWN")) == ({"1"}, {"0"})
+        testbed.eventually(lambda: values(server, "Verdict") == {"1"}, 20)
+        assert (values(server, "PASS"), values(server, "UNKNOWN")) == ({"1"}, {"0"})
         listener.stop()
-        testbed.eventually(lambda: values("Verdict") == {"3"}, 20)
-        assert (values("PASS"), values("UNKNOWN")) == ({"0"}, {"1"})
-        assert values("Continuous watch, every criterion") == {"3"}
+        testbed.eventually(lambda: values(server, "Verdict") == {"3"}, 20)
+        assert (values(server, "PASS"), values(server, "UNKNOWN")) == ({"0"}, {"1"})
+        assert values(server, "Continuous watch, every criterion") == {"3"}
+
+
+@pytest.mark.slow
+def test_a_node_whose_readings_stand_still_is_unknown_though_it_says_pass(tmp_path: Path) -> None:
+    held = whole(SystemClock())
+    listener = HttpServer(Site(lambda: read_at(held, 3600)), Http(port=0), clock=SystemClock())
+    listener.start()
+    with testbed.prometheus(tmp_path, f"127.0.0.1:{listener.port}") as server:
+        said = 'dvfd_check_verdict{check="live", verdict="PASS"}'
+        testbed.eventually(lambda: testbed.query(server, said), 20)
+        assert values(server, "Verdict") == {"3"}
+        assert (values(server, "PASS"), values(server, "UNKNOWN")) == ({"0"}, {"1"})
+    listener.stop()
