@@ -125,7 +125,9 @@ PENDING = {
     "dvfd_config_last_reload_successful": set(),
     "dvfd_http_certificate_expiry_timestamp_seconds": set(),
 }
-"""Series that the listener exports only once it has been asked to reload, or serves TLS."""
+"""Series that nothing exports yet: their rules stay quiet until the listener reloads its
+configuration and serves TLS. Whoever exports them takes them out here.
+"""
 
 WORD = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(\{[^}]*\})?")
 TARGET = {"instance", "job"}
