@@ -12,7 +12,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {2: 3, 6: 4}
 """Bytes a pixel, by the colour type: RGB and RGBA, 8 bits each."""
 
-COLOURS = 64
+COLOURS = 160
 
 
 def shrink(path: Path) -> None:
