@@ -83,6 +83,7 @@ class Daemon:
         self._catalogue = load_catalogue(config)
         self._signals: SimpleQueue[int] = SimpleQueue()  # its put is safe in a signal handler
         self._late: frozenset[str] = frozenset()
+        self._stopped = False
         self._build(state_dir(), runtime_dir())
 
     def run(self) -> None:
@@ -122,7 +123,17 @@ class Daemon:
             log.error(told, problems=error.problems)  # noqa: TRY400  # the mistakes, not our stack
             return
         log.info("the configuration is taken anew")
-        start_anew(self.stop)
+        start_anew(self.stop, self._told_to_end)
+
+    def _told_to_end(self) -> bool:
+        """Whether an end was asked for meanwhile; it stays asked for. Reloads are forgotten."""
+        asked = []
+        with suppress(Empty):
+            while True:
+                asked.append(self._signals.get_nowait())
+        for number in (endings := [number for number in asked if number in ENDING]):
+            self._signals.put(number)
+        return bool(endings)
 
     def start(self) -> None:
         """Start everything; READY once the first pass over the live criteria is judged."""
@@ -152,7 +163,10 @@ class Daemon:
             log.warning("the store must be looked at", reason=reason)
 
     def stop(self) -> None:
-        """End everything in reverse; what waits for the disk is written."""
+        """End everything in reverse, once; what waits for the disk is written."""
+        if self._stopped:  # to start anew, when the end was asked for
+            return
+        self._stopped = True
         self._watch.stop()
         self._schedule.stop()
         self._sampler.stop()

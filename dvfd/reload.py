@@ -24,6 +24,10 @@ CHECKING = 20.0
 """Seconds that a look at the new configuration may take: it takes one; the watchdog waits 30."""
 
 
+ASKING = frozenset({signal.SIGHUP, signal.SIGTERM, signal.SIGINT})
+"""Signals that ask something of the daemon, and so must not be lost while it starts anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reload:
     """How the last reload went, the one at start included: `problems` is empty if it was good."""
@@ -62,14 +66,19 @@ def _can_listen(new: Config, current: Config) -> None:
         listen(new.http.host, new.http.port).close()
 
 
-def start_anew(stop: Callable[[], None]) -> None:
-    """Stop in order, then become the same program again; returns never.
+def start_anew(stop: Callable[[], None], told_to_end: Callable[[], bool]) -> None:
+    """Stop in order, then become the same program again; returns only if *told_to_end*.
 
-    SIGHUP waits meanwhile: the mask outlives execve, its handlers do not.
+    Signals wait meanwhile: the mask and what waits outlive execve, handlers do not. What another
+    thread took before it ended lies with *told_to_end*.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    if told_to_end():
+        return
     notify.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     stop()
+    if told_to_end():
+        return
     endpoint.hand_on()
     os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # no shell: it is ourselves
 

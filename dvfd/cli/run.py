@@ -27,6 +27,8 @@ def run(path: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Until the daemon has its own handlers nothing is open that would need an end.
         signal.signal(number, lambda _number, _frame: os._exit(0))
+    # Those that came while the daemon was starting anew have waited for this.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the daemon can take it
 
     from dvfd import config, log
