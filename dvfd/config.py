@@ -150,6 +150,7 @@ class Http(Section):
     host: str = Field(default="127.0.0.1", min_length=1)  # "" would mean every interface
     port: int = Field(default=9109, ge=0, le=65535)
     workers: int = Field(default=8, ge=1, le=64)
+    web_config: Path | None = None  # TLS and passwords, in the format of Prometheus' exporters
 
 
 class Allow(Section):

@@ -37,7 +37,8 @@ from dvfd.sinks.alertmanager import Sender, push
 from dvfd.sinks.pager import Pager
 from dvfd.sinks.server import HttpServer
 from dvfd.sinks.site import Site
-from dvfd.state import Loop, Sources, State
+from dvfd.sinks.web import Web
+from dvfd.state import Loop, NoWeb, Sources, State
 from dvfd.store import Store
 from dvfd.telemetry.jobs import JobBook
 from dvfd.telemetry.receiver import Receiver
@@ -207,7 +208,8 @@ class Daemon:
     @property
     def address(self) -> str:
         """Where the page is."""
-        return f"http://{self._config.http.host}:{self._server.port}/"
+        scheme = "https" if self._web and self._web.context() else "http"
+        return f"{scheme}://{self._config.http.host}:{self._server.port}/"
 
     def _build(self, state: Path, runtime: Path) -> None:
         self._store = Store(state / "dvfd.db", metrics=self._catalogue.metrics, clock=self._clock)
@@ -261,7 +263,9 @@ class Daemon:
         """What people and scrapers talk to."""
         clock = self._clock
         self._site = Site(self._state.snapshot, self._store)
-        self._server = HttpServer(self._site, self._config.http, clock=clock)
+        path = self._config.http.web_config
+        self._web = Web(path, clock) if path else None
+        self._server = HttpServer(self._site, self._config.http, clock=clock, web=self._web)
         self._control = ControlServer(
             runtime / "control.sock",
             operations(
@@ -290,6 +294,7 @@ class Daemon:
             http=self._http,
             scraped=lambda: self._site.scraped_at,
             reload=lambda: self._reload,
+            web=lambda: self._web or NoWeb(),
         )
 
     def _log_lines(self) -> list[dict[str, Any]]:

@@ -78,6 +78,20 @@ class ReloadHealth(Protocol):
         ...
 
 
+class WebHealth(Protocol):
+    """How the listener's TLS is doing; dvfd.sinks.web has it."""
+
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds at which the certificate ends; None without TLS."""
+        ...
+
+    @property
+    def notice(self) -> str:
+        """What a person must read, or an empty string."""
+        ...
+
+
 class Run(Protocol):
     """One kept run of a check; dvfd.store has the record."""
 
@@ -214,6 +228,14 @@ class NoReload:
     notice: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NoWeb:
+    """A listener in plain text."""
+
+    expires_at: float | None = None
+    notice: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Whom a snapshot asks, each time it is taken."""
@@ -230,6 +252,7 @@ class Sources:
     http: Callable[[], Mapping[str, int]] = dict
     scraped: Callable[[], float | None] = lambda: None
     reload: Callable[[], ReloadHealth] = NoReload
+    web: Callable[[], WebHealth] = NoWeb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +294,7 @@ class Snapshot:
     http: Mapping[str, int]
     scraped_at: float | None = None  # when somebody last read /metrics
     reload: ReloadHealth = NoReload()
+    web: WebHealth = NoWeb()
 
     @property
     def results(self) -> dict[str, Result]:
@@ -304,7 +328,7 @@ class Snapshot:
         lost = [f"store: {self.store.reason}"] if self.store.ok and self.store.reason else []
         count = self.ingest.get("refused", 0)
         away = f"{count} times a rank found no room and is not watched: see [jobs] limit"
-        refused = [self.reload.notice] if self.reload.notice else []
+        refused = [notice for notice in (self.reload.notice, self.web.notice) if notice]
         return (*refused, *lost, *([away] if count else []))
 
 
@@ -406,6 +430,7 @@ class State:
             http=dict(ask.http()),
             scraped_at=ask.scraped(),
             reload=ask.reload(),
+            web=ask.web(),
         )
 
     def _note(self, results: Iterable[Result]) -> None:

@@ -28,7 +28,7 @@ from dvfd.model import (
     Verdict,
     labels,
 )
-from dvfd.state import Delivery, Loop, NoReload, Peer, Raised, Snapshot, Sources, State
+from dvfd.state import Delivery, Loop, NoReload, NoWeb, Peer, Raised, Snapshot, Sources, State
 
 NOW = FakeClock().now()
 
@@ -175,6 +175,7 @@ RAISED = Raised(
 
 FULL = sources(
     reload=lambda: NoReload(succeeded_at=NOW),
+    web=lambda: NoWeb(expires_at=NOW + 86_400 * 30),
     raised=lambda: (RAISED,),
     probes=lambda: {n: ProbeHealth(n, True, NOW, NOW, 0.01) for n in PROBES.split()},
     loops=lambda: {name: Loop(age=1, limit=20) for name in LOOPS.split()},

@@ -35,6 +35,7 @@ class Request:
     path: str
     query: str = ""
     gzip: bool = False
+    authorization: str = field(default="", repr=False)  # never in a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,13 @@ def parse(head: bytes) -> Request:
         url = urlsplit(target)
     except ValueError:
         raise BadRequest(HTTPStatus.BAD_REQUEST) from None
-    return Request(method, url.path, url.query, gzip=_takes_gzip(lines))
+    return Request(
+        method,
+        url.path,
+        url.query,
+        gzip=_takes_gzip(lines),
+        authorization=_header(lines, "authorization"),
+    )
 
 
 def encode(request: Request | None, response: Response) -> bytes:
@@ -93,12 +100,18 @@ def encode(request: Request | None, response: Response) -> bytes:
     return f"{head}\r\n\r\n".encode("latin-1") + (b"" if silent else body)
 
 
-def _takes_gzip(lines: list[str]) -> bool:
+def _header(lines: list[str], wanted: str) -> str:
+    """The first header of that name, or an empty string."""
     for line in lines:
         name, _, value = line.partition(":")
-        if name.strip().lower() == "accept-encoding":
-            return any(_is_gzip(part) for part in value.lower().split(","))
-    return False
+        if name.strip().lower() == wanted:
+            return value.strip()
+    return ""
+
+
+def _takes_gzip(lines: list[str]) -> bool:
+    asked = _header(lines, "accept-encoding")
+    return any(_is_gzip(part) for part in asked.lower().split(","))
 
 
 def _is_gzip(part: str) -> bool:

@@ -207,6 +207,12 @@ def _daemon(snapshot: Snapshot) -> Iterator[Family]:
         (),
         [((), snapshot.reload.succeeded_at)],
     )
+    yield gauge(
+        "http_certificate_expiry_timestamp_seconds",
+        "When the listener's TLS certificate ends; left out without TLS",
+        (),
+        [((), snapshot.web.expires_at)],
+    )
     yield gauge("store_queue", "Writes that wait for the disk", (), [((), store.queue)])
     yield gauge(
         "store_last_commit_timestamp_seconds",

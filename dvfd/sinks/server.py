@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import ssl
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from dvfd.sinks.http import HEAD_LIMIT, BadRequest, Request, Response, encode, p
 if TYPE_CHECKING:
     from dvfd.config import Http
     from dvfd.model import Clock
+    from dvfd.sinks.web import Web
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,14 @@ CONNECTIONS = 128
 
 BACKLOG = 32
 """Requests that may wait for a worker; beyond it the answer is 503 at once."""
+
+WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a socket says that has nothing yet, or no room."""
+
+RECORD = 1 << 15
+"""Bytes read at once: more than a TLS record, so that none stays decrypted and unread."""
+
+LOCKED = plain(HTTPStatus.UNAUTHORIZED, WWW_Authenticate='Basic realm="dvfd", charset="UTF-8"')
 
 BUSY = plain(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="1")
 
@@ -63,8 +73,11 @@ class Connection:
 class HttpServer:
     """The listener. Answers come from *handler*, which runs in a worker thread."""
 
-    def __init__(self, handler: Handler, settings: Http, *, clock: Clock) -> None:
+    def __init__(
+        self, handler: Handler, settings: Http, *, clock: Clock, web: Web | None = None
+    ) -> None:
         self._handler = handler
+        self._web = web
         self._settings = settings
         self._clock = clock
         self._selector: selectors.BaseSelector
@@ -119,7 +132,7 @@ class HttpServer:
         return min((self._beat, *tuple(self._working.values())))
 
     def counters(self) -> dict[str, int]:
-        """Requests by outcome: the status, `evicted`, `timeout` or `reset`."""
+        """Requests by outcome: the status, `evicted`, `timeout`, `reset`, `tls`."""
         return dict(self._counts)
 
     def _loop(self) -> None:
@@ -138,18 +151,40 @@ class HttpServer:
             self._evict()
             return
         sock.setblocking(False)
+        context = self._web.context() if self._web else None
+        if context is not None:
+            sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         connection = Connection(sock, self._clock.boot() + TIMEOUT)
         self._connections[connection] = None
         if len(self._connections) > CONNECTIONS and not self._evict():
             self._turn_away(connection)
             return
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._read(connection))
+        greet = self._shake_hands if context is not None else self._read
+        self._selector.register(sock, selectors.EVENT_READ, lambda: greet(connection))
+
+    def _shake_hands(self, connection: Connection) -> None:
+        """One more step of the TLS handshake, as far as the client let it come."""
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        try:
+            connection.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(connection, selectors.EVENT_READ, lambda: self._shake_hands(connection))
+        except ssl.SSLWantWriteError:
+            self._watch(connection, selectors.EVENT_WRITE, lambda: self._shake_hands(connection))
+        except OSError as error:  # no TLS, no certificate that counts, or gone
+            self._counts["tls"] += 1
+            log.debug("no TLS", error=str(error))
+            self._close(connection)
+        else:
+            self._watch(connection, selectors.EVENT_READ, lambda: self._read(connection))
+            self._read(connection)  # what came with the last step is already decrypted
 
     def _turn_away(self, connection: Connection) -> None:
         """Close at once with 503: every socket is at work for somebody."""
         self._counts["503"] += 1
         with contextlib.suppress(OSError):
-            connection.sock.send(encode(None, BUSY))
+            if not isinstance(connection.sock, ssl.SSLSocket):  # before the handshake, no words
+                connection.sock.send(encode(None, BUSY))
         self._close(connection)
 
     def _evict(self) -> bool:
@@ -164,8 +199,8 @@ class HttpServer:
 
     def _read(self, connection: Connection) -> None:
         try:
-            data = connection.sock.recv(4096)
-        except BlockingIOError:
+            data = connection.sock.recv(RECORD)
+        except WAIT:
             return
         except OSError:
             data = b""
@@ -200,8 +235,17 @@ class HttpServer:
 
     def _work(self, request: Request) -> tuple[HTTPStatus, bytes]:
         """Called in a worker: compute and pack the answer."""
-        response = self._handler(request)
+        response = self._answered(request)
         return response.status, encode(request, response)
+
+    def _answered(self, request: Request) -> Response:
+        if self._web is None:
+            return self._handler(request)
+        admitted = self._web.admits(request.authorization)
+        if admitted is None:
+            return BUSY
+        response = self._handler(request) if admitted else LOCKED
+        return replace(response, headers={**self._web.headers, **response.headers})
 
     def _finished(self, connection: Connection, future: Future[tuple[HTTPStatus, bytes]]) -> None:
         """Called in a worker: the loop's thread does the rest."""
@@ -243,7 +287,7 @@ class HttpServer:
     def _write(self, connection: Connection) -> None:
         try:
             sent = connection.sock.send(connection.pending)
-        except BlockingIOError:
+        except WAIT:
             sent = 0
         except OSError:
             self._counts["reset"] += 1
@@ -257,6 +301,9 @@ class HttpServer:
 
     def _linger(self, connection: Connection) -> None:
         connection.deadline = self._clock.boot() + LINGER
+        with contextlib.suppress(OSError):
+            if isinstance(connection.sock, ssl.SSLSocket):
+                connection.sock.unwrap()  # says goodbye; its answer is not waited for
         with contextlib.suppress(OSError):
             connection.sock.shutdown(socket.SHUT_WR)
         self._watch(connection, selectors.EVENT_READ, lambda: self._read(connection))
