@@ -62,8 +62,10 @@ def check(path: Path | None, current: Config) -> None:
 
 def _can_listen(new: Config, current: Config) -> None:
     """Try a new address. Raises ConfigError if it cannot be had."""
-    if (new.http.host, new.http.port) != (current.http.host, current.http.port):
+    if new.http.port != current.http.port:
         listen(new.http.host, new.http.port).close()
+    elif new.http.host != current.http.host:  # the port is ours: only the address is in question
+        listen(new.http.host, 0).close()
 
 
 def start_anew(stop: Callable[[], None], told_to_end: Callable[[], bool]) -> None:

@@ -52,6 +52,9 @@ RECORD = 1 << 15
 
 LOCKED = plain(HTTPStatus.UNAUTHORIZED, WWW_Authenticate='Basic realm="dvfd", charset="UTF-8"')
 
+GUESSES = 4
+"""Passwords that may wait to be worked out, one at a time; a known one never waits behind them."""
+
 BUSY = plain(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="1")
 
 Handler = Callable[[Request], Response]
@@ -91,6 +94,8 @@ class HttpServer:
         self._beat = clock.boot()
         self._stop = threading.Event()
         self._workers = ThreadPoolExecutor(settings.workers, "http")
+        self._gate = ThreadPoolExecutor(1, "http-gate")
+        self._guessing: set[Connection] = set()
         self._thread = threading.Thread(target=self._loop, name="http", daemon=True)
 
     def start(self) -> None:
@@ -113,7 +118,8 @@ class HttpServer:
         self._ring()
         if self._thread.is_alive():
             self._thread.join(TIMEOUT)
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._workers, self._gate):
+            pool.shutdown(wait=False, cancel_futures=True)
         for connection in tuple(self._connections):
             self._close(connection)
         for sock in (self._listener, self._ear, self._bell):
@@ -227,24 +233,43 @@ class HttpServer:
         elif len(self._working) >= self._settings.workers + BACKLOG:
             self._reply(connection, BUSY)
         else:
-            self._selector.unregister(connection.sock)
-            connection.working = True
+            self._hand_over(connection, request)
+
+    def _hand_over(self, connection: Connection, request: Request) -> None:
+        """To a worker; to the one that works out passwords if it is not known whether it may."""
+        known = self._web.knows(request.authorization) if self._web else True
+        if known is False:
+            self._reply(connection, LOCKED)
+            return
+        if known is None and len(self._guessing) >= GUESSES:
+            self._reply(connection, BUSY)
+            return
+        self._selector.unregister(connection.sock)
+        connection.working = True
+        if known is None:
+            self._guessing.add(connection)
+            future = self._gate.submit(self._guess, request)
+        else:
             self._working[connection] = self._clock.boot()
             future = self._workers.submit(self._work, request)
-            future.add_done_callback(lambda done: self._finished(connection, done))
+        future.add_done_callback(lambda done: self._finished(connection, done))
+
+    def _guess(self, request: Request) -> tuple[HTTPStatus, bytes]:
+        """Called at the gate: answer whoever has the password."""
+        assert self._web is not None
+        if self._web.admits(request.authorization):
+            return self._work(request)
+        return LOCKED.status, encode(request, self._with_headers(LOCKED))
 
     def _work(self, request: Request) -> tuple[HTTPStatus, bytes]:
         """Called in a worker: compute and pack the answer."""
-        response = self._answered(request)
+        response = self._with_headers(self._handler(request))
         return response.status, encode(request, response)
 
-    def _answered(self, request: Request) -> Response:
+    def _with_headers(self, response: Response) -> Response:
+        """*response* with what the web configuration adds to every answer."""
         if self._web is None:
-            return self._handler(request)
-        admitted = self._web.admits(request.authorization)
-        if admitted is None:
-            return BUSY
-        response = self._handler(request) if admitted else LOCKED
+            return response
         return replace(response, headers={**self._web.headers, **response.headers})
 
     def _finished(self, connection: Connection, future: Future[tuple[HTTPStatus, bytes]]) -> None:
@@ -270,11 +295,13 @@ class HttpServer:
         while self._done:
             connection, status, data = self._done.popleft()
             connection.working = False
-            del self._working[connection]
+            self._working.pop(connection, None)
+            self._guessing.discard(connection)
             self._send(connection, status, data)
 
     def _reply(self, connection: Connection, response: Response) -> None:
-        self._send(connection, response.status, encode(connection.request, response))
+        data = encode(connection.request, self._with_headers(response))
+        self._send(connection, response.status, data)
 
     def _send(self, connection: Connection, status: HTTPStatus, data: bytes) -> None:
         self._counts[str(status.value)] += 1

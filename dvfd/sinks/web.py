@@ -35,11 +35,7 @@ SOON = 14 * 86_400.0
 KNOWN = 64
 """Good credentials remembered, so that bcrypt (50 ms) is paid once for each and not each scrape."""
 
-WAITING = 2.0
-"""Seconds that a visitor waits for its turn at bcrypt: one at a time, or guesses cost the job's
-processors."""
-
-NOBODY = "$2b$10$CwTycUXWue0Thq9StjUM0uJ8rA0KqjV5q7qZ9x0eDk4bq0eCwQq7e"
+NOBODY = "$2b${cost:02d}$CwTycUXWue0Thq9StjUM0uJ8rA0KqjV5q7qZ9x0eDk4bq0eCwQq7e"
 """A hash that no password has: an unknown name takes as long as a known one."""
 
 
@@ -59,7 +55,7 @@ class Web:
         self._looked = clock.boot()
         self._problem = ""
         self._good: dict[bytes, None] = {}
-        self._turn = threading.BoundedSemaphore()
+        self._loading = False
         self._lock = threading.Lock()
 
     @property
@@ -88,25 +84,34 @@ class Web:
         self._look()
         return self._config.context
 
-    def admits(self, authorization: str) -> bool | None:
-        """Whether the Authorization header lets in; None if too many wait to be asked."""
+    def knows(self, authorization: str) -> bool | None:
+        """Whether the Authorization header lets in, or None if that must be worked out. Quick."""
         users = self._config.users
         if not users:
             return True
         name, password = credentials(authorization)
-        stored = users.get(name, NOBODY)
-        seal = hashlib.sha256(f"{stored}\0{name}\0".encode() + password).digest()
-        if seal in self._good:
-            return True
-        if not self._turn.acquire(timeout=WAITING):
-            return None
-        try:
-            right = _matches(password, stored) and name in users
-        finally:
-            self._turn.release()
+        if not name:
+            return False
+        return True if self._seal(name, password) in self._good else None
+
+    def admits(self, authorization: str) -> bool:
+        """The same, worked out: as long as bcrypt takes, so never in the listener's loop."""
+        if (known := self.knows(authorization)) is not None:
+            return known
+        name, password = credentials(authorization)
+        right = _matches(password, self._stored(name)) and name in self._config.users
         if right:
-            self._remember(seal)
+            self._remember(self._seal(name, password))
         return right
+
+    def _stored(self, name: str) -> str:
+        users = self._config.users
+        dearest = max((int(stored.split("$")[2]) for stored in users.values()), default=10)
+        return users.get(name, NOBODY.format(cost=dearest))
+
+    def _seal(self, name: str, password: bytes) -> bytes:
+        """What is remembered of good credentials; a changed hash makes it another."""
+        return hashlib.sha256(f"{self._stored(name)}\0{name}\0".encode() + password).digest()
 
     def _remember(self, seal: bytes) -> None:
         with self._lock:
@@ -120,18 +125,25 @@ class Web:
             return
         self._looked = now
         stamps = self._stamps()
-        if stamps == self._seen:
+        if stamps == self._seen or self._loading:
             return
         self._seen = stamps
+        self._loading = True  # in a thread of its own: openssl and slow disks hold nobody up
+        threading.Thread(target=self._load_again, name="web-config", daemon=True).start()
+
+    def _load_again(self) -> None:
         try:
             self._config = self._load(self._path)
         except ConfigError as error:
             self._problem = "; ".join(error.problems)
-            log.error("web configuration refused, the old one stays", problem=self._problem)  # noqa: TRY400  # the mistakes, not our stack
-            return
-        self._problem = ""
-        self._seen = self._stamps()
-        log.info("web configuration taken anew", path=str(self._path))
+            told = "web configuration refused, the old one stays"
+            log.error(told, problem=self._problem)  # noqa: TRY400  # the mistakes, not our stack
+        else:
+            self._problem = ""
+            self._seen = self._stamps()
+            log.info("web configuration taken anew", path=str(self._path))
+        finally:
+            self._loading = False
 
     def _stamps(self) -> tuple[object, ...]:
         return tuple(_stamp(path) for path in self._config.files)

@@ -19,15 +19,12 @@ from dvfd.errors import ConfigError, ToolError
 
 VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
-BCRYPT = r"^\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}$"
+BCRYPT = r"^\$2[abxy]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}$"
+"""A cost of 14 takes a second; a higher one would lock everybody out while it is worked out."""
 
-HEADERS = (
-    "Content-Security-Policy",
-    "Strict-Transport-Security",
-    "X-Content-Type-Options",
-    "X-Frame-Options",
-    "X-XSS-Protection",
-)
+UNSUPPORTED = {"cipher_suites", "curve_preferences", "cert", "key", "client_ca",
+               "client_allowed_sans"}  # fmt: skip
+"""What the format has and Python's TLS, or dvfd, has not."""
 
 Header = Annotated[str, StringConstraints(pattern=r"^[\t -~]*$")]
 """A value that cannot begin a header of its own."""
@@ -49,9 +46,17 @@ class _Tls(_Section):
     prefer_server_cipher_suites: bool = True
 
 
+class _Headers(_Section):
+    csp: Header | None = Field(None, alias="Content-Security-Policy")
+    hsts: Header | None = Field(None, alias="Strict-Transport-Security")
+    sniffing: Literal["nosniff"] | None = Field(None, alias="X-Content-Type-Options")
+    framing: Literal["deny", "sameorigin"] | None = Field(None, alias="X-Frame-Options")
+    xss: Header | None = Field(None, alias="X-XSS-Protection")
+
+
 class _Http(_Section):
     http2: bool = True  # ignored: every answer here is one of HTTP/1.1
-    headers: dict[Literal[HEADERS], Header] = Field(default_factory=dict)  # type: ignore[valid-type]
+    headers: _Headers = _Headers.model_validate({})
 
 
 class _File(_Section):
@@ -85,7 +90,7 @@ def load(path: Path) -> WebConfig:
         raise ConfigError([f"{path}: not YAML: {' '.join(str(error).split())}"]) from None
     except ValidationError as error:
         raise ConfigError([_explain(path, dict(e)) for e in error.errors()]) from None
-    headers = {str(name): value for name, value in found.http_server_config.headers.items()}
+    headers = found.http_server_config.headers.model_dump(by_alias=True, exclude_none=True)
     if found.tls_server_config is None:
         return WebConfig(found.basic_auth_users, headers, files=(path,))
     tls = _absolute(found.tls_server_config, path)
@@ -121,7 +126,8 @@ def _context(tls: _Tls, path: Path) -> ssl.SSLContext:
     context.maximum_version = VERSIONS[tls.max_version]
     assert tls.cert_file
     try:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
+        # A key with a passphrase is an error, not a question at a terminal.
+        context.load_cert_chain(tls.cert_file, tls.key_file, password="")
     except (OSError, ssl.SSLError) as error:
         where = f"cert_file {tls.cert_file}, key_file {tls.key_file}"
         raise ConfigError([f"{path}: {where}: cannot be used together: {error}"]) from None
@@ -156,7 +162,9 @@ def _explain(path: Path, error: dict[str, object]) -> str:
     assert isinstance(where, tuple)
     key = ".".join(str(part) for part in where) or "(whole file)"
     if where[:1] == ("basic_auth_users",) and "pattern" in str(error["msg"]):
-        return f"{path}: {key}: wanted a bcrypt hash, as htpasswd -nBC 10 NAME prints it"
+        return f"{path}: {key}: wanted a bcrypt hash of cost 4 to 14: htpasswd -nBC 10 NAME"
+    if set(where[-1:]) & UNSUPPORTED:
+        return f"{path}: {key}: dvfd cannot honour it: leave it out"
     if error["type"] == "extra_forbidden":
-        return f"{path}: {key}: no such key, or one that dvfd cannot honour"
+        return f"{path}: {key}: no such key"
     return f"{path}: {key}: {error['msg']}"

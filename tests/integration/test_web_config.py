@@ -8,9 +8,10 @@ import datetime as dt
 import os
 import socket
 import ssl
+import subprocess
 import threading
 import time
-from http.client import HTTPSConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 import bcrypt
@@ -151,6 +152,50 @@ def test_a_changed_hash_ends_what_was_remembered(tmp_path: Path):
     eventually(lambda: web.context() is None and not web.admits(header), 10)
 
 
+def test_guessers_hold_up_nobody_whose_password_is_known(tmp_path: Path):
+    slow = bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()
+    path = configure(tmp_path, basic_auth_users={"prometheus": slow})
+    path.write_text(yaml.safe_dump({"basic_auth_users": {"prometheus": slow}}))
+    stop = threading.Event()
+
+    def get(server, password: str) -> int:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics", headers=basic("prometheus", password))
+            return connection.getresponse().status
+
+    def guess(server, number: int) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError):
+                get(server, f"guess {number}")
+
+    with serving(path) as (server, _):
+        assert get(server, "secret") == 200
+        guessers = [threading.Thread(target=guess, args=(server, n)) for n in range(16)]
+        for guesser in guessers:
+            guesser.start()
+        try:
+            eventually(lambda: server.counters().get("503"), 10)
+            assert [get(server, "secret") for _ in range(10)] == [200] * 10
+        finally:
+            stop.set()
+            for guesser in guessers:
+                guesser.join()
+
+
+def test_a_key_with_a_passphrase_is_a_mistake_not_a_question(tmp_path: Path):
+    path = configure(tmp_path, tls_server_config=TLS)
+    key = tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:x", "-out", f"{key}.2"],
+        check=True, timeout=20,
+    )  # fmt: skip
+    Path(f"{key}.2").replace(key)
+
+    with pytest.raises(ConfigError, match=r"key\.pem"):
+        load(path)
+
+
 def test_headers_go_with_every_answer(tmp_path: Path):
     http = {"headers": {"Strict-Transport-Security": "max-age=60"}}
     with serving(configure(tmp_path, tls_server_config=TLS, http_server_config=http)) as (up, _):
@@ -242,7 +287,7 @@ def test_a_certificate_at_its_end_is_said_and_served_on(tmp_path: Path, days: fl
         ("tls_server_config: {cert_file: no.pem, key_file: key.pem}", "no.pem"),
         ("tls_server_config: {cert_file: key.pem, key_file: cert.pem}", "used together"),
         ("tls_server_config: {cert_file: cert.pem, key_file: key.pem, cipher_suites: [X]}",
-         "cipher_suites: no such key, or one that dvfd cannot honour"),
+         "cipher_suites: dvfd cannot honour it"),
         ("tls_server_config: {cert_file: cert.pem, key_file: key.pem, min_version: TLS10}",
          "min_version"),
         (f"{PAIR}, client_auth_type: RequireAnyClientCert}}", "client_auth_type"),
@@ -252,6 +297,8 @@ def test_a_certificate_at_its_end_is_said_and_served_on(tmp_path: Path, days: fl
         ("basic_auth_users: {prometheus: secret}", "wanted a bcrypt hash"),
         ('http_server_config: {headers: {X-Frame-Options: "a\\r\\nb: c"}}', "X-Frame-Options"),
         ("http_server_config: {headers: {Server: me}}", "Server"),
+        ("http_server_config: {headers: {X-Frame-Options: maybe}}", "'deny' or 'sameorigin'"),
+        (f"basic_auth_users: {{prometheus: {HASH.replace('$04$', '$31$')}}}", "cost 4 to 14"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_named_and_no_secret(tmp_path: Path, text: str, named: str):
