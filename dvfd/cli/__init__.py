@@ -169,3 +169,6 @@ def main() -> None:
         click.echo(f"dvfd: {error}", err=True)  # nowhere to write to, or a file that went away
         sys.stdout.close()
         sys.exit(USAGE_ERROR)
+    except Exception:  # noqa: BLE001  # told whole; only the exit code is chosen
+        sys.excepthook(*sys.exc_info())
+        sys.exit(USAGE_ERROR)  # Python's own 1 would read as a breached warning

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 PLAINER = {"–": "-", "…": "..."}  # noqa: RUF001  # an en dash is meant
 """What stands for our own characters where the terminal's encoding lacks them, as Latin-1 does."""
@@ -30,12 +31,18 @@ def plainer(error: UnicodeError) -> tuple[str, int]:
 def settle() -> None:
     """Let both streams say what they can instead of raising, half a character too.
 
+    A stream that was closed (`>&-`) says nothing: the exit code is then the whole answer.
     Where the encoding is ASCII (LANG=C), click.echo takes it for unset and writes UTF-8.
     """
     codecs.register_error(HANDLER, plainer)
+    sys.stdout, sys.stderr = (s or _nowhere() for s in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=HANDLER)
+
+
+def _nowhere() -> io.TextIOWrapper:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 @contextmanager

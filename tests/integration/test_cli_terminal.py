@@ -140,3 +140,29 @@ def test_what_latin_1_lacks_is_put_plainly(environment):
     )  # fmt: skip
 
     assert "naïve - café ... \\U0001f389 \\udc80" in done.stdout.decode("latin-1")
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "-o", "json"], ["doctor"]])
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_stream_that_is_closed_changes_no_exit_code(environment, words, closed):
+    command = [*DVFD, *words]
+    told = subprocess.run(command, env=environment, capture_output=True, timeout=30, check=False)
+    argv = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command]
+    done = subprocess.run(argv, env=environment, capture_output=True, timeout=30, check=False)
+
+    assert done.returncode == told.returncode
+    assert b"Traceback" not in done.stderr
+
+
+def test_what_nobody_expected_is_no_breached_warning(environment):
+    broken = "import dvfd.cli as c; c.dvfd.main = lambda **_: 1 / 0; c.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", broken],
+        env=environment,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 3
+    assert b"ZeroDivisionError" in done.stderr
