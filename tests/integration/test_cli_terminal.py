@@ -166,3 +166,27 @@ def test_what_nobody_expected_is_no_breached_warning(environment):
 
     assert done.returncode == 3
     assert b"ZeroDivisionError" in done.stderr
+
+
+LOADING = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from dvfd.__main__ import main
+main()
+"""
+
+
+def test_an_interruption_while_it_still_loads_says_nothing(environment):
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING],
+        env=environment,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
