@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -167,17 +167,18 @@ def prometheus(
     rules: tuple[Path, ...] = (),
     alerts_to: str = "",
     options: tuple[str, ...] = (),
+    scrape: Mapping[str, Any] | None = None,
 ) -> Iterator[Server]:
     """A real Prometheus that scrapes *target* and sends alerts to *alerts_to*, each "host:port";
-    *options* are its own.
+    *options* are its own, *scrape* adds to how it scrapes.
     """
+    job = {"job_name": "dvfd", "static_configs": [{"targets": [target]}], **(scrape or {})}
     config = directory / "prometheus.yml"
     receivers = [alerts_to] if alerts_to else []
     config.write_text(
         f"global: {{scrape_interval: {interval}, evaluation_interval: {interval}}}\n"
         f"rule_files: {json.dumps([str(path) for path in rules])}\n"
-        "scrape_configs:\n"
-        f"- {{job_name: dvfd, static_configs: [{{targets: ['{target}']}}]}}\n"
+        f"scrape_configs: [{json.dumps(job)}]\n"
         "alerting:\n"
         f"  alertmanagers: [{{static_configs: [{{targets: {json.dumps(receivers)}}}]}}]\n"
     )

@@ -19,7 +19,7 @@ import pytest
 import trustme
 import yaml
 from fakes_sinks import snapshot
-from testbed import eventually, promtool
+from testbed import eventually, prometheus, promtool, query
 
 from dvfd.clock import SystemClock
 from dvfd.config import Http
@@ -94,6 +94,22 @@ def test_what_promtool_accepts_is_served_over_tls(tmp_path: Path):
     with serving(path) as (server, _):
         answer, body = ask(server, "/metrics", **basic("prometheus", "secret"))
     assert (answer.status, b"dvfd_build_info" in body) == (200, True)
+
+
+def test_a_real_prometheus_scrapes_over_tls_with_a_password(tmp_path: Path):
+    path = configure(tmp_path, tls_server_config=TLS, basic_auth_users={"prometheus": HASH})
+    how = {
+        "scheme": "https",
+        "tls_config": {"ca_file": str(tmp_path / "ca.pem")},
+        "basic_auth": {"username": "prometheus", "password": "secret"},
+    }
+    with (
+        serving(path) as (server, _),
+        prometheus(tmp_path, f"127.0.0.1:{server.port}", scrape=how) as engine,
+    ):
+        found = eventually(lambda: query(engine, "dvfd_build_info"), 30)
+        assert query(engine, "up")[0]["value"][1] == "1"
+    assert found[0]["metric"]["job"] == "dvfd"
 
 
 def test_a_large_answer_arrives_whole(tmp_path: Path):
