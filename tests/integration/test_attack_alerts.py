@@ -76,6 +76,15 @@ def raised(directory: Path, *ports: int) -> Iterator[Node]:
         yield node
 
 
+def written(node: Node) -> None:
+    """Wait until the disk has what the daemon knows now: a commit that began after this moment.
+
+    What waits is committed after half a second; an answer to a post takes milliseconds to be noted.
+    """
+    known = time.time() + 1
+    eventually(lambda: (node.ask("status")["store"]["last_commit"] or 0) > known, 15)
+
+
 def test_an_expected_job_that_never_comes_is_a_failure_from_the_first_pass(tmp_path: Path) -> None:
     with raised(tmp_path, free_port()) as node:
         assert node.verdict(KEY) == "FAIL"
@@ -86,7 +95,7 @@ def test_what_a_killed_daemon_could_not_tell_is_told_by_the_next_one(tmp_path: P
     port = free_port()
     with raised(tmp_path, port) as node:
         assert node.ask("status")["delivery"]["waiting"] == 1
-        time.sleep(0.5)  # what nobody is told waits for the disk
+        written(node)  # what nobody is told waits for the disk
         node.kill()
         with Desk(port) as desk:
             node.start()
@@ -126,7 +135,7 @@ def test_an_alert_that_ended_while_the_daemon_was_down_is_taken_back(tmp_path: P
     port = free_port()
     with Desk(port) as desk, raised(tmp_path, port) as node:
         eventually(lambda: desk.firing(KEY), 5)
-        time.sleep(0.5)  # that it was told waits for the disk
+        written(node)  # that it was told waits for the disk
         node.kill()
         config = tmp_path / "dvfd.toml"
         config.write_text(config.read_text().replace(ABSENT, ""))
