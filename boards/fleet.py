@@ -5,12 +5,11 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from boards import colours
-from boards.job import EFFICIENCY, THROUGHPUT
+from boards.job import EFFICIENCY, THROUGHPUT, training_job
 from boards.parts import (
     NONE_WANTED,
     VERDICT,
     Row,
-    asked,
     bars,
     board,
     lines,
@@ -39,14 +38,7 @@ def make() -> Dashboard:
             Row("Jobs, heat, power", _work()),
             Row("dvfd itself", _daemons()),
         ),
-        variables=(
-            asked(
-                "training_job",
-                "Training job",
-                f"label_values({of('dvfd_job_processes')}, training_job)",
-                text="The job as it calls itself; label job is Prometheus's own",
-            ),
-        ),
+        variables=(training_job(),),
     )
 
 

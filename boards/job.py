@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from boards.limits import limit
@@ -35,6 +37,16 @@ EFFICIENCY = (
 """X_n / (n X_1), never clamped: above 1 the baseline wants to be looked at."""
 
 
+def training_job() -> Any:
+    """The variable that chooses jobs, for the fleet's dashboard too."""
+    return asked(
+        "training_job",
+        "Training job",
+        f"label_values({of('dvfd_job_processes')}, training_job)",
+        text="The job as it calls itself; label job is Prometheus's own",
+    )
+
+
 def make() -> Dashboard:
     """The dashboard."""
     return board(
@@ -50,14 +62,7 @@ def make() -> Dashboard:
             Row("Checkpoints", _checkpoints()),
             Row("Uptime", _uptime()),
         ),
-        variables=(
-            asked(
-                "training_job",
-                "Training job",
-                f"label_values({of('dvfd_job_processes')}, training_job)",
-                text="The job as it calls itself; label job is Prometheus's own",
-            ),
-        ),
+        variables=(training_job(),),
     )
 
 

@@ -47,7 +47,7 @@ from dvfd.watch import Watch
 log = structlog.get_logger()
 
 TICK = 1.0
-"""Seconds between looks at the loops, and between signs of life to systemd."""
+"""Seconds between looks at the loops, and between signs of life to systemd: fewer if it wants."""
 
 LIMITS = {
     "sampler": 15.0,
@@ -85,6 +85,7 @@ class Daemon:
         self._signals: SimpleQueue[int] = SimpleQueue()  # its put is safe in a signal handler
         self._late: frozenset[str] = frozenset()
         self._stopped = False
+        self._every = notify.beat(TICK)
         self._build(state_dir(), runtime_dir())
 
     def run(self) -> None:
@@ -373,7 +374,7 @@ class Daemon:
     def _signalled(self) -> signal.Signals | None:
         """The signal that tells us to end, or None after a tick without one."""
         with suppress(Empty):
-            return signal.Signals(self._signals.get(timeout=TICK))
+            return signal.Signals(self._signals.get(timeout=self._every))
         return None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:

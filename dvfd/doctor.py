@@ -200,10 +200,14 @@ def look_at_sources(world: World) -> Iterator[Finding]:
             "start it, then ask again",
         )  # fmt: skip
         return
-    well = []
+    if not world.status["probes"]:
+        yield Finding("sources", "probes", Mark.UNKNOWN, "none was read yet", "ask again in 10 s")
+    well, none = [], []
     for probe in world.status["probes"]:
         name, error = probe["probe"], probe["error"]
-        if probe["not_applicable"] or (probe["up"] and not probe["overdue"] and not error):
+        if probe["not_applicable"] and not probe["overdue"]:
+            none.append(name)
+        elif probe["up"] and not probe["overdue"] and not error:
             well.append(name)
         elif probe["last_run"] is None:
             yield Finding("sources", name, Mark.UNKNOWN, "not read yet", "ask again in 10 s")
@@ -212,6 +216,8 @@ def look_at_sources(world: World) -> Iterator[Finding]:
             yield Finding("sources", name, mark, error or "overdue", _remedy(name, world))
     if well:
         yield Finding("sources", "read", Mark.OK, ", ".join(well))
+    if none:
+        yield Finding("sources", "not here, says the profile", Mark.OK, ", ".join(none))
 
 
 def look_at_hardware(world: World) -> Iterator[Finding]:
@@ -363,8 +369,9 @@ def _alertmanager(url: str, peer: Mapping[str, Any] | None, world: World) -> Fin
         return Finding("alerting", shown, Mark.BROKEN, error, f"curl {shown}/-/ready")
     if peer and peer["error"]:
         return Finding("alerting", shown, Mark.BROKEN, str(peer["error"]), "dvfd alerts test")
-    if peer and peer["last_success"]:
-        return Finding("alerting", shown, Mark.OK, "took alerts of this daemon")
+    if peer and peer["last_success"] and world.status:
+        took = ago(peer["last_success"], world.status["at"])
+        return Finding("alerting", shown, Mark.OK, f"last took alerts {took}")
     return Finding(
         "alerting", shown, Mark.UNKNOWN, "listens; whether it takes alerts was not tried",
         "dvfd alerts test",

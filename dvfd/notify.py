@@ -21,6 +21,11 @@ def notify(message: str) -> bool:
     return True
 
 
+def beat(longest: float) -> float:
+    """Seconds between signs of life: *longest*, or fewer where systemd wants them."""
+    return min(longest, watchdog_interval() or longest)
+
+
 def watchdog_interval() -> float | None:
     """Seconds between signs of life that systemd wants (half of WatchdogSec), or None."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):

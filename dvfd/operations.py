@@ -43,15 +43,53 @@ def operations(
     address: Callable[[], str],
 ) -> dict[str, Operation]:
     """Every operation by its name."""
+    return {
+        "ping": Operation(lambda request, peer: "pong"),
+        "address": Operation(lambda request, peer: address()),
+        **_reads(catalogue, state, store, clock),
+        **_changes(
+            catalogue=catalogue,
+            store=store,
+            judgements=judgements,
+            sender=sender,
+            receiver=receiver,
+            clock=clock,
+        ),
+    }
 
-    def check(request: Mapping[str, Any], peer: Peer) -> Any:
-        report = judgements.run_check(catalogue.checks[known(request, "check", catalogue.checks)])
-        return report_document(report)
 
+def _reads(catalogue: Catalogue, state: State, store: Store, clock: Clock) -> dict[str, Operation]:
     def past(request: Mapping[str, Any], peer: Peer) -> Any:
         until = clock.now()
         since = until - 3600.0 * hours(request.get("hours", 1.0))
         return history(str(request.get("name")), catalogue, store, since=since, until=until)
+
+    def names(request: Mapping[str, Any], peer: Peer) -> Any:
+        return {
+            "checks": sorted(catalogue.checks),
+            "metrics": sorted(catalogue.metrics),
+            "jobs": sorted(str(job["job"]) for job in state.snapshot().jobs),
+        }
+
+    return {
+        "status": Operation(lambda request, peer: document(state.snapshot(), running=True)),
+        "history": Operation(past),
+        "names": Operation(names),
+    }
+
+
+def _changes(
+    *,
+    catalogue: Catalogue,
+    store: Store,
+    judgements: Judgements,
+    sender: Sender,
+    receiver: Ranks,
+    clock: Clock,
+) -> dict[str, Operation]:
+    def check(request: Mapping[str, Any], peer: Peer) -> Any:
+        report = judgements.run_check(catalogue.checks[known(request, "check", catalogue.checks)])
+        return report_document(report)
 
     def forget(request: Mapping[str, Any], peer: Peer) -> Any:
         job = str(request.get("job"))
@@ -73,19 +111,7 @@ def operations(
         store.acknowledge()
         return notice or "there was nothing to acknowledge"
 
-    def names(request: Mapping[str, Any], peer: Peer) -> Any:
-        return {
-            "checks": sorted(catalogue.checks),
-            "metrics": sorted(catalogue.metrics),
-            "jobs": sorted(str(job["job"]) for job in state.snapshot().jobs),
-        }
-
     return {
-        "ping": Operation(lambda request, peer: "pong"),
-        "address": Operation(lambda request, peer: address()),
-        "status": Operation(lambda request, peer: document(state.snapshot(), running=True)),
-        "history": Operation(past),
-        "names": Operation(names),
         "check": Operation(check, changes=True),
         "forget": Operation(forget, changes=True),
         "acknowledge": Operation(acknowledge, changes=True),

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import control_path, daemon, output_option, show
 from dvfd.cli.text import columns, tint, wrapped
 
 MARKS = {"ok": "green", "improve": "yellow", "broken": "red", "unknown": "yellow"}
@@ -72,6 +72,6 @@ def _world() -> Any:
         status=status,
         silence=silence,
         state=config.state_dir(),
-        socket=Path(os.environ.get("DVFD_SOCKET") or config.runtime_dir() / "ingest.sock"),
+        socket=Path(os.environ.get("DVFD_SOCKET") or control_path().parent / "ingest.sock"),
         user=os.getuid(),
     )

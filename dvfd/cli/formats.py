@@ -180,12 +180,18 @@ def nagios(document: Document) -> str:
     state = STATES[exit_code(document)]
     amiss = sorted((row for row in rows if row["verdict"] in {"FAIL", "UNKNOWN"}), key=_loudest)
     what = f"{title(document)} of {document['node']}"
-    said = f"{amiss[0]['criterion']}: {amiss[0]['reason']}" if amiss else "all is well"
+    said = f"{amiss[0]['criterion']}: {amiss[0]['reason']}" if amiss else _well(rows)
     more = f" (and {len(amiss) - 1} more)" if len(amiss) > 1 else ""
     head = f"DVFD {state} - {_plain(what)}: {_plain(said)}{more} | {_counts(rows)}"
     detail = (f"{row['verdict']} ({row['severity']}) {row['criterion']}: {row['reason']}"
               for row in amiss)  # fmt: skip
     return "\n".join([head, *map(_plain, detail)])
+
+
+def _well(rows: Sequence[Document]) -> str:
+    """A pass in words; what somebody waived is no pass of its own."""
+    waived = [row["criterion"] for row in rows if row["verdict"] == "WAIVED"]
+    return f"passes, waived: {', '.join(waived)}" if waived else "all is well"
 
 
 def _loudest(row: Document) -> tuple[bool, bool]:

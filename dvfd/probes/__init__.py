@@ -82,7 +82,7 @@ def build(
     told what jobs' files have to say, *turn* is this node's place in [0, 1) among those that read a
     job's checkpoint.
     """
-    profile, every = config.profile, config.sampling.interval
+    every = config.sampling.interval
     prompt = min(PROMPT, every)
     ranks = Ranks(book, clock, interval=every, remembered=store.latest)
     logs = Logs(config.logs, records=store, interval=prompt if config.logs else every)
@@ -97,14 +97,7 @@ def build(
             if where["path"] not in watched:
                 store.end_series(where, clock.now())
 
-    host: tuple[Probe, ...] = (
-        Cpu(book.processes, clock=clock, proc=proc, sys=sys, interval=every),
-        Memory(proc=proc, sys=sys, interval=every),
-        Temperature(expected=profile.temperature_sensors, sys=sys, interval=every),
-        Power(clock=clock, expected=profile.power_meters, sys=sys, interval=every),
-        Gpu(accelerator=profile.accelerator, expected=profile.gpus, sys=sys, interval=every),
-        Network(clock=clock, interfaces=profile.interfaces, proc=proc, sys=sys, interval=every),
-        Node(clock=clock, proc=proc, sys=sys, interval=every),
+    rest: tuple[Probe, ...] = (
         FileSystems(watched, forget=over),
         Checkpoints(
             book.checkpoints,
@@ -117,4 +110,18 @@ def build(
     )
     files = Files(config, book, clock, publish)
     jobs: tuple[Probe, ...] = (ranks, files, logs) if files else (ranks, logs)
-    return Probes((*jobs, *host), ranks, logs)
+    return Probes((*jobs, *_host(config, book, clock, proc, sys), *rest), ranks, logs)
+
+
+def _host(config: Config, book: JobBook, clock: Clock, proc: Path, sys: Path) -> tuple[Probe, ...]:
+    """What the machine itself tells."""
+    profile, every = config.profile, config.sampling.interval
+    return (
+        Cpu(book.processes, clock=clock, proc=proc, sys=sys, interval=every),
+        Memory(proc=proc, sys=sys, interval=every),
+        Temperature(expected=profile.temperature_sensors, sys=sys, interval=every),
+        Power(clock=clock, expected=profile.power_meters, sys=sys, interval=every),
+        Gpu(accelerator=profile.accelerator, expected=profile.gpus, sys=sys, interval=every),
+        Network(clock=clock, interfaces=profile.interfaces, proc=proc, sys=sys, interval=every),
+        Node(clock=clock, proc=proc, sys=sys, interval=every),
+    )

@@ -74,6 +74,8 @@ class Web:
         if self._problem:
             return f"the new web configuration was refused, the old one stays: {self._problem}"
         end = self._config.expires_at
+        if end is None and self._config.context is not None:
+            return "when the TLS certificate ends cannot be told: openssl is missing or refuses it"
         left = SOON if end is None else end - self._clock.now()
         if left <= 0:
             return "the TLS certificate has ended: whoever checks it sees nothing of this node"
@@ -133,14 +135,15 @@ class Web:
 
     def _load_again(self) -> None:
         try:
-            self._config = self._load(self._path)
+            found = self._load(self._path)
         except ConfigError as error:
             self._problem = "; ".join(error.problems)
             told = "web configuration refused, the old one stays"
             log.error(told, problem=self._problem)  # noqa: TRY400  # the mistakes, not our stack
         else:
-            self._problem = ""
-            self._seen = self._stamps()
+            if found.files != self._config.files:
+                self._seen = ()  # looked at once more: nobody knows since when the new ones are so
+            self._config, self._problem = found, ""
             log.info("web configuration taken anew", path=str(self._path))
         finally:
             self._loading = False

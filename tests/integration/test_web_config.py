@@ -365,3 +365,4 @@ def test_where_openssl_is_not_to_be_had_the_end_is_not_known(tmp_path: Path, mon
     monkeypatch.setenv("PATH", os.devnull)
 
     assert load(path).expires_at is None
+    assert "cannot be told" in Web(path, SystemClock()).notice

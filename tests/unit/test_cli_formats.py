@@ -196,3 +196,12 @@ def test_no_string_breaks_the_lines_of_nagios_or_begins_performance_data(reason)
     assert len(found) == 2
     assert [line.count("|") for line in found] == [1, 0]
     assert all(line.isprintable() for line in found)
+
+
+def test_nagios_names_what_was_waived():
+    told = rendered(
+        report(of("a.passes", Verdict.PASS), of("a.waived", Verdict.WAIVED)), "nagios", str
+    )
+
+    assert "passes, waived: a.waived" in told
+    assert "all is well" not in told

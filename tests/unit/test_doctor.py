@@ -20,7 +20,16 @@ STATUS = {
     "troubles": [],
     "notices": [],
     "store": {"ok": True, "path": "/"},
-    "probes": [],
+    "probes": [
+        {
+            "probe": "cpu",
+            "up": True,
+            "overdue": False,
+            "not_applicable": False,
+            "error": "",
+            "last_run": 999.0,
+        },
+    ],
     "jobs": [{"job": "gpt", "state": "running"}],
     "delivery": {"peers": []},
 }
@@ -143,6 +152,20 @@ def test_a_source_that_is_not_read_whole_is_not_ok(well, keys, mark):
     assert found(well(status=probe("network", **keys)), "network").mark is mark
 
 
+def test_no_source_at_all_is_unknown(well):
+    findings = examine(well(status=STATUS | {"probes": []}))
+
+    assert [f.mark for f in findings if f.section == "sources"] == [Mark.UNKNOWN]
+    assert exit_code(findings) == 3
+
+
+def test_what_the_profile_says_is_not_here_was_not_read(well):
+    world = well(status=probe("gpu", up=False, not_applicable=True))
+
+    assert "read" not in [f.subject for f in examine(world)]
+    assert found(world, "not here, says the profile").text == "gpu"
+
+
 def test_rapl_that_is_hidden_and_rapl_that_is_absent_are_mended_differently(well, tmp_path):
     down = well(status=probe("power", up=False, error="denied"))
     assert "power_meters = false" in found(down, "power").do
@@ -250,6 +273,7 @@ def test_the_command_judges_this_very_machine(tmp_path, monkeypatch):
     from dvfd.cli.doctor import doctor
 
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr("dvfd.cli.common.NODES_RUNTIME", tmp_path / "nobody")
     monkeypatch.setenv("DVFD_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("DVFD_CONFIG", str(tmp_path / "dvfd.toml"))
     (tmp_path / "dvfd.toml").touch()
@@ -258,6 +282,17 @@ def test_the_command_judges_this_very_machine(tmp_path, monkeypatch):
     assert answer.exit_code == 2
     assert json.loads(answer.stdout)["schema"] == 1
     assert not [*tmp_path.glob("*.db")]
+
+
+def test_another_user_is_told_of_the_nodes_own_socket(tmp_path, monkeypatch):
+    from dvfd.cli.doctor import _world
+
+    (tmp_path / "control.sock").touch()
+    monkeypatch.delenv("DVFD_SOCKET", raising=False)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "own"))
+    monkeypatch.setattr("dvfd.cli.common.NODES_RUNTIME", tmp_path)
+
+    assert _world().socket == tmp_path / "ingest.sock"
 
 
 def test_every_look_is_listed_once():

@@ -14,7 +14,7 @@ from testbed import need
 
 from dvfd import daemon
 from dvfd.config import Config, data_dir
-from dvfd.notify import watchdog_interval
+from dvfd.notify import beat, watchdog_interval
 
 UNITS = ("dvfd.service", "dvfd-ingest.socket", "dvfd-drill@.service")
 DROP_INS = sorted((data_dir("systemd") / "drop-ins").glob("*.conf"))
@@ -95,6 +95,14 @@ def test_systemd_says_how_long_the_watchdog_waits(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     monkeypatch.setenv("WATCHDOG_USEC", str(int(seconds("WatchdogSec") * 1e6)))
     assert watchdog_interval() == seconds("WatchdogSec") / 2
+
+
+@pytest.mark.parametrize(("wanted", "every"), [("", 1.0), ("1000000", 0.5), ("30000000", 1.0)])
+def test_signs_of_life_come_as_often_as_systemd_wants(monkeypatch, wanted, every):
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    monkeypatch.setenv("WATCHDOG_USEC", wanted)
+
+    assert beat(1.0) == every
 
 
 def test_a_crash_loop_never_ends_in_giving_up() -> None:
