@@ -16,7 +16,19 @@ from dvfd import catalogue_keys as keys
 from dvfd import catalogue_lint as lint
 from dvfd.config import data_dir
 from dvfd.errors import ConfigError
-from dvfd.model import Catalogue, Check, Combine, Criterion, Gate, GateLine, Limit, Metric, Range
+from dvfd.model import (
+    DRILL,
+    NONE_YET,
+    Catalogue,
+    Check,
+    Combine,
+    Criterion,
+    Gate,
+    GateLine,
+    Limit,
+    Metric,
+    Range,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,7 +193,7 @@ def _base(found: Table, place: str, desk: Desk) -> Table:
     """The keys that every criterion of a table has unless it says otherwise."""
     raw = found.pop("defaults", {})
     defaults = keys.read_table(raw, keys.DEFAULTS, f"{place}defaults.", desk.problems)
-    return defaults | {"clause": found["clause"]}
+    return defaults | {"clause": found["clause"], "drill": found.get("drill", False)}
 
 
 def read_gates(raw: Table, desk: Desk) -> list[Table]:
@@ -339,13 +351,18 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
         "id": draft.id,
         "limit": bind(found["limit"], desk.config.profile),
         "hold": found.pop("for", 0.0),
-        "source": metric.source,
+        "source": _source(metric, drill=found.pop("drill", False)),
         "overridden": _overridden(found.pop("overridden")),
         "inapplicable": inapplicable(found.get("requires", ()), desk.config),
     }
     found.setdefault("max_age", metric.max_age)
     found.setdefault("combine", Combine.WORST)
     return Criterion(**{k: v for k, v in found.items() if k not in ("like", "written")})
+
+
+def _source(metric: Metric, *, drill: bool) -> str:
+    """What measures a criterion: a drill's figures are those of its own check."""
+    return NONE_YET if metric.source == DRILL and not drill else metric.source
 
 
 def quantities(metrics: Mapping[str, Metric]) -> dict[str, str]:

@@ -241,6 +241,7 @@ CHECK: Mapping[str, Read] = {
     "run": text,
     "schedule": one_of("schedule", SCHEDULES),
     "watch": flag,
+    "drill": flag,
     "whole": many(item),
     "defaults": table,
     "criterion": many(table),

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import os
 import socket
+import sys
 import tomllib
 from datetime import datetime  # at run time: pydantic reads it
 from pathlib import Path
@@ -66,6 +67,18 @@ class Profile(Section):
     temperature_sensors: bool = True
     power_meters: bool = True
     interfaces: tuple[str, ...] = ()
+    openmpi: Literal["required", "optional"] = "required"
+    rank_cores: tuple[Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")], ...] = ()
+
+    @model_validator(mode="after")
+    def _cores_for_every_rank(self) -> Profile:
+        given, wanted = len(self.rank_cores), self.processes_per_node
+        if given not in (0, wanted):
+            raise ValueError(
+                f"rank_cores lists {given} ranks, processes_per_node is {wanted}: "
+                'give one kernel list for each rank, like ["0-3", "4-7"]'
+            )
+        return self
 
     @model_validator(mode="after")
     def _gpus_need_an_accelerator(self) -> Profile:
@@ -207,6 +220,17 @@ class Checkpoints(Section):
     weights_only: bool = True
 
 
+class Drills(Section):
+    """How active tests are run."""
+
+    python: Path | None = None  # the job's interpreter, which has torch; dvfd's own if not given
+
+    @property
+    def interpreter(self) -> Path:
+        """The interpreter in which torch is looked for."""
+        return self.python or Path(sys.executable)
+
+
 class Maintenance(Section):
     """A window declared in advance: job criteria are not applicable inside it."""
 
@@ -257,6 +281,7 @@ class Config(Section):
     jobs: Jobs = Jobs()
     logs: tuple[LogSource, ...] = ()
     checkpoints: Checkpoints = Checkpoints()
+    drills: Drills = Drills()
     maintenance: tuple[Maintenance, ...] = ()
     override: dict[str, Override] = Field(default_factory=dict)
     readings: bool = True

@@ -108,6 +108,9 @@ class Combine(StrEnum):
 NONE_YET = "none yet"
 """The `source` of a metric that nothing measures so far: its criteria are UNKNOWN."""
 
+DRILL = "drill"
+"""The `source` of a metric that active tests measure, each for the criteria of its own check."""
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -229,6 +232,7 @@ class Check:
     nodes: int = 1
     processes: int = 0
     run: str = ""
+    drill: bool = False  # there is an active test that measures it
     whole: tuple[str, ...] = ()  # lines of the source that the verdict of the whole check answers
 
 

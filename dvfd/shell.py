@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 from dvfd.errors import ToolError, ToolTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes kept of each stream: no tool that we run says more that matters."""
@@ -37,8 +37,10 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     nice: int = 0,
+    on_line: Callable[[str], None] | None = None,
 ) -> Output:
-    """Run *argv* to its end; a non-zero exit is returned, not raised.
+    """Run *argv* to its end; a non-zero exit is returned, not raised. *on_line* gets each line of
+    its standard output as it comes.
 
     Raises ToolError if it cannot be started, ToolTimeout if it outlives *timeout* seconds; its
     whole process group is then killed. The locale is C, so that its words can be parsed.
@@ -58,7 +60,7 @@ def run(
     except OSError as error:
         raise ToolError(f"{argv[0]}: cannot be started: {error.strerror or error}") from None
     try:
-        out, err = _drain(child, stdin, started + timeout)
+        out, err = _drain(child, stdin, started + timeout, Lines(on_line))
     except TimeoutError:
         raise ToolTimeout(f"{argv[0]}: still running after {timeout:g} s; killed") from None
     finally:
@@ -70,7 +72,26 @@ def _lower(nice: int) -> None:
     os.nice(nice)
 
 
-def _drain(child: subprocess.Popen[bytes], stdin: bytes, deadline: float) -> tuple[str, str]:
+class Lines:
+    """Cuts what comes in pieces into lines, and hands each to a function, if there is one."""
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        self._tell = tell
+        self._rest = b""
+
+    def add(self, piece: bytes) -> None:
+        """Hand on the lines that *piece* completes."""
+        if self._tell is None:
+            return
+        *whole, self._rest = (self._rest + piece).split(b"\n")
+        self._rest = self._rest[-OUTPUT_LIMIT:]
+        for line in whole:
+            self._tell(line.decode(errors="replace"))
+
+
+def _drain(
+    child: subprocess.Popen[bytes], stdin: bytes, deadline: float, lines: Lines
+) -> tuple[str, str]:
     """Feed and read until all streams close and the child ends; keep OUTPUT_LIMIT of each."""
     assert child.stdin
     assert child.stdout
@@ -88,7 +109,10 @@ def _drain(child: subprocess.Popen[bytes], stdin: bytes, deadline: float) -> tup
                     unsent = _feed(child.stdin, unsent)
                     done = not unsent
                 else:
-                    done = not _take(key.fd, kept[key.fd])
+                    piece = _take(key.fd, kept[key.fd])
+                    done = not piece
+                    if key.fileobj is child.stdout:
+                        lines.add(piece)
                 if done:
                     selector.unregister(key.fileobj)
                     if key.fileobj is child.stdin:
@@ -117,11 +141,11 @@ def _feed(stream: IO[bytes], unsent: memoryview) -> memoryview:
         return unsent[:0]
 
 
-def _take(fd: int, kept: bytearray) -> bool:
-    """Read once, keep what there is room for; False at the end of the stream."""
+def _take(fd: int, kept: bytearray) -> bytes:
+    """Read once, keep what there is room for; nothing at the end of the stream."""
     chunk = os.read(fd, 65536)
     kept += chunk[: max(0, OUTPUT_LIMIT - len(kept))]
-    return bool(chunk)
+    return chunk
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -1,1 +1,28 @@
-"""Provoke: work and tests that run beside the daemon, in processes of their own. Never judge."""
+"""Provoke: active tests, seconds to days, which yield the same samples as probes do.
+
+`PARTS` is the registry: what is not named here does not run. The reference training job and the
+orders of dvfd-drill@ live beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dvfd.drills.drill import Part
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "hardware": (),
+    "openmpi_gloo": (),
+    "pytorch": (),
+    "gradient_sync": (),
+    "loss_convergence": (),
+}
+"""The parts of each check's drill, in the order of the source's items, imported when asked for."""
+
+
+def build(check: str) -> tuple[Part, ...]:
+    """The parts of the drill of *check*, none if it has none; touches nothing."""
+    return tuple(resolve_name(name)() for name in PARTS.get(check, ()))

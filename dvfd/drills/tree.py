@@ -1,0 +1,84 @@
+"""Run a tool and be sure that nothing of it is left: children in sessions of their own included.
+
+torchrun gives every worker a session, mpirun a process group, so killing the tool's own group
+leaves them. A mark in the environment, which every descendant inherits, finds them wherever they
+went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dvfd import shell
+from dvfd.errors import ToolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+MARK = "DVFD_DRILL"
+"""The environment variable; its value is new for each run of a tool."""
+
+PATIENCE = 10.0
+"""Seconds for killed processes to go. One in uninterruptible sleep may stay: that is told."""
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    on_line: Callable[[str], None] | None = None,
+) -> shell.Output:
+    """Run *argv* to its end like `shell.run`, then kill every process that it left and see it gone.
+
+    *env* takes the place of ours; *on_line* gets each line of stdout as it comes. Raises ToolError,
+    ToolTimeout, and ToolError if something of it cannot be ended.
+    """
+    mark = secrets.token_hex(8)
+    environment = {**(os.environ if env is None else env), MARK: mark}
+    try:
+        return shell.run(argv, timeout=timeout, env=environment, stdin=stdin, on_line=on_line)
+    finally:
+        sweep(mark)
+
+
+def sweep(mark: str, proc: Path = Path("/proc"), patience: float = PATIENCE) -> int:
+    """Kill every process with *mark* in its environment; how many there were, at the most at once.
+
+    Raises ToolError if some are still there after *patience* seconds.
+    """
+    until = time.monotonic() + patience
+    most = 0
+    while left := list(marked(mark, proc)):
+        most = max(most, len(left))
+        for pid in left:
+            _kill(pid)
+        if time.monotonic() > until:
+            raise ToolError(f"cannot be ended: pid {', '.join(map(str, left))}; look with ps")
+        time.sleep(0.01)
+    return most
+
+
+def marked(mark: str, proc: Path = Path("/proc")) -> Iterator[int]:
+    """The living processes that inherited *mark*, not ourselves and no zombies."""
+    wanted = f"{MARK}={mark}".encode()
+    for entry in proc.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                yield int(entry.name)
+        except OSError:  # gone, or somebody else's: ours can be read
+            continue
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
