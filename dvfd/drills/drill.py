@@ -50,6 +50,15 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Ran:
+    """Seconds of the check's duration that the figures stand for, earlier and resumed runs
+    included. Without one it is the time that the drill took, and never more than was chosen.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the person who started the drill chose.
 
@@ -130,6 +139,6 @@ class Part(Protocol):
         """The names of the metrics that it yields."""
         ...
 
-    def run(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact]:
+    def run(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran]:
         """Measure. Raises NotApplicable (there is none here) or another DvfdError (it broke)."""
         ...
