@@ -9,6 +9,8 @@ from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
 from dvfd.config import Config, state_dir
 from dvfd.config import load as load_config
+from dvfd.drilled import Drilled
+from dvfd.drills.findings import Findings
 from dvfd.environment import environment_hash
 from dvfd.errors import StoreError
 from dvfd.judgements import Judgements
@@ -23,8 +25,10 @@ from dvfd.store import Store, report_document
 NO_DAEMON = "no daemon runs here"
 
 
-def judge_alone(name: str) -> tuple[dict[str, Any], str]:
+def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, Any], str]:
     """Judge check *name* on the store, which is opened exclusively; the report and the store.
+
+    With *findings*, those of its drill, which are kept first.
 
     Raises DvfdError if there is no such check, StoreError if somebody else has the store.
     """
@@ -35,6 +39,9 @@ def judge_alone(name: str) -> tuple[dict[str, Any], str]:
     try:
         if not store.health().ok:
             raise StoreError(store.health().reason)
+        drilled = Drilled(catalogue, store)
+        if findings is not None:
+            drilled.keep(findings, at=clock.now())
         judgements = Judgements(
             catalogue,
             store=store,
@@ -44,6 +51,7 @@ def judge_alone(name: str) -> tuple[dict[str, Any], str]:
             environment_hash=environment_hash(),
             trouble=lambda metric: NO_DAEMON,
             maintenance=config.maintenance,
+            drilled=drilled.newest,
         )
         report = judgements.run_check(check)
         where, notice = store.health().path, store.health().reason

@@ -28,7 +28,10 @@ from dvfd.errors import DvfdError
 log = structlog.get_logger()
 
 REQUEST_LIMIT = 1 << 16
-"""Bytes of a request: the longest that a command sends is under 1 KiB."""
+"""Bytes of a request: the longest that a command sends to ask something is under 1 KiB."""
+
+FINDINGS_LIMIT = 1 << 21
+"""Bytes of a request from somebody who may change state: what a drill found is some 100 KiB."""
 
 ASKING = 5.0
 """Seconds that a peer may take to ask: a command writes its line at once."""
@@ -149,9 +152,11 @@ class ControlServer:
     def _converse(self, connection: socket.socket, slot: threading.BoundedSemaphore) -> None:
         try:
             with connection:
-                line = _receive(connection, time.monotonic() + ASKING)
+                peer = _peer(connection)
+                limit = FINDINGS_LIMIT if peer.may_change() else REQUEST_LIMIT
+                line = _receive(connection, time.monotonic() + ASKING, limit)
                 connection.settimeout(TIMEOUT)
-                send(connection, self._reply(line, _peer(connection)))
+                send(connection, self._reply(line, peer))
         except (OSError, ValueError) as error:
             log.info("control request broke off", error=str(error))
         except TypeError as error:  # an answer that is no JSON: ours to mend, not to die of
@@ -182,18 +187,18 @@ def _listens(path: Path) -> bool:
         return channel.connect_ex(str(path)) == 0
 
 
-def _receive(connection: socket.socket, until: float) -> bytes:
+def _receive(connection: socket.socket, until: float, limit: int) -> bytes:
     """One line, or what came before the end. Raises OSError after *until*, in monotonic time."""
-    line = b""
+    line = bytearray()
     while not line.endswith(b"\n"):
         connection.settimeout(max(0.001, until - time.monotonic()))
-        chunk = connection.recv(4096)
+        chunk = connection.recv(65536)
         if not chunk:
             break
         line += chunk
-        if len(line) > REQUEST_LIMIT:
-            raise ValueError(f"request of more than {REQUEST_LIMIT} bytes")
-    return line
+        if len(line) > limit:
+            raise ValueError(f"request of more than {limit} bytes")
+    return bytes(line)
 
 
 def _peer(connection: socket.socket) -> Peer:

@@ -22,6 +22,7 @@ from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
 from dvfd.config import Config, runtime_dir, state_dir
 from dvfd.control import ControlServer
+from dvfd.drilled import Drilled
 from dvfd.environment import environment_hash
 from dvfd.errors import ConfigError
 from dvfd.judgements import Judgements
@@ -249,6 +250,7 @@ class Daemon:
         self._sender = Sender(self._pager, config, clock=clock)
         self._breaches = Breaches(config, catalogue, self._pager, self._store, clock=clock)
         self._state = State(config, catalogue, self._sources(), clock=clock)
+        self._drilled = Drilled(self._catalogue, self._store)
         self._judgements = self._judge_with((self._state, self._breaches))
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
         self._schedule = Schedule(
@@ -274,6 +276,7 @@ class Daemon:
                 state=self._state,
                 store=self._store,
                 judgements=self._judgements,
+                drilled=self._drilled,
                 sender=self._sender,
                 receiver=self._receiver,
                 clock=clock,
@@ -315,6 +318,7 @@ class Daemon:
             environment_hash=environment_hash(),
             trouble=self._sampler.trouble,
             maintenance=self._config.maintenance,
+            drilled=self._drilled.newest,
         )
 
     def _watch_over(self, live: Sequence[Check]) -> Watch:

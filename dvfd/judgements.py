@@ -10,9 +10,23 @@ import structlog
 
 from dvfd.config import Maintenance
 from dvfd.judge import judge
-from dvfd.model import Catalogue, Check, Clock, Criterion, Report, Result, Sample, Sink, Verdict
+from dvfd.model import (
+    DRILL,
+    Catalogue,
+    Check,
+    Clock,
+    Criterion,
+    Report,
+    Result,
+    Run,
+    Sample,
+    Sink,
+    Verdict,
+)
 
 log = structlog.get_logger()
+
+NEVER_RUN = "the test was not run here yet: dvfd check {}"
 
 JOB = "job"
 """The feature in `requires` that marks criteria of a training job: maintenance excuses them."""
@@ -27,6 +41,28 @@ class Evidence(Protocol):
 
     def keep(self, report: Report, *, scheduled: float | None = None) -> None:
         """Record *report*; *scheduled* is the Unix time at which it was due."""
+        ...
+
+
+class Drilled(Protocol):
+    """What the newest run of a check's drill found; dvfd.drills.findings has the record."""
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """Its figures: only they are judged, not those of earlier runs."""
+        ...
+
+    @property
+    def run(self) -> Run:
+        """What a report tells of it."""
+        ...
+
+    def trouble(self, criterion: Criterion) -> str:
+        """Why *criterion* has no figure."""
+        ...
+
+    def spoken(self, result: Result) -> Result:
+        """*result* with what was remarked."""
         ...
 
 
@@ -45,14 +81,18 @@ class Judgements:
         environment_hash: str = "",
         trouble: Callable[[str], str] = lambda metric: "",
         maintenance: Sequence[Maintenance] = (),
+        drilled: Callable[[str], Drilled | None] = lambda check: None,
     ) -> None:
-        """*trouble* gives the last error of the source of a metric, or an empty string."""
+        """*trouble* gives the last error of the source of a metric, or an empty string; *drilled*
+        the newest findings of the drill of a check.
+        """
         self._store = store
         self._clock = clock
         self._sinks = tuple(sinks)
         self._identity = (node, catalogue.hash, profile_hash, environment_hash)
         self._trouble = trouble
         self._maintenance = tuple(maintenance)
+        self._drilled = drilled
         self._lock = threading.Lock()
         self._crashes: dict[str, str] = {}
         self._results: dict[str, Result] = {
@@ -73,35 +113,49 @@ class Judgements:
         With *criteria* only those are judged anew; the others keep their newest result.
         """
         at, began = self._clock.now(), self._clock.boot()
+        drilled = self._drilled(check.id) if check.drill else None
         with self._lock:
             for criterion in check.criteria if criteria is None else criteria:
-                self._results[criterion.id] = self._judge(criterion, at)
+                self._results[criterion.id] = self._judge(criterion, at, drilled)
             results = tuple(self._results[c.id] for c in check.criteria)
             late = max(0.0, at - scheduled) if scheduled is not None else 0.0
             took = self._clock.boot() - began
             crashes = "; ".join(
                 self._crashes[c.id] for c in check.criteria if c.id in self._crashes
             )
-            report = Report(check, results, at, *self._identity, late, took, crashes, scheduled)
+            run = drilled.run if drilled else None
+            report = Report(
+                check, results, at, *self._identity, late, took, crashes, scheduled, run
+            )
         self._store.keep(report, scheduled=scheduled)
         for sink in self._sinks:
             self._tell(sink, report)
         return report
 
-    def _judge(self, criterion: Criterion, at: float) -> Result:
+    def _judge(self, criterion: Criterion, at: float, drilled: Drilled | None) -> Result:
         excuse = next((m.reason for m in self._maintenance if m.covers(at)), None)
         if excuse is not None and JOB in criterion.requires and not criterion.inapplicable:
             reason = f"declared maintenance: {excuse}"
             return Result(criterion, Verdict.NOT_APPLICABLE, at, reason)
         try:
-            samples = self._store.samples(criterion, until=at)
-            result = judge(criterion, samples, at=at, trouble=self._trouble(criterion.metric))
+            result = self._held(criterion, at, drilled)
         except Exception as error:  # a criterion that crashes is UNKNOWN, alone
             log.exception("judging crashed", criterion=criterion.id)
             self._crashes[criterion.id] = f"{criterion.id}: {error!r}"
             return Result.unknown(criterion, at, f"judging it crashed: {error!r}; see the log")
         self._crashes.pop(criterion.id, None)
         return result
+
+    def _held(self, criterion: Criterion, at: float, drilled: Drilled | None) -> Result:
+        """*criterion* held against the drill's figures if it is one's, else against the store."""
+        if criterion.source == DRILL:
+            samples = drilled.samples if drilled else ()
+            trouble = drilled.trouble(criterion) if drilled else NEVER_RUN.format(criterion.check)
+        else:
+            samples = self._store.samples(criterion, until=at)
+            trouble = self._trouble(criterion.metric)
+        result = judge(criterion, samples, at=at, trouble=trouble)
+        return drilled.spoken(result) if drilled else result
 
     def _tell(self, sink: Sink, report: Report) -> None:
         try:

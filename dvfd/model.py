@@ -262,6 +262,20 @@ class Result:
         return cls(criterion, Verdict.UNKNOWN, at, reason, labels=at_labels)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a drill, as a report tells of it. `facts` are names and texts, judged by nobody.
+
+    `shortened` says how much of the check's duration was run if it was less, like `60 s of 4 h`.
+    """
+
+    began: float
+    ended: float
+    shortened: str = ""
+    by: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The results of one check, judged together."""
@@ -277,6 +291,7 @@ class Report:
     duration: float = 0.0  # seconds that judging took
     error: str = ""  # of criteria whose judging crashed
     scheduled: float | None = None  # when it was due; None if a person asked, or it is live
+    run: Run | None = None  # of the drill whose figures were judged
 
     @property
     def verdict(self) -> Verdict:

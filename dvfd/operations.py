@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
 
 from dvfd.control import Operation, Peer
+from dvfd.drilled import Drilled
+from dvfd.drills.findings import Findings
 from dvfd.errors import DvfdError
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue, Clock
@@ -37,6 +40,7 @@ def operations(
     state: State,
     store: Store,
     judgements: Judgements,
+    drilled: Drilled,
     sender: Sender,
     receiver: Ranks,
     clock: Clock,
@@ -51,6 +55,7 @@ def operations(
             catalogue=catalogue,
             store=store,
             judgements=judgements,
+            drilled=drilled,
             sender=sender,
             receiver=receiver,
             clock=clock,
@@ -83,6 +88,7 @@ def _changes(
     catalogue: Catalogue,
     store: Store,
     judgements: Judgements,
+    drilled: Drilled,
     sender: Sender,
     receiver: Ranks,
     clock: Clock,
@@ -90,6 +96,13 @@ def _changes(
     def check(request: Mapping[str, Any], peer: Peer) -> Any:
         report = judgements.run_check(catalogue.checks[known(request, "check", catalogue.checks)])
         return report_document(report)
+
+    def found(request: Mapping[str, Any], peer: Peer) -> Any:
+        document = request.get("findings")
+        findings = Findings.from_dict(document if isinstance(document, Mapping) else {})
+        drilled.keep(replace(findings, by=peer.name), at=clock.now())
+        log.info("drill ran", check=findings.check, by=peer.name)
+        return report_document(judgements.run_check(catalogue.checks[findings.check]))
 
     def forget(request: Mapping[str, Any], peer: Peer) -> Any:
         job = str(request.get("job"))
@@ -113,6 +126,8 @@ def _changes(
 
     return {
         "check": Operation(check, changes=True),
+        "drilled": Operation(found, changes=True),
+        "allowed": Operation(lambda request, peer: "yes", changes=True),
         "forget": Operation(forget, changes=True),
         "acknowledge": Operation(acknowledge, changes=True),
         "alerts_test": Operation(alerts_test, changes=True),

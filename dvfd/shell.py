@@ -96,7 +96,8 @@ def _drain(
     assert child.stdin
     assert child.stdout
     assert child.stderr
-    kept = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
+    out, err = child.stdout.fileno(), child.stderr.fileno()
+    kept = {out: bytearray(), err: bytearray()}
     unsent = memoryview(stdin)
     with selectors.DefaultSelector() as selector:
         os.set_blocking(child.stdin.fileno(), False)
@@ -111,7 +112,7 @@ def _drain(
                 else:
                     piece = _take(key.fd, kept[key.fd])
                     done = not piece
-                    if key.fileobj is child.stdout:
+                    if key.fd == out:
                         lines.add(piece)
                 if done:
                     selector.unregister(key.fileobj)
@@ -121,8 +122,7 @@ def _drain(
         child.wait(_left(deadline))
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
-    out, err = kept.values()
-    return out.decode(errors="replace"), err.decode(errors="replace")
+    return kept[out].decode(errors="replace"), kept[err].decode(errors="replace")
 
 
 def _left(deadline: float) -> float:

@@ -54,16 +54,20 @@ def said(stdout: str = "", *, code: int = 0, stderr: str = "") -> Output:
     return Output(code, stdout, stderr, 0.01)
 
 
-def task(check: str, directory: Path, *, toml: str = "", **world: Any) -> Task:
-    """A task of *check* with the configuration *toml*; what the world is not given is empty."""
+def task(name: str, directory: Path, /, *, toml: str = "", **world: Any) -> Task:
+    """A task of check *name* with the configuration *toml*; a world is empty unless given."""
     config = parse(toml) if toml else Config()
     scratch, state = directory / "scratch", directory / "state"
     scratch.mkdir(exist_ok=True, parents=True)
     state.mkdir(exist_ok=True)
-    given = {"clock": FakeClock(), "run": FakeRunner(), "options": Options()} | world
-    return Task(
-        check=load(config).checks[check], config=config, scratch=scratch, state=state, **given
-    )
+    given = {
+        "check": load(config).checks[name],
+        "clock": FakeClock(),
+        "run": FakeRunner(),
+        "options": Options(),
+        **world,
+    }
+    return Task(config=config, scratch=scratch, state=state, **given)
 
 
 def judged(task: Task, findings: Findings | Iterable[Any]) -> dict[str, Result]:

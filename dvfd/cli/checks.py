@@ -1,28 +1,65 @@
-"""`dvfd check` and `dvfd checklist`: judge one check now, by the daemon or on its store."""
+"""`dvfd check` and `dvfd checklist`: run tests, then judge now, by the daemon or on its store."""
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dvfd.cli.common import daemon, judged_option, report_text, show
 from dvfd.cli.completion import names
-from dvfd.cli.formats import exit_code
+from dvfd.cli.formats import exit_code, together
+from dvfd.errors import DvfdError
+
+if TYPE_CHECKING:
+    from dvfd.drills.drill import Options
+    from dvfd.drills.findings import Findings
 
 
-@click.command(short_help="Judge one check of the framework now.")
-@click.argument("name", shell_complete=names("checks"))
+@click.command(short_help="Run and judge checks of the framework now.")
+@click.argument(
+    "names_", metavar="NAME...", nargs=-1, required=True, shell_complete=names("checks")
+)
+@click.option("--no-soak", is_flag=True, help="Leave out what takes minutes: it stays UNKNOWN.")
+@click.option("--force", is_flag=True, help="Also what disturbs a training job that runs here.")
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Of checks that have one. A shorter run can fail; it cannot pass.",
+)
+@click.option("--fresh", is_flag=True, help="Start over instead of going on where one stopped.")
+@click.option("--no-run", is_flag=True, help="Run nothing: judge what the last run found.")
 @judged_option
-def check(name: str, output: str) -> None:
-    """Judge check NAME now, keep the report, and print it.
+def check(
+    names_: tuple[str, ...],
+    output: str,
+    *,
+    no_soak: bool,
+    force: bool,
+    duration: float | None,
+    fresh: bool,
+    no_run: bool,
+) -> None:
+    """Judge each check NAME now, keep the report, and print it.
+
+    A check that has a test of its own (hardware, gradient_sync, ...) is run first, on this node and
+    with your rights: nothing is left running afterwards, and nothing that could disturb a training
+    job is done beside one.
 
     Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown. `dvfd status` names the checks.
 
-    Example: dvfd check hardware
+    Examples: dvfd check hardware
+
+              dvfd check hardware openmpi_gloo pytorch --no-soak
     """
-    _judge(name, output)
+    from dvfd.drills.drill import Options
+
+    options = Options(soak=not no_soak, force=force, duration=duration, fresh=fresh)
+    judged(names_, output, None if no_run else options)
 
 
 @click.command(short_help="Judge the daily, weekly or monthly list now.")
@@ -36,21 +73,76 @@ def checklist(name: str, output: str) -> None:
 
     Example: dvfd checklist daily
     """
-    _judge(name, output)
+    judged([name], output, None)
 
 
-def _judge(name: str, output: str) -> None:
-    answer = daemon("check", check=name)
-    where = "the daemon's store"
-    if answer is None:
-        answer, where = _alone(name)
-    show(answer, output, report_text)
+def judged(names_: Sequence[str], output: str, options: Options | None) -> None:
+    """Judge the checks *names_*, print what came of it and exit; with *options* tests run first."""
+    reports, where = [], ""
+    for name in names_:
+        findings = _drilled(name, options) if options else None
+        answer, where = _judge(name, findings)
+        reports.append(answer)
+    document = reports[0] if len(reports) == 1 else together(reports)
+    show(document, output, report_text)
     click.echo(f"judged on {where}", err=True)
-    sys.exit(exit_code(answer))
+    sys.exit(exit_code(document))
 
 
-def _alone(name: str) -> tuple[Any, str]:
-    """Judge without a daemon, on what an earlier one left in the store."""
-    from dvfd.alone import judge_alone
+def _drilled(name: str, options: Options) -> Findings | None:
+    """Run the drill of check *name*, if it has one. Raises DvfdError."""
+    from dvfd import log
+    from dvfd.catalogue import load as load_catalogue
+    from dvfd.config import load as load_config
+    from dvfd.drills.conduct import conduct, timed
+    from dvfd.query import known
 
-    return judge_alone(name)
+    log.setup("error")
+    config = load_config()
+    checks = load_catalogue(config).checks
+    check = checks[known({"check": name}, "check", checks)]
+    if not check.drill:
+        return None
+    daemon("allowed")  # a refusal must not come after hours
+    return conduct(
+        check, config, timed(options, check), training=_training(), say=_say_on_a_terminal
+    )
+
+
+def _training() -> str:
+    """Which jobs the daemon sees at work, in words."""
+    status = daemon("status") or {}
+    jobs = [job["job"] for job in status.get("jobs", ()) if job["state"] not in {"ended", "absent"}]
+    return f"job {', '.join(jobs)}" if jobs else ""
+
+
+def _say_on_a_terminal(line: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(line, err=True)
+
+
+def _judge(name: str, findings: Findings | None) -> tuple[Any, str]:
+    """The report, and the store that it was judged on."""
+    try:
+        if findings is None:
+            answer = daemon("check", check=name)
+        else:
+            answer = daemon("drilled", findings=findings.to_dict())
+        if answer is not None:
+            return answer, "the daemon's store"
+        from dvfd.alone import judge_alone
+
+        return judge_alone(name, findings)
+    except DvfdError as error:
+        raise DvfdError(f"{error}{_rescued(findings)}") from None
+
+
+def _rescued(findings: Findings | None) -> str:
+    """Where *findings* that could not be kept lie now, in words."""
+    if findings is None:
+        return ""
+    from dvfd.drills.conduct import kept
+
+    place = kept(findings.check) / "findings.json"
+    place.write_text(json.dumps(findings.to_dict()) + "\n", encoding="utf-8")
+    return f"; what the drill found lies in {place}"

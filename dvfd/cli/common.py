@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import click
 
 from dvfd.asking import ask
 from dvfd.cli.formats import rendered
-from dvfd.cli.text import causes, paint
+from dvfd.cli.text import causes, columns, paint, wrapped
 from dvfd.errors import DvfdError
+from dvfd.model import Severity, Verdict, worst
 from dvfd.places import runtime_dir
 from dvfd.words import counted
 
@@ -69,10 +70,44 @@ def said(answer: str, output: str) -> None:
 
 
 def report_text(report: Mapping[str, Any]) -> str:
-    """A report: how many of what, then every criterion with its reason, worst first."""
-    rows = report["results"]
+    """A report, or several: how many of what, every criterion with its reason, worst first."""
+    if "reports" in report:
+        return "\n\n".join(map(report_text, report["reports"]))
+    rows, run = report["results"], report.get("drill")
     found = counted((row["verdict"], row["severity"]) for row in rows)
-    lines = [f"{report['title']}: {paint(report['verdict'])}", f"Of {len(rows)} criteria, {found}."]
+    cut = f" (shortened: {run['shortened']})" if run and run["shortened"] else ""
+    head = f"{report['title']}: {paint(report['verdict'])}{cut}"
+    lines = [head, f"Of {len(rows)} criteria, {found}."]
     if report.get("late"):
         lines.append(f"judged {report['late']:.0f} s late")
-    return "\n".join([*lines, "", *causes(rows)])
+    if run:
+        lines += ["", *_items(rows)]
+    lines += ["", *causes(rows)]
+    return "\n".join([*lines, *_facts(run)])
+
+
+def _items(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The lines of the source with the verdict of each, which its critical criteria decide."""
+    items: dict[str, list[str]] = {}
+    for row in rows:
+        if row["severity"] == Severity.CRITICAL:
+            items.setdefault(row["item"], []).append(row["verdict"])
+    widest = max(map(len, items), default=0)
+    return [f"{item.ljust(widest)}  {paint(_of_item(found))}" for item, found in items.items()]
+
+
+def _of_item(found: Iterable[str]) -> str:
+    """The worst of an item; one of which nothing applies does not apply."""
+    verdicts = {Verdict(verdict) for verdict in found}
+    if verdicts == {Verdict.NOT_APPLICABLE}:
+        return Verdict.NOT_APPLICABLE
+    return worst(verdicts)
+
+
+def _facts(run: Mapping[str, Any] | None) -> list[str]:
+    """What the test tells besides."""
+    if not run or not run["facts"]:
+        return []
+    width = columns()
+    told = [wrapped(f"{fact['name']}: {fact['text']}", 0, width) for fact in run["facts"]]
+    return ["", *(line for lines in told for line in lines)]

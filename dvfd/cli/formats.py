@@ -24,6 +24,7 @@ LINES = {
     "results": "result",
     "rows": "row",
     "checks": "check",
+    "reports": "report",
     "probes": "source",
     "jobs": "job",
     "alerts": "alert",
@@ -64,11 +65,12 @@ def lines(document: Document) -> Iterator[Document]:
     yield _line(document, "document", head)
     for key in (key for key in LINES if key in lists):
         for row in document[key]:
-            results = row.get("results", []) if key == "checks" else []
+            results = row.get("results", []) if key in {"checks", "reports"} else []
             own = {name: value for name, value in row.items() if value is not results}
             yield _line(document, LINES[key], own)
             for result in results:
-                yield _line(document, "result", {"check": row["id"], **result})
+                check = row.get("id") or row["check"]
+                yield _line(document, "result", {"check": check, **result})
 
 
 def _line(document: Document, kind: str, row: Document) -> Document:
@@ -88,8 +90,24 @@ def exit_code(document: Document) -> int:
     return 1 if code == 0 and breached else code
 
 
+def together(reports: Sequence[Document]) -> Document:
+    """Several reports as one document: the worst verdict is its own."""
+    order = ("FAIL", "UNKNOWN", "WAIVED", "PASS", "NOT_APPLICABLE")
+    last = reports[-1]
+    return {
+        "schema": last["schema"],
+        "check": " ".join(report["check"] for report in reports),
+        "at": last["at"],
+        "node": last["node"],
+        "verdict": min((report["verdict"] for report in reports), key=order.index),
+        "reports": list(reports),
+    }
+
+
 def criteria(document: Document) -> list[Document]:
-    """The results of a report, or of the live checks of a status."""
+    """The results of a report, of several, or of the live checks of a status."""
+    if "reports" in document:
+        return [row for report in document["reports"] for row in criteria(report)]
     if "results" in document:
         return list(document["results"])
     return [row for check in document["checks"] if check["watch"] for row in check["results"]]

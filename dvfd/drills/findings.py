@@ -6,12 +6,12 @@ It travels as JSON: from the command that ran the drill to the daemon that keeps
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.errors import ProbeError
-from dvfd.model import DRILL, Result, Sample, Verdict, labels
+from dvfd.model import DRILL, Result, Run, Sample, Verdict, labels
 from dvfd.reduce import seconds
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Findings:
     remarks: tuple[Remark, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     facts: tuple[Fact, ...] = ()
-    by: str = field(default="")
+    by: str = ""
 
     @property
     def shortened(self) -> str:
@@ -47,6 +47,17 @@ class Findings:
         if self.ran >= self.planned:
             return ""
         return f"{seconds(self.ran)} of {seconds(self.planned)}"
+
+    @property
+    def run(self) -> Run:
+        """What a report tells of it."""
+        return Run(
+            began=self.began,
+            ended=self.ended,
+            shortened=self.shortened,
+            by=self.by,
+            facts=tuple((fact.name, fact.text) for fact in self.facts),
+        )
 
     def trouble(self, criterion: Criterion) -> str:
         """Why *criterion* has no figure, in the words of what was run."""

@@ -61,7 +61,7 @@ CHECK = record(**_ABOUT, schedule=TEXT, results=listed(RESULT))
 
 REPORT = record(
     schema=WHOLE, check=TEXT, title=TEXT, at=WHEN, late=REAL, node=TEXT, verdict=VERDICT,
-    hashes=mapped(TEXT), results=listed(ANYTHING),
+    hashes=mapped(TEXT), drill=maybe(ANYTHING), results=listed(ANYTHING),
 )  # fmt: skip
 
 STORE = record(ok=FLAG, reason=TEXT)

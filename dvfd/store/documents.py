@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dvfd.model import Report, Result
+    from dvfd.model import Report, Result, Run
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
@@ -49,7 +49,19 @@ def report_document(report: Report) -> dict[str, Any]:
             "profile": report.profile_hash,
             "environment": report.environment_hash,
         },
+        "drill": None if report.run is None else run_document(report.run),
         "results": [result_document(result) for result in report.results],
+    }
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """Of the drill whose figures were judged."""
+    return {
+        "began": run.began,
+        "ended": run.ended,
+        "shortened": run.shortened,
+        "by": run.by,
+        "facts": [{"name": name, "text": text} for name, text in run.facts],
     }
 
 

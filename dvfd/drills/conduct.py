@@ -1,0 +1,97 @@
+"""Run the drill of one check from start to end, for a command or a script. Judges nothing.
+
+One drill at a time on a node: two would measure each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dvfd import drills
+from dvfd.clock import SystemClock
+from dvfd.drills.drill import Options, Task
+from dvfd.drills.supervise import supervise
+from dvfd.errors import DvfdError
+from dvfd.places import state_dir
+
+if TYPE_CHECKING:
+    from dvfd.config import Config
+    from dvfd.drills.findings import Findings
+    from dvfd.model import Check
+
+LOCK = "\0dvfd-drill"
+"""An abstract socket: one for each network namespace, gone with its process, no file to clean."""
+
+
+def conduct(
+    check: Check,
+    config: Config,
+    options: Options,
+    *,
+    training: str = "",
+    say: Callable[[str], None] = lambda _line: None,
+) -> Findings:
+    """Run every part of the drill of *check*. *training* says in words which job runs here.
+
+    Raises DvfdError if another drill runs on this node.
+    """
+    with alone(), tempfile.TemporaryDirectory(prefix="dvfd-drill-") as scratch:
+        task = Task(
+            check=check,
+            config=config,
+            clock=SystemClock(),
+            scratch=Path(scratch),
+            state=kept(check.id),
+            options=options,
+            training=training,
+            say=say,
+        )
+        return supervise(task, drills.build(check.id))
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Be the only drill of this node meanwhile. Raises DvfdError naming the process that is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as lock:
+        try:
+            lock.bind(LOCK)
+        except OSError:
+            raise DvfdError(f"another drill runs on this node{_holder()}: wait for it") from None
+        lock.listen(1)
+        yield
+
+
+def _holder() -> str:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(1.0)
+        line.connect(LOCK)
+        size = struct.calcsize("3i")
+        pid, _, _ = struct.unpack(
+            "3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        )
+        return f" (pid {pid})"
+    return ""
+
+
+def kept(check: str) -> Path:
+    """Where the drill of *check* keeps what it can resume: beside the store, else at the user's."""
+    for base in (state_dir(), Path.home() / ".local/state/dvfd"):
+        place = base / "drills" / check
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            if os.access(place, os.W_OK | os.X_OK):
+                return place
+    raise DvfdError(f"{state_dir()}: cannot be written: set DVFD_STATE_DIR to a directory of yours")
+
+
+def timed(options: Options, check: Check) -> Options:
+    """*options* for *check*: a duration goes only to one that has its own."""
+    return options if check.duration else replace(options, duration=None)

@@ -1,0 +1,6 @@
+"""PyTorch distribution validation, by the source's name. Options as of `dvfd check pytorch`."""
+
+from dvfd.drills.script import check
+
+if __name__ == "__main__":
+    check("pytorch")
