@@ -49,7 +49,7 @@ SECTIONS = {
         "history": "The last values of a metric, or reports of a check.",
     },
     "Judge": {
-        "check": "Judge one check of the framework now.",
+        "check": "Run and judge checks of the framework now.",
         "checklist": "Judge the daily, weekly or monthly list now.",
         "checkpoint": "Whether a checkpoint is whole and loads.",
     },

@@ -15,6 +15,8 @@ from dvfd.cli.formats import exit_code, together
 from dvfd.errors import DvfdError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dvfd.drills.drill import Options
     from dvfd.drills.findings import Findings
 
@@ -52,9 +54,7 @@ def check(
 
     Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown. `dvfd status` names the checks.
 
-    Examples: dvfd check hardware
-
-              dvfd check hardware openmpi_gloo pytorch --no-soak
+    Example: dvfd check hardware openmpi_gloo pytorch --no-soak
     """
     from dvfd.drills.drill import Options
 
@@ -134,15 +134,15 @@ def _judge(name: str, findings: Findings | None) -> tuple[Any, str]:
 
         return judge_alone(name, findings)
     except DvfdError as error:
-        raise DvfdError(f"{error}{_rescued(findings)}") from None
+        if findings is None:
+            raise
+        raise DvfdError(f"{error}; what the test found lies in {_rescued(findings)}") from None
 
 
-def _rescued(findings: Findings | None) -> str:
-    """Where *findings* that could not be kept lie now, in words."""
-    if findings is None:
-        return ""
+def _rescued(findings: Findings) -> Path:
+    """Where *findings* that could not be kept lie now."""
     from dvfd.drills.conduct import kept
 
     place = kept(findings.check) / "findings.json"
     place.write_text(json.dumps(findings.to_dict()) + "\n", encoding="utf-8")
-    return f"; what the drill found lies in {place}"
+    return place
