@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dvfd.catalogue import load
 from dvfd.catalogue_lint import wanted
 from dvfd.config import Config
-from dvfd.model import NONE_YET, Catalogue, Check, Criterion, Kind, Metric
+from dvfd.model import DRILL, NONE_YET, Catalogue, Check, Criterion, Kind, Metric
 from dvfd.sinks.prometheus import EXPOSED, Exposition
 
 HERE = Path(__file__).resolve().parent
@@ -49,10 +49,14 @@ Ratios are from 0 to 1, times in seconds, sizes in bytes. A value is left out on
 its greatest age.
 """
 
+DRILLED = """Figures of one run of a test that a person started: in its report, in `dvfd history`, under
+`/api/v1`. Not on `/metrics`: there are the verdicts on them.
+"""
+
 CRITERIA = """# What each verdict rests on
 
-Every criterion of the framework: what is measured, by which probe, over which time, and what is
-wanted. A site's overrides are not in here: `dvfd status` and every report list them.
+Every criterion of the framework: what is measured, by which probe or test, over which time, and
+what is wanted. A site's overrides are not in here: `dvfd status` and every report list them.
 
 For every criterion, the verdict is UNKNOWN also
 
@@ -89,8 +93,9 @@ def _read(path: Path) -> str:
 
 
 def metrics_text(catalogue: Catalogue) -> str:
-    """docs/metrics.md: measured by source, dvfd's own, and what nothing measures yet."""
-    measured = [m for m in catalogue.metrics.values() if m.source != NONE_YET]
+    """docs/metrics.md: by source, dvfd's own, what tests measure, and what nothing does yet."""
+    measured = [m for m in catalogue.metrics.values() if m.source not in {DRILL, NONE_YET}]
+    drilled = [m for m in catalogue.metrics.values() if m.source == DRILL]
     absent = [m for m in catalogue.metrics.values() if m.source == NONE_YET]
     judged = _judges(catalogue)
     parts = [HEAD + METRICS]
@@ -98,6 +103,8 @@ def metrics_text(catalogue: Catalogue) -> str:
         parts.append(f"## From the probe `{source}`\n")
         parts.extend(_metric(m, judged) for m in measured if m.source == source)
     parts += ["## dvfd's own\n", *_own({f"dvfd_{m.name.removesuffix('_total')}" for m in measured})]
+    parts += ["## From the tests of `dvfd check`\n", DRILLED]
+    parts.extend(_metric(m, judged, prefix="") for m in drilled)
     parts += ["## Not measured yet\n", _absent(absent, judged)]
     return "\n".join(parts)
 
@@ -112,13 +119,13 @@ def _judges(catalogue: Catalogue) -> dict[str, list[str]]:
     return {name: list(dict.fromkeys(ids)) for name, ids in found.items()}
 
 
-def _metric(metric: Metric, judged: Mapping[str, list[str]]) -> str:
+def _metric(metric: Metric, judged: Mapping[str, list[str]], prefix: str = "dvfd_") -> str:
     kind = "counter" if metric.kind is Kind.COUNTER else "gauge"
     shown = ", ".join(f"`{EXPOSED.get(label, label)}`" for label in metric.labels) or "none"
     ids = judged.get(metric.name, ())
     by = ", ".join(f"`{id_}`" for id_ in ids) or "no criterion: for people and dashboards"
     return (
-        f"### `dvfd_{metric.name}`\n\n{metric.help}.\n\n"
+        f"### `{prefix}{metric.name}`\n\n{metric.help}.\n\n"
         f"{kind}, {metric.unit} · labels: {shown} · greatest age {metric.max_age:g} s\n\n"
         f"Judged by {by}.\n"
     )
@@ -205,7 +212,10 @@ def _criterion(criterion: Criterion) -> str:
     ]
     lines.append(f"- source: {criterion.item}, {criterion.clause}")
     if not absent:
-        lines.append(f"- measured by: probe `{criterion.source}`, {_freshness(criterion)}")
+        by = f"probe `{criterion.source}`"
+        if criterion.source == DRILL:
+            by = f"the test that `dvfd check {criterion.check}` runs"
+        lines.append(f"- measured by: {by}, {_freshness(criterion)}")
     if unknown := list(_blind(criterion)):
         lines.append(f"- UNKNOWN also: {'; '.join(unknown)}")
     if criterion.requires:
