@@ -49,8 +49,8 @@ Ratios are from 0 to 1, times in seconds, sizes in bytes. A value is left out on
 its greatest age.
 """
 
-DRILLED = """Figures of one run of a test that a person started: in its report, in `dvfd history`, under
-`/api/v1`. Not on `/metrics`: there are the verdicts on them.
+DRILLED = """Figures of one run of a test that a person started: in its report, `dvfd history` and
+under `/api/v1`. Not on `/metrics`: there are the verdicts on them.
 """
 
 CRITERIA = """# What each verdict rests on
