@@ -110,7 +110,11 @@ def _drilled(name: str, options: Options) -> Findings | None:
 
 
 def _training() -> str:
-    """Which jobs the daemon sees at work, in words."""
+    """What trains here, in words: by the processes that we can see, and by the daemon's jobs."""
+    from dvfd.drills.training import training, words
+
+    if seen := words(training()):
+        return seen
     status = daemon("status") or {}
     jobs = [job["job"] for job in status.get("jobs", ()) if job["state"] not in {"ended", "absent"}]
     return f"job {', '.join(jobs)}" if jobs else ""
