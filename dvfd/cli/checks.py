@@ -116,7 +116,7 @@ def _training() -> str:
     if seen := words(training()):
         return seen
     status = daemon("status") or {}
-    jobs = [job["job"] for job in status.get("jobs", ()) if job["state"] not in {"ended", "absent"}]
+    jobs = [job["job"] for job in status.get("jobs", ()) if job["state"] != "ended"]
     return f"job {', '.join(jobs)}" if jobs else ""
 
 
