@@ -17,7 +17,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "hardware": (),
     "openmpi_gloo": (),
     "pytorch": (),
-    "gradient_sync": (),
+    "gradient_sync": ("dvfd.drills.known_answers:KnownAnswers",),
     "loss_convergence": (),
 }
 """The parts of each check's drill, in the order of the source's items, imported when asked for."""

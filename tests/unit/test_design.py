@@ -10,9 +10,10 @@ import pytest
 from fakes import FakeClock
 from fakes_sinks import whole
 
+from dvfd import drills
 from dvfd.catalogue import load
 from dvfd.config import Config
-from dvfd.model import NONE_YET
+from dvfd.model import DRILL, NONE_YET
 from dvfd.probes import CLASSES
 from dvfd.sinks import alert
 from dvfd.sinks.prometheus import Exposition
@@ -101,8 +102,10 @@ def test_every_file_says_which_idea_it_is(path: Path) -> None:
 CATALOGUE = load(Config())
 
 
-def test_every_measured_metric_is_declared_by_the_probe_it_names() -> None:
+def test_every_measured_metric_is_declared_by_the_probe_or_drill_it_names() -> None:
     declared = {(probe.name, metric) for probe in CLASSES for metric in probe.metrics}
+    parts = [part for check in drills.PARTS for part in drills.build(check)]
+    declared |= {(DRILL, metric) for part in parts for metric in part.metrics}
     promised = {(m.source, m.name) for m in CATALOGUE.metrics.values() if m.source != NONE_YET}
     assert declared == promised
 
