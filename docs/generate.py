@@ -35,6 +35,7 @@ NEEDS = {
     "multi_node": "`nodes = 1`",
     "temperature_sensors": "`temperature_sensors = false`",
     "power_meters": "`power_meters = false`",
+    "openmpi": '`openmpi = "optional"`',
     "declared_job": "`jobs.expected` is empty",
     "job": "a maintenance window is in force",
     "injection": "nobody disturbed the run on purpose",

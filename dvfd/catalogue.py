@@ -62,6 +62,7 @@ FEATURES: Mapping[str, Callable[[Config], str]] = {
         "" if c.profile.temperature_sensors else "temperature_sensors = false"
     ),
     "power_meters": lambda c: "" if c.profile.power_meters else "power_meters = false",
+    "openmpi": lambda c: "" if c.profile.openmpi == "required" else 'openmpi = "optional"',
     "declared_job": lambda c: "" if c.jobs.expected else "jobs.expected = []",
 }
 """Each feature that the configuration decides: what it says against it, or nothing."""

@@ -32,6 +32,7 @@ FEATURES = (
     "multi_node",
     "temperature_sensors",
     "power_meters",
+    "openmpi",
     "declared_job",
     "job",
     "injection",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dvfd.drills.drill import Options
     from dvfd.drills.findings import Findings
+    from dvfd.drills.memo import Memo
 
 
 @click.command(short_help="Run and judge checks of the framework now.")
@@ -78,9 +79,11 @@ def checklist(name: str, output: str) -> None:
 
 def judged(names_: Sequence[str], output: str, options: Options | None) -> None:
     """Judge the checks *names_*, print what came of it and exit; with *options* tests run first."""
-    reports, where = [], ""
+    from dvfd.drills.memo import Memo
+
+    reports, where, memo = [], "", Memo()
     for name in names_:
-        findings = _drilled(name, options) if options else None
+        findings = _drilled(name, options, memo) if options else None
         answer, where = _judge(name, findings)
         reports.append(answer)
     document = reports[0] if len(reports) == 1 else together(reports)
@@ -89,7 +92,7 @@ def judged(names_: Sequence[str], output: str, options: Options | None) -> None:
     sys.exit(exit_code(document))
 
 
-def _drilled(name: str, options: Options) -> Findings | None:
+def _drilled(name: str, options: Options, memo: Memo) -> Findings | None:
     """Run the drill of check *name*, if it has one. Raises DvfdError."""
     from dvfd import log
     from dvfd.catalogue import load as load_catalogue
@@ -105,7 +108,12 @@ def _drilled(name: str, options: Options) -> Findings | None:
         return None
     daemon("allowed")  # a refusal must not come after hours
     return conduct(
-        check, config, timed(options, check), training=_training(), say=_say_on_a_terminal
+        check,
+        config,
+        timed(options, check),
+        training=_training(),
+        memo=memo,
+        say=_say_on_a_terminal,
     )
 
 

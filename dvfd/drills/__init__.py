@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "hardware": (),
-    "openmpi_gloo": (),
-    "pytorch": (),
+    "openmpi_gloo": (
+        "dvfd.drills.openmpi:OpenMpi",
+        "dvfd.drills.pytorch:TorchInside",
+        "dvfd.drills.launchers:Mpirun",
+        "dvfd.drills.launchers:Torchrun",
+        "dvfd.drills.interface:GlooInterface",
+    ),
+    "pytorch": (
+        "dvfd.drills.pytorch:TorchInside",
+        "dvfd.drills.pytorch:VisibleCores",
+        "dvfd.drills.pytorch:Threads",
+    ),
     "gradient_sync": ("dvfd.drills.known_answers:KnownAnswers",),
-    "loss_convergence": (),
-}
-"""The parts of each check's drill, in the order of the source's items, imported when asked for."""
-
-
-def build(check: str) -> tuple[Part, ...]:
-    """The parts of the drill of *check*, none if it has none; touches nothing."""
-    return tuple(resolve_name(name)() for name in PARTS.get(check, ()))

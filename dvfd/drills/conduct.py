@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from dvfd import drills
 from dvfd.clock import SystemClock
 from dvfd.drills.drill import Options, Task
+from dvfd.drills.memo import Memo
 from dvfd.drills.supervise import supervise
 from dvfd.errors import DvfdError
 from dvfd.places import state_dir
@@ -37,9 +38,11 @@ def conduct(
     options: Options,
     *,
     training: str = "",
+    memo: Memo | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Findings:
-    """Run every part of the drill of *check*. *training* says in words which job runs here.
+    """Run every part of the drill of *check*. *training* says in words which job runs here,
+    *memo* is shared by the checks of one command.
 
     Raises DvfdError if another drill runs on this node.
     """
@@ -52,6 +55,7 @@ def conduct(
             state=kept(check.id),
             options=options,
             training=training,
+            memo=memo or Memo(),
             say=say,
         )
         return supervise(task, drills.build(check.id))

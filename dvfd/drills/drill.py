@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dvfd.drills import tree
+from dvfd.drills.memo import Memo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,6 +102,7 @@ class Task:
     training: str = ""  # which training runs here now, in words; empty if none was found
     say: Callable[[str], None] = lambda _line: None  # progress, for a person
     run: Runner = tree.run
+    memo: Memo = field(default_factory=Memo)  # shared by the checks of one command
     proc: Path = Path("/proc")
     sys: Path = Path("/sys")
 

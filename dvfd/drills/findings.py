@@ -64,10 +64,13 @@ class Findings:
         return _words(self.troubles, criterion.metric, dict(criterion.where))
 
     def spoken(self, result: Result) -> Result:
-        """*result* with the remarks on it; no pass where the run was shortened."""
+        """*result* with the remarks on it; no pass where a part was not measured or cut short."""
         criterion = result.criterion
         remarks = _words(self.remarks, criterion.metric, dict(criterion.where))
         note = "; ".join(filter(None, (result.note, remarks)))
+        if result.verdict is Verdict.PASS and (blind := self.trouble(criterion)):
+            reason = f"not all of it was measured: {blind}; the rest passes: {result.reason}"
+            return replace(result, verdict=Verdict.UNKNOWN, reason=reason, note=note)
         if result.verdict is Verdict.PASS and self.shortened:
             reason = f"shortened, {self.shortened}: passes so far, which does not count"
             return replace(

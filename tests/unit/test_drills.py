@@ -116,6 +116,18 @@ def test_a_longer_run_is_not_shortened(tmp_path: Path) -> None:
     assert found(agreement(), directory=tmp_path, duration=20_000.0).shortened == ""
 
 
+def test_what_was_measured_in_part_cannot_pass(tmp_path: Path) -> None:
+    findings = found(agreement(), Trouble(AGREE, "rank 3 died"), directory=tmp_path)
+    result = judged(sync(tmp_path), findings)["agreement"]
+    assert result.verdict == "UNKNOWN"
+    assert result.reason.startswith("not all of it was measured: rank 3 died; the rest passes")
+
+
+def test_what_was_measured_in_part_can_fail(tmp_path: Path) -> None:
+    findings = found(agreement(0.5), Trouble(AGREE, "rank 3 died"), directory=tmp_path)
+    assert judged(sync(tmp_path), findings)["agreement"].verdict == "FAIL"
+
+
 # --- Words --------------------------------------------------------------------------------------
 
 
