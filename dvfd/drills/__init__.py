@@ -28,3 +28,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.pytorch:Threads",
     ),
     "gradient_sync": ("dvfd.drills.known_answers:KnownAnswers",),
+    "loss_convergence": (),
+}
+"""The parts of each check's drill, in the order of the source's items, imported when asked for."""
+
+
+def build(check: str) -> tuple[Part, ...]:
+    """The parts of the drill of *check*, none if it has none; touches nothing."""
+    return tuple(resolve_name(name)() for name in PARTS.get(check, ()))
