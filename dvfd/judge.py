@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
     from dvfd.model import Criterion, Labels, Sample
 
-UNITLESS = frozenset({"", "bool", "ratio"})
+UNITLESS = frozenset({"", "bool", "ratio", "version"})
 """Units that a message leaves out: the number says it all."""
+
+VERSIONS = 1e6
+"""Above any major version, below where a float can no longer tell patches apart."""
 
 _PLACE = {verdict: place for place, verdict in enumerate(WORST_FIRST)}
 
@@ -290,7 +293,15 @@ def _measured(criterion: Criterion, reading: Reading) -> str:
     if criterion.combine is not Combine.WORST:
         what = f"{criterion.combine} over {criterion.across} of the {what}"
     unit = "" if criterion.unit in UNITLESS else f" {criterion.unit}"
-    return f"{what} is {reading.value.value:.6g}{unit}"
+    return f"{what} is {_digits(criterion, reading.value.value)}{unit}"
+
+
+def _digits(criterion: Criterion, value: float) -> str:
+    """*value* as people write it: 4.001006 of a version is 4.1.6."""
+    if criterion.unit != "version" or not 0 < value < VERSIONS:
+        return f"{value:.6g}"
+    whole = round(value * 1e6)
+    return f"{whole // 10**6}.{whole // 1000 % 1000}.{whole % 1000}"
 
 
 def _wanted(criterion: Criterion, limit: Interval, observed: float) -> str:
@@ -301,8 +312,8 @@ def _wanted(criterion: Criterion, limit: Interval, observed: float) -> str:
         origin += f" + {criterion.limit.plus:g}"
     if math.isnan(limit.value):
         return f"{criterion.comparison} {origin or 'a number'}"
-    short = f"{limit.value:.6g}"
-    if short == f"{observed:.6g}" and limit.value != observed:
+    short = _digits(criterion, limit.value)
+    if short == _digits(criterion, observed) and limit.value != observed:
         short = f"{limit.value!r}, by {abs(limit.value - observed):.2g}"
     return f"{criterion.comparison} {short}{f' ({origin})' if origin else ''}"
 

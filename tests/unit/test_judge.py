@@ -378,3 +378,18 @@ def test_a_sum_beyond_any_number_is_unknown():
 def test_the_absence_of_any_series_is_told_from_the_silence_of_one():
     assert judge(criterion(), [], at=NOW).absent
     assert not judge(criterion(), [sample(1, 60)], at=NOW).absent
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (4.001006, "is 4.1.6, wanted >= 4.1.0"),
+        (4.0, "is 4.0.0, wanted >= 4.1.0"),
+        (4.001, "is 4.1.0, wanted >= 4.1.0"),
+        (0.0, "is 0, wanted >= 4.1.0"),
+    ],
+)
+def test_a_version_is_told_as_people_write_it(value, words):
+    rule = criterion(">= 4.001", unit="version")
+
+    assert words in judge(rule, [sample(value)], at=NOW).reason
