@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from dvfd.drills.drill import Options
     from dvfd.drills.findings import Findings
-    from dvfd.drills.memo import Memo
 
 
 @click.command(short_help="Run and judge checks of the framework now.")
@@ -79,11 +79,10 @@ def checklist(name: str, output: str) -> None:
 
 def judged(names_: Sequence[str], output: str, options: Options | None) -> None:
     """Judge the checks *names_*, print what came of it and exit; with *options* tests run first."""
-    from dvfd.drills.memo import Memo
-
-    reports, where, memo = [], "", Memo()
+    reports, where = [], ""
+    tests = _tests(names_, options) if options else {}
     for name in names_:
-        findings = _drilled(name, options, memo) if options else None
+        findings = tests[name]() if name in tests else None
         answer, where = _judge(name, findings)
         reports.append(answer)
     document = reports[0] if len(reports) == 1 else together(reports)
@@ -92,29 +91,28 @@ def judged(names_: Sequence[str], output: str, options: Options | None) -> None:
     sys.exit(exit_code(document))
 
 
-def _drilled(name: str, options: Options, memo: Memo) -> Findings | None:
-    """Run the drill of check *name*, if it has one. Raises DvfdError."""
+def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Findings]]:
+    """What runs the test of each of the checks *names_* that has one.
+
+    Everything that could be refused is asked here: a refusal must not come after hours. Raises
+    DvfdError.
+    """
     from dvfd import log
     from dvfd.catalogue import load as load_catalogue
     from dvfd.config import load as load_config
     from dvfd.drills.conduct import conduct, timed
+    from dvfd.drills.memo import Memo
     from dvfd.query import known
 
     log.setup("error")
     config = load_config()
     checks = load_catalogue(config).checks
-    check = checks[known({"check": name}, "check", checks)]
-    if not check.drill:
-        return None
-    daemon("allowed")  # a refusal must not come after hours
-    return conduct(
-        check,
-        config,
-        timed(options, check),
-        training=_training(),
-        memo=memo,
-        say=_say_on_a_terminal,
-    )
+    chosen = [checks[known({"check": name}, "check", checks)] for name in names_]
+    tests = [check for check in chosen if check.drill]
+    if tests:
+        daemon("allowed")
+    run = partial(conduct, training=_training(), memo=Memo(), say=_say_on_a_terminal)
+    return {c.id: partial(run, c, config, timed(options, c)) for c in tests}
 
 
 def _training() -> str:

@@ -134,7 +134,7 @@ def test_a_daemon_that_hangs_is_an_error_and_not_no_daemon(alone, tmp_path, node
         node.daemon.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("command", ["status", "checklist daily", "check hardware"])
+@pytest.mark.parametrize("command", ["status", "checklist daily", "check network"])
 def test_json_and_text_of_a_daemon_have_the_same_exit_code(command, node):
     told, asked = (dvfd(f"{command}{o}", node.environment) for o in ("", " -o json"))
 
@@ -146,7 +146,7 @@ def test_json_and_text_of_a_daemon_have_the_same_exit_code(command, node):
 @pytest.mark.parametrize(
     ("command", "schema"),
     [
-        ("status", "status"), ("check hardware", "report"), ("checklist daily", "report"),
+        ("status", "status"), ("check network", "report"), ("checklist daily", "report"),
         ("history job_loss", "history"), ("history hardware", "history"),
     ],
 )  # fmt: skip
@@ -161,7 +161,7 @@ def test_the_documents_of_a_daemon_are_as_their_schemas_say(command, schema, nod
         valid(line, "line")
 
 
-@pytest.mark.parametrize("command", ["status", "check hardware"])
+@pytest.mark.parametrize("command", ["status", "check network"])
 def test_junit_and_nagios_of_a_daemon_are_not_green_while_it_is_not(command, node):
     junit, nagios = (dvfd(f"{command} -o {f}", node.environment) for f in ("junit", "nagios"))
 

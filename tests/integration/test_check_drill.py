@@ -1,0 +1,142 @@
+"""What a test found, handed to a real daemon: kept, judged, told; and the same without a daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes_output import valid
+from node import Node, running
+from testbed import fetch
+
+from dvfd.asking import ask
+from dvfd.drills.drill import Fact, Trouble
+from dvfd.drills.findings import Findings
+from dvfd.errors import DvfdError
+from dvfd.model import Sample, labels
+
+pytestmark = pytest.mark.slow
+
+
+def found(version: float = 2.013) -> Findings:
+    """Of the check of torch: its version and two backends; the cores could not be seen."""
+    now = time.time()
+    return Findings(
+        check="pytorch",
+        began=now - 1,
+        ended=now,
+        samples=(
+            Sample("software_version", version, now, labels(package="torch")),
+            Sample("backend_available", 1.0, now, labels(backend="gloo")),
+        ),
+        troubles=(Trouble("torch_visible_cores", "the interpreter hung"),),
+        facts=(Fact("torch", "2.13.0+cpu"),),
+    )
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running(Node(tmp_path_factory.mktemp("node"), [])) as up:
+        yield up
+
+
+def told(node: Node, findings: Findings) -> Any:
+    return ask(node.directory / "control.sock", "drilled", findings=findings.to_dict())
+
+
+def verdicts(report: Any) -> dict[str, str]:
+    return {row["criterion"]: row["verdict"] for row in report["results"]}
+
+
+def test_a_run_is_judged_by_the_daemon_and_says_who_ran_it(node: Node) -> None:
+    report = told(node, found())
+    valid(report, "report")
+    assert verdicts(report)["pytorch.version"] == "PASS"
+    assert verdicts(report)["pytorch.cores"] == "UNKNOWN"
+    assert report["drill"]["by"] == "root" if os.geteuid() == 0 else report["drill"]["by"]
+    assert report["drill"]["facts"] == [{"name": "torch", "text": "2.13.0+cpu"}]
+
+
+def test_what_broke_is_in_the_reason(node: Node) -> None:
+    rows = {row["criterion"]: row for row in told(node, found())["results"]}
+    assert "the interpreter hung" in rows["pytorch.cores"]["reason"]
+
+
+def test_the_verdict_is_on_metrics_and_the_figure_is_not(node: Node) -> None:
+    told(node, found(version=1.013))
+    text = fetch(f"http://{node.address}/metrics").decode()
+    assert (
+        'dvfd_criterion_verdict{check="pytorch",criterion="pytorch.version",verdict="FAIL"}' in text
+    )
+    assert "dvfd_software_version" not in text
+
+
+def test_the_figure_is_history(node: Node) -> None:
+    told(node, found())
+    rows = node.ask("history", name="software_version", hours=1.0)["rows"]
+    assert 2.013 in [row["value"] for row in rows]
+
+
+def test_a_restarted_daemon_judges_the_run_it_had(node: Node) -> None:
+    told(node, found())
+    assert node.stop() == 0
+    node.start()
+    report = node.ask("check", check="pytorch")
+    assert verdicts(report)["pytorch.version"] == "PASS"
+    assert report["drill"]["facts"]
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        {}, {"findings": None}, {"findings": {"check": "pytorch"}},
+        {"findings": replace(found(), check="daily").to_dict()},
+        {"findings": replace(found(), ended=time.time() + 900).to_dict()},
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_and_changes_nothing(node: Node, findings: dict[str, Any]) -> None:
+    told(node, found())
+    with pytest.raises(DvfdError):
+        ask(node.directory / "control.sock", "drilled", **findings)
+    assert verdicts(node.ask("check", check="pytorch"))["pytorch.version"] == "PASS"
+
+
+def command(node: Node, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dvfd", *arguments], env=node.environment, capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_without_a_daemon_the_last_run_is_judged_from_the_store(node: Node, tmp_path: Path) -> None:
+    told(node, found())
+    alone = Node(tmp_path, [])
+    alone.environment["DVFD_STATE_DIR"] = node.environment["DVFD_STATE_DIR"]
+    node.stop()
+    try:
+        done = command(alone, "check", "pytorch", "--no-run", "-o", "json")
+    finally:
+        node.start()
+    assert verdicts(json.loads(done.stdout))["pytorch.version"] == "PASS"
+    assert "no daemon runs here" in done.stderr
+
+
+def test_several_checks_are_one_document_with_the_worst_verdict(node: Node) -> None:
+    done = command(node, "check", "pytorch", "hardware", "--no-run", "-o", "json")
+    document = json.loads(done.stdout)
+    assert [report["check"] for report in document["reports"]] == ["pytorch", "hardware"]
+    assert (document["verdict"], done.returncode) == ("UNKNOWN", 3)
+
+
+def test_a_check_that_does_not_exist_is_named_before_anything_runs(node: Node) -> None:
+    done = command(node, "check", "pytorch", "hardwear")
+    assert done.returncode == 3
+    assert "did you mean 'hardware'" in done.stderr
