@@ -7,7 +7,6 @@ ranks: that is what a rank loses to communication. Host clocks only, so it is fo
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,8 +15,6 @@ import torch
 from torch import distributed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch._C._distributed_c10d import GradBucket
     from torch.nn.parallel import DistributedDataParallel
 
@@ -67,12 +64,3 @@ class ReductionTimer:
     def _finish(self, future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
         self._done.append(time.perf_counter())  # buckets end in the order of their launch
         return future.value()[0]
-
-
-def hash64(tensors: Iterable[torch.Tensor]) -> int:
-    """64-bit hash of the tensors' bytes, in order: equal on all ranks, or data was corrupted."""
-    state = hashlib.blake2b(digest_size=8)
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().flatten()
-        state.update(flat.view(torch.uint8).numpy().data)
-    return int.from_bytes(state.digest(), "little")

@@ -24,9 +24,10 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from dvfd.drills import checkpoint, corpus, faults, options, world
-from dvfd.drills.reduction import Reduction, ReductionTimer, hash64
+from dvfd.drills.reduction import Reduction, ReductionTimer
 from dvfd.drills.reference_model import ByteModel
 from dvfd.drills.stopping import Stopping
+from dvfd.telemetry.gradient_hook import hash64
 from dvfd.telemetry.reporter import Reporter
 
 if TYPE_CHECKING:

@@ -135,6 +135,7 @@ class Reporter:
         self._head = self._sent = self._acked = 0  # sequences given out, sent, committed
         self._lost = 0
         self._offset = 0  # of the next row in the ring
+        self._gradient: int | None = None  # a hash that waits for its step
         self._mark = 0  # the head at which a packet is full
         self._due = self._retry = 0.0
         self._backoff = RETRY
@@ -178,6 +179,9 @@ class Reporter:
                 step, mask, samples, loss, grad_norm, compute, communication = self._plain(
                     step, common
                 )
+            if grad_hash is None:
+                grad_hash = self._gradient
+            self._gradient = None
             if not (allreduce is bytes is lr is val_loss is grad_hash is param_hash is None):
                 mask |= self._rare(allreduce, bytes, lr, val_loss, grad_hash, param_hash)
             _pack_common(
@@ -193,6 +197,10 @@ class Reporter:
             self._errors += 1
         finally:
             self._release()
+
+    def gradient(self, hash64: int) -> None:
+        """Give the hash of a reduced gradient to the next `step` that is told none itself."""
+        self._gradient = hash64
 
     def checkpoint_begin(self, path: object, step: int) -> None:
         """Report that a checkpoint of *step* is about to be written; hangs have their own limit."""

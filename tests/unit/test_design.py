@@ -27,7 +27,12 @@ HOMES = {
     "sqlite3": {"store/"},
     "pynvml": {"probes/gpu.py", "probes/nvml.py"},
     "requests": {"sinks/alertmanager.py", "store/history.py", "cluster.py"},
-    "torch": {"drills/", "checkpoint_verify.py", "checkpoint_load.py"},
+    "torch": {
+        "drills/",
+        "checkpoint_verify.py",
+        "checkpoint_load.py",
+        "telemetry/gradient_hook.py",
+    },
     "numpy": {"drills/", "analysis.py"},
     "scipy": {"analysis.py"},
     "prometheus_client": {"sinks/"},

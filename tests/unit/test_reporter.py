@@ -66,6 +66,26 @@ def test_what_is_not_given_is_absent_and_not_zero(listener: Listener) -> None:
     assert (row.samples, row.grad_norm, row.lr, row.grad_hash) == (None, None, None, None)
 
 
+def test_the_hash_of_a_gradient_goes_with_the_next_step_alone(listener: Listener) -> None:
+    reporter = a_reporter(listener)
+
+    reporter.gradient(2**64 - 1)
+    reporter.step(1, loss=1.0)
+    reporter.step(2, loss=1.0)
+
+    assert [row.grad_hash for row in listener.rows()] == [2**64 - 1, None]
+
+
+def test_a_hash_that_the_job_gives_itself_counts(listener: Listener) -> None:
+    reporter = a_reporter(listener)
+
+    reporter.gradient(5)
+    reporter.step(3, grad_hash=7)
+    reporter.step(4)
+
+    assert [row.grad_hash for row in listener.rows()] == [7, None]
+
+
 def test_a_field_of_an_earlier_lap_of_the_ring_does_not_show(listener: Listener) -> None:
     reporter = a_reporter(listener, batch=1, capacity=2)
     reporter.step(1, val_loss=9.0)
