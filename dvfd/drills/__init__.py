@@ -27,7 +27,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.pytorch:VisibleCores",
         "dvfd.drills.pytorch:Threads",
     ),
-    "gradient_sync": ("dvfd.drills.known_answers:KnownAnswers",),
+    "gradient_sync": (
+        "dvfd.drills.gradient:Gradients",
+        "dvfd.drills.known_answers:KnownAnswers",
+    ),
     "loss_convergence": (),
 }
 """The parts of each check's drill, in the order of the source's items, imported when asked for."""

@@ -2,13 +2,16 @@
 
 `DVFD_FAULT=nan@120` makes the loss of rank 0 NaN at step 120; `corrupt@120:2` flips one bit of a
 parameter of rank 2 after step 120, so that parameter hashes differ; `raise@120:1` raises in rank 1.
-Only a job's first attempt is harmed: after a restart the same steps come again.
+Only a job's first attempt is harmed: after a restart the same steps come again. `Flips` are for the
+gradient validation, which plants them itself.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -52,3 +55,42 @@ def planted(environment: dict[str, str]) -> Fault:
     if not found or found[1] not in KINDS:
         raise ValueError(f"DVFD_FAULT={text!r}: wanted KIND@STEP[:RANK], KIND one of {KINDS}")
     return Fault(found[1], int(found[2]), int(found[3] or 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """One bit of one bucket of one rank's gradient. The fractions, below 1, are of its sizes."""
+
+    rank: int
+    bucket: float
+    place: float
+
+    def index(self, buckets: int) -> int:
+        """The number of the bucket, of so many."""
+        return int(self.bucket * buckets)
+
+    def apply(self, buffer: torch.Tensor) -> None:
+        """Flip the bit; once more, and it is as it was."""
+        memory = buffer.view(torch.uint8)
+        byte, bit = divmod(int(self.place * 8 * memory.numel()), 8)
+        memory[byte] ^= 1 << bit
+
+
+@dataclass(frozen=True, slots=True)
+class Flips:
+    """A bit flipped in every step from `FIRST` on, `steps` of them, `before` or `after` the
+    reduction. Seeded: every rank, and a test, knows the same plan.
+    """
+
+    when: str = ""
+    steps: int = 0
+    seed: int = 1
+
+    FIRST: ClassVar[int] = 2  # DDP lays out its buckets anew after the first step
+
+    def at(self, step: int, world: int) -> Flip | None:
+        """What is flipped in *step*, if anything is."""
+        if not self.when or not self.FIRST <= step < self.FIRST + self.steps:
+            return None
+        dice = random.Random(f"{self.seed}:{step}")  # noqa: S311  # a plan, not a secret
+        return Flip(dice.randrange(world), dice.random(), dice.random())
