@@ -31,7 +31,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.gradient:Gradients",
         "dvfd.drills.known_answers:KnownAnswers",
     ),
-    "loss_convergence": (),
+    "loss_convergence": ("dvfd.drills.convergence:Convergence",),
 }
 """The parts of each check's drill, in the order of the source's items, imported when asked for."""
 

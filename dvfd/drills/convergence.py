@@ -1,0 +1,469 @@
+"""Train the same thing on several processes and on one, and read off how their losses compare.
+
+Each run of the drill adds one pair with a seed of its own. Finished runs are files under the hash
+of their configuration in the drill's state, so pairs come together over days; a run that was
+interrupted goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dvfd.drills import curve
+from dvfd.drills.curve import Configuration
+from dvfd.drills.drill import Fact, Ran, Remark, Trouble
+from dvfd.drills.interpreter import BARE, LOADING, last_words, read_answer
+from dvfd.errors import ProbeError, ToolError
+from dvfd.model import Sample
+from dvfd.reduce import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dvfd.drills.curve import Curve
+    from dvfd.drills.drill import Task
+    from dvfd.shell import Output
+
+WORKER = "dvfd.drills.workers.convergence"
+
+PLAN = "plan.json"
+
+PER_PROCESS = 4
+"""Samples per process and step: the reference job's."""
+
+WARM_UP = 50
+"""Steps over which the learning rate rises: AdamW's second moments are noise before that."""
+
+MEASURING = (3.0, 60.0)
+"""Seconds, at least and at most, that the speed of a side is measured; a 20th of what is planned
+lies between them."""
+
+FEWEST = 200
+"""Steps without which a curve has no shape: the analysis smooths over a hundredth of them."""
+
+PATIENCE = 4.0
+"""A run may take so many times what was measured: another load came, or a validation."""
+
+WHOLE = 0.9
+"""A pair that took less than this share of the planned time was shorter than planned: speeds
+measured at the start are wrong by some percent."""
+
+ANALYSING = 600.0
+"""Seconds for the statistics: about 10 for a million steps."""
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "PET_")
+"""What a rank's environment has from its launcher: a child with it would think that it is one."""
+
+
+class Side(Protocol):
+    """Where several processes train together."""
+
+    def train(self, task: Task, arguments: Sequence[str], *, limit: float) -> None:
+        """Run the worker with *arguments* in every rank, within *limit* seconds. Raises
+        DvfdError."""
+        ...
+
+    def close(self) -> None:
+        """Need the ranks no longer."""
+        ...
+
+
+class Torchrun:
+    """Ranks that torchrun starts anew for every order."""
+
+    def train(self, task: Task, arguments: Sequence[str], *, limit: float) -> None:
+        """Run the worker under torchrun."""
+        command = [
+            task.python, "-m", "torch.distributed.run",
+            "--nnodes=1", f"--nproc_per_node={task.processes}", "--rdzv-backend=c10d",
+            "--rdzv-endpoint=127.0.0.1:0", "--max-restarts=0", str(BARE), WORKER,
+        ]  # fmt: skip
+        _run(task, [*command, *arguments], limit=2 * LOADING + limit)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def single(task: Task, arguments: Sequence[str], *, limit: float) -> None:
+    """Run the worker as one process, with one thread like a rank. Raises DvfdError."""
+    _run(task, [task.python, str(BARE), WORKER, *arguments], limit=LOADING + limit)
+
+
+def _run(task: Task, command: Sequence[str], *, limit: float) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(TORCHRUN)}
+    env["OMP_NUM_THREADS"] = env.get("OMP_NUM_THREADS", "1")  # torchrun warns where it is not set
+    output = task.run(command, timeout=limit, env=env, on_line=task.say)
+    if output.code:
+        raise ToolError(f"training failed, run it again to go on: {cause(output)}")
+
+
+def cause(output: Output) -> str:
+    """Which rank failed first and why, from the words of torchrun, else the last words."""
+    lines = [line.strip() for line in output.stderr.splitlines()]
+    error = next((line for line in lines if _is_error(line)), "")
+    _, _, rooted = output.stderr.partition("Root Cause")
+    place = [
+        line.strip() for line in rooted.splitlines() if line.strip().startswith(("rank", "exit"))
+    ]
+    first = ", ".join(" ".join(line.split()) for line in place[:2])
+    return "; ".join(filter(None, (first, error[:300]))) or last_words(output)
+
+
+def _is_error(line: str) -> bool:
+    name = line.partition("]: ")[2] if line.startswith("[rank") else line
+    return name.partition(":")[0].rpartition(".")[2].endswith(("Error", "Exception", "Fault"))
+
+
+# --- What is trained --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The runs that are compared: what they are runs of, and for how many seconds a pair was
+    planned. The samples follow from speeds measured once, and are the same for all runs."""
+
+    configuration: Configuration
+    planned: float
+
+    def seconds(self, speed: float) -> float:
+        """How long a run takes at *speed* samples a second."""
+        return self.configuration.samples / speed
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a plan: its file and its checkpoints."""
+
+    home: Path
+    seed: int
+    processes: int
+
+    @property
+    def file(self) -> Path:
+        """Where its curve lies once it is finished."""
+        return self.home / f"seed-{self.seed}-processes-{self.processes}.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where it saves what it has so far."""
+        return self.home / f"seed-{self.seed}-processes-{self.processes}"
+
+
+class Convergence:
+    """The whole drill: plan, train what is missing of a pair, analyse all pairs."""
+
+    name = "loss curves"
+    metrics = (
+        "loss_curve_difference_ratio",
+        "loss_speed_ratio",
+        "loss_final_difference_ratio",
+        "loss_diverged",
+        "loss_oscillations",
+        "loss_gap_excess_ratio",
+        "loss_nonfinite_values",
+    )
+
+    def __init__(self, side: Side | None = None, model: Configuration | None = None) -> None:
+        self._side = side or Torchrun()
+        self._model = model or Configuration()
+
+    def run(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran]:
+        """Add a pair and compare all there are. Raises DvfdError."""
+        try:
+            if why := _left_out(task):
+                yield from (Trouble(metric, why) for metric in self.metrics)
+                return
+            yield from self._pairs(task)
+        finally:
+            self._side.close()
+
+    def _pairs(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran]:
+        if task.options.fresh:
+            _put_aside(task.state, int(task.clock.now()))
+        plan, speeds = self._plan(task)
+        home = task.state / plan.configuration.hash
+        yield from _others(task.state, home)
+        seed = 1
+        while all(_finished(run, plan) for run in _pair(home, seed, task.processes)):
+            seed += 1
+        for run in _pair(home, seed, task.processes):
+            self._train(task, plan, run, speeds[run.processes])
+        runs = [_pair(home, number, task.processes) for number in range(1, seed + 1)]
+        curves = [[_read(run, plan) for run in pair] for pair in runs]
+        yield Ran(_ran(plan, curves))
+        yield Fact("loss curves", _words(plan, len(runs), task.processes))
+        yield from figures(_analyse(task, runs), self.metrics, task.clock.now())
+
+    # --- the plan -----------------------------------------------------------------------------
+
+    def _plan(self, task: Task) -> tuple[Plan, dict[int, float]]:
+        """What is compared, and the speed of each side in samples per second.
+
+        The plan of an earlier run stands if nothing has changed: runs of it can be added to.
+        """
+        asked = replace(
+            self._model,
+            batch=PER_PROCESS * task.processes,
+            warm_up=WARM_UP * PER_PROCESS * task.processes,
+        )
+        _write_plan(task, asked)
+        here = self._measure(task, 1, 0.0)
+        known = replace(asked, torch=str(here["torch"]), text=str(here["text"]))
+        plan = _kept(task, known)
+        if plan:
+            _write_plan(task, plan[0].configuration)
+            return plan
+        speeds = self._speeds(task)
+        rate = 1.0 / sum(1.0 / speed for speed in speeds.values())
+        steps = int(task.planned * rate / known.batch)
+        if steps < FEWEST:
+            raise ProbeError(
+                f"{seconds(task.planned)} are {steps} steps here, wanted at least {FEWEST}: "
+                f"give --duration {math.ceil(task.planned * FEWEST / max(1, steps))}"
+            )
+        new = Plan(replace(known, samples=steps * known.batch), task.planned)
+        _keep(task, new, speeds)
+        _write_plan(task, new.configuration)
+        return new, speeds
+
+    def _speeds(self, task: Task) -> dict[int, float]:
+        least, most = MEASURING
+        time_for_it = min(most, max(least, task.planned / 20))
+        found = {}
+        for processes in (task.processes, 1):
+            task.say(f"measuring the speed of {processes} process{'es' * (processes > 1)}")
+            speed = self._measure(task, processes, time_for_it)["speed"]
+            if not isinstance(speed, int | float) or not 0.0 < speed < math.inf:
+                raise ProbeError(f"a speed of {speed!r} samples/s with {processes} processes")
+            found[processes] = float(speed)
+        return found
+
+    def _measure(self, task: Task, processes: int, long: float) -> dict[str, Any]:
+        answer = task.scratch / f"measured-{processes}-{long:g}.json"
+        self._order(task, processes, answer, ["--measure", str(long)], limit=LOADING + 5 * long)
+        said = read_answer(answer)
+        if missing := {"torch", "text", "speed", "processes"} - set(said):
+            raise ProbeError(f"the worker's answer lacks {', '.join(sorted(missing))}")
+        if said["processes"] != processes:
+            raise ProbeError(f"{said['processes']} processes trained, wanted {processes}")
+        return said
+
+    def _order(
+        self, task: Task, processes: int, answer: Path, more: Sequence[str], *, limit: float
+    ) -> None:
+        arguments = ["--plan", str(task.scratch / PLAN), "--answer", str(answer), *more]
+        arguments += ["--backend", task.config.profile.backend]
+        train = self._side.train if processes > 1 else single
+        train(task, arguments, limit=limit)
+
+    # --- one run ------------------------------------------------------------------------------
+
+    def _train(self, task: Task, plan: Plan, run: Run, speed: float) -> None:
+        if _finished(run, plan):
+            return
+        if run.file.exists():  # it is damaged, or of another configuration
+            run.file.rename(run.file.with_suffix(f".damaged-{int(task.clock.now())}"))
+        expected = plan.seconds(speed)
+        task.say(f"seed {run.seed}, processes {run.processes}: about {seconds(expected)}")
+        more = ["--seed", str(run.seed), "--checkpoints", str(run.checkpoints)]
+        limit = LOADING + PATIENCE * expected
+        self._order(task, run.processes, run.file, more, limit=limit)
+        _read(run, plan)
+
+
+def _left_out(task: Task) -> str:
+    """Why nothing is trained now, or nothing."""
+    if not task.options.soak:
+        return "left out: --no-soak"
+    if task.training and not task.options.force:
+        return f"a training job runs: {task.training}; --force runs it all the same"
+    if task.processes < 2:
+        return "profile.processes_per_node is 1: there is nothing to compare with one process"
+    return ""
+
+
+# --- State ------------------------------------------------------------------------------------
+
+
+def _write_plan(task: Task, configuration: Configuration) -> None:
+    """Tell the workers what to train."""
+    curve.put(task.scratch / PLAN, asdict(configuration))
+
+
+def _keep(task: Task, plan: Plan, speeds: Mapping[int, float]) -> None:
+    """Remember the plan for the next run of the drill."""
+    try:
+        curve.put(
+            task.state / PLAN,
+            {
+                "configuration": asdict(plan.configuration),
+                "planned": plan.planned,
+                "speeds": {str(n): speed for n, speed in speeds.items()},
+            },
+        )
+    except OSError as error:
+        raise ProbeError(f"{task.state}: the plan cannot be kept: {error}") from None
+
+
+def _kept(task: Task, known: Configuration) -> tuple[Plan, dict[int, float]] | None:
+    """The plan of earlier runs, if it is for the same configuration and time."""
+    try:
+        found = curve.document(task.state / PLAN)
+        configuration = Configuration.from_dict(found["configuration"])
+        plan = Plan(configuration, float(found["planned"]))
+        speeds = {n: float(found["speeds"][str(n)]) for n in (task.processes, 1)}
+    except (ProbeError, KeyError, TypeError, ValueError):
+        return None
+    same = replace(configuration, samples=0) == known and plan.planned == task.planned
+    sound = configuration.steps >= FEWEST and all(0 < s < math.inf for s in speeds.values())
+    return (plan, speeds) if same and sound else None
+
+
+def _put_aside(state: Path, at: int) -> None:
+    """Begin anew; what there was stays beside, under another name."""
+    mark = f"aside-{at}"
+    for path in state.iterdir():
+        if not path.name.startswith("aside-"):
+            (state / mark).mkdir(exist_ok=True)
+            path.rename(state / mark / path.name)
+
+
+def _others(state: Path, home: Path) -> Iterator[Fact]:
+    """Say which runs are not looked at."""
+    left = sorted(p.name for p in state.iterdir() if p.is_dir() and p != home)
+    if left:
+        words = f"of another configuration or put aside, not compared: {', '.join(left)}"
+        yield Fact("loss curves left out", words)
+
+
+def _pair(home: Path, seed: int, processes: int) -> tuple[Run, Run]:
+    return Run(home, seed, processes), Run(home, seed, 1)
+
+
+def _read(run: Run, plan: Plan) -> Curve:
+    """The curve of a finished run. Raises ProbeError if it is of anything else."""
+    found = curve.read(run.file)
+    seen = (found.hash, found.processes, found.seed, found.batch, len(found.losses))
+    wanted = plan.configuration
+    expected = (wanted.hash, run.processes, run.seed, wanted.batch, wanted.steps)
+    if seen != expected:
+        raise ProbeError(f"{run.file.name}: a run of {seen}, wanted {expected}: refused")
+    return found
+
+
+def _finished(run: Run, plan: Plan) -> bool:
+    try:
+        _read(run, plan)
+    except ProbeError:
+        return False
+    return True
+
+
+def _ran(plan: Plan, curves: Sequence[Sequence[Curve]]) -> float:
+    """Seconds that every pair trained, or the planned ones if it was nearly that."""
+    took = min(sum(run.seconds for run in pair) for pair in curves)
+    return plan.planned if took >= WHOLE * plan.planned else took
+
+
+def _words(plan: Plan, pairs: int, processes: int) -> str:
+    wanted = plan.configuration
+    return (
+        f"{pairs} pair{'s' * (pairs > 1)} of {processes} processes and 1, {wanted.samples} samples "
+        f"each in {wanted.steps} steps of {wanted.batch}; "
+        f"{wanted.layers} layers of {wanted.width}, {wanted.precision}, torch {wanted.torch}, "
+        f"configuration {wanted.hash}"
+    )
+
+
+# --- Figures ----------------------------------------------------------------------------------
+
+
+def _analyse(task: Task, runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """What the statistics say, from a child of dvfd's own interpreter."""
+    margin = task.limit("final")
+    if margin is None:
+        raise ProbeError(f"{task.check.id}.final has no limit: it is the margin of equivalence")
+    asked = {"pairs": [[str(run.file) for run in pair] for pair in runs], "margin": margin}
+    command = [sys.executable, "-P", "-m", "dvfd.analysis"]
+    output = task.run(command, timeout=ANALYSING, stdin=json.dumps(asked).encode())
+    if output.code:
+        raise ToolError(f"dvfd.analysis: {last_words(output)}")
+    try:
+        said = json.loads(output.stdout)
+    except ValueError as error:
+        raise ProbeError(f"dvfd.analysis: its answer cannot be read: {error}") from None
+    if not isinstance(said, dict):
+        raise ProbeError("dvfd.analysis: its answer is no object")
+    return said
+
+
+def figures(
+    said: Mapping[str, Any], metrics: Sequence[str], at: float
+) -> Iterator[Sample | Remark | Trouble]:
+    """What the analysis *said*, as samples a millisecond apart that end at *at*. Raises
+    ProbeError."""
+    try:
+        for metric in metrics:
+            rows = said["figures"].get(metric, [])
+            for place, row in enumerate(reversed(rows)):
+                yield Sample(metric, *_bounds(row, at - place / 1000))
+            if not rows:
+                why = said["troubles"].get(metric, "the analysis says nothing of it")
+                yield Trouble(metric, str(why))
+            if words := said["remarks"].get(metric):
+                yield Remark(metric, str(words))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProbeError(f"dvfd.analysis: its answer is not what it should be: {error!r}") from None
+
+
+def _bounds(row: Mapping[str, Any], at: float) -> Iterator[Any]:
+    """The arguments of a Sample."""
+    low, high = row["low"], row["high"]
+    ends = [None if end is None else float(end) for end in (low, high)]
+    return iter((float(row["value"]), at, (), *ends))
+
+
+# --- Inside torchrun --------------------------------------------------------------------------
+
+
+class Ranks:
+    """The ranks that torchrun already started: this is rank 0 of them, the others `follow`."""
+
+    def __init__(self, backend: str) -> None:
+        from dvfd.drills.workers import convergence  # noqa: PLC0415  # torch, in a rank only
+
+        self._worker = convergence
+        self._place = convergence.enter(backend)
+        self._open = True
+
+    def train(self, task: Task, arguments: Sequence[str], *, limit: float) -> None:
+        """Have the others do what this rank does."""
+        if self._place.size != task.processes:
+            raise ProbeError(
+                f"torchrun started {self._place.size} ranks, profile.processes_per_node is "
+                f"{task.processes}: give --nproc_per_node={task.processes}"
+            )
+        try:
+            self._worker.lead(self._place, arguments)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ToolError(f"training failed, run it again to go on: {error}") from None
+
+    def close(self) -> None:
+        """Let the others end."""
+        if self._open:
+            self._open = False
+            self._worker.release(self._place)
+
+
+def follow(backend: str) -> int:
+    """Be a rank other than 0 until rank 0 needs it no longer; the exit code."""
+    from dvfd.drills.workers import convergence  # noqa: PLC0415  # torch, in a rank only
+
+    convergence.follow(convergence.enter(backend))
+    return 0
