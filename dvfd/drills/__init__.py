@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from dvfd.drills.drill import Part
 
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "hardware": (),
+    "hardware": (
+        "dvfd.drills.cores:Cores",
+        "dvfd.drills.cores:RankCores",
+        "dvfd.drills.allocation:Allocation",
+        "dvfd.drills.numa:Numa",
+        "dvfd.drills.numa:RankNuma",
+    ),
     "openmpi_gloo": (
         "dvfd.drills.openmpi:OpenMpi",
         "dvfd.drills.pytorch:TorchInside",
