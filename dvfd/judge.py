@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 UNITLESS = frozenset({"", "bool", "ratio", "version"})
 """Units that a message leaves out: the number says it all."""
 
+GIGA = 1e9
+
 VERSIONS = 1e6
 """Above any major version, below where a float can no longer tell patches apart."""
 
@@ -259,7 +261,7 @@ def _conclude(criterion: Criterion, findings: Sequence[Finding], at: float, trou
         margin=decider.margin if seen else None,
         coverage=reading.coverage,
         labels=reading.labels,
-        note=_unexpected(criterion, findings),
+        note="" if decider.verdict is Verdict.FAIL else _unexpected(criterion, findings),
         samples=reading.count,
         sampled_at=reading.newest if math.isfinite(reading.newest) else None,
     )
@@ -292,12 +294,15 @@ def _measured(criterion: Criterion, reading: Reading) -> str:
     what = f"{criterion.reduce} of {reading.count} sample{'s' if reading.count != 1 else ''}"
     if criterion.combine is not Combine.WORST:
         what = f"{criterion.combine} over {criterion.across} of the {what}"
-    unit = "" if criterion.unit in UNITLESS else f" {criterion.unit}"
-    return f"{what} is {_digits(criterion, reading.value.value)}{unit}"
+    value = _digits(criterion, reading.value.value)
+    unit = "" if criterion.unit in UNITLESS or value.endswith("B") else f" {criterion.unit}"
+    return f"{what} is {value}{unit}"
 
 
 def _digits(criterion: Criterion, value: float) -> str:
-    """*value* as people write it: 4.001006 of a version is 4.1.6."""
+    """*value* as people write it: 4.001006 of a version is 4.1.6, 6.4e10 bytes are 64 GB."""
+    if criterion.unit == "bytes" and GIGA <= abs(value) < math.inf:
+        return f"{value / GIGA:.6g} GB"
     if criterion.unit != "version" or not 0 < value < VERSIONS:
         return f"{value:.6g}"
     whole = round(value * 1e6)
@@ -348,8 +353,7 @@ def _unexpected(criterion: Criterion, findings: Iterable[Finding]) -> str:
             side = "above" if value > expected.high else "below"
             return (
                 f"{criterion.metric}{_braces(finding.reading.labels)}: {value:.6g} is {side} the "
-                f"expected {expected.low:g} to {expected.high:g}: was the right thing measured "
-                "(batch size, message size, baseline)?"
+                f"expected {expected.low:g} to {expected.high:g}: was the right thing measured?"
             )
     return ""
 

@@ -51,7 +51,7 @@ def _result(criterion: Criterion, row: Mapping[str, Any] | None, at: float) -> R
         row["margin"],
         row["coverage"],
         labels(**row["labels"]),
-        row["note"],
+        row.get("remark", ""),  # the criterion has its own note
         row["samples"],
         row["sampled_at"],
     )

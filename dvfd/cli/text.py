@@ -88,15 +88,21 @@ def finding(verdict: str, name: str, reason: str) -> list[str]:
 
 def causes(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """Results worst first, critical before warnings; what shares a reason is told once."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for row in sorted(results, key=_worst_first):
         mark = "" if row["severity"] == "critical" else f" ({row['severity']})"
-        groups.setdefault((row["verdict"], row["reason"]), []).append(row["criterion"] + mark)
+        told = (row["verdict"], row["reason"], row.get("remark", ""))
+        groups.setdefault(told, []).append(row["criterion"] + mark)
     return [
         line
-        for (verdict, reason), names in groups.items()
-        for line in finding(verdict, ", ".join(names), reason)
+        for (verdict, reason, remark), names in groups.items()
+        for line in (*finding(verdict, ", ".join(names), reason), *_remarks(remark))
     ]
+
+
+def _remarks(remark: str) -> list[str]:
+    """What to do about it, or what a figure cannot say, below what was found."""
+    return wrapped(f"> {remark}", MARK) if remark else []
 
 
 def _worst_first(row: Mapping[str, Any]) -> tuple[int, bool]:

@@ -86,6 +86,7 @@ def result_document(result: Result) -> dict[str, Any]:
         "sampled_at": result.sampled_at,
         "severity": criterion.severity.value,
         "labels": dict(result.labels),
+        "remark": result.note,
         "note": "; ".join(note for note in (result.note, criterion.note) if note),
         "overridden": criterion.overridden,
         "at": result.at,

@@ -393,3 +393,15 @@ def test_a_version_is_told_as_people_write_it(value, words):
     rule = criterion(">= 4.001", unit="version")
 
     assert words in judge(rule, [sample(value)], at=NOW).reason
+
+
+def test_many_bytes_are_told_in_gigabytes():
+    rule = criterion(">= 64e9", unit="bytes")
+
+    assert "is 21.5 GB, wanted >= 64 GB" in judge(rule, [sample(21.5e9)], at=NOW).reason
+
+
+def test_a_failure_is_not_told_to_be_unexpected_besides():
+    rule = criterion(">= 16", expected=Range(16, 32))
+
+    assert not judge(rule, [sample(2)], at=NOW).note
