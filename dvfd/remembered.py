@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from dvfd.model import Catalogue, Check, Criterion, Report, Result, Verdict, labels
+from dvfd.model import Catalogue, Check, Criterion, Report, Result, Run, Verdict, labels
 from dvfd.store.documents import StoredReport
 
 
@@ -35,7 +35,21 @@ def remembered(store: Archive, catalogue: Catalogue, profile_hash: str) -> Itera
 def _report(check: Check, document: Mapping[str, Any]) -> Report:
     found = {row["criterion"]: row for row in document["results"]}
     results = tuple(_result(c, found.get(c.id), document["at"]) for c in check.criteria)
-    return Report(check, results, document["at"], late=document["late"])
+    run = _run(document.get("drill"))
+    return Report(check, results, document["at"], late=document["late"], run=run)
+
+
+def _run(row: Mapping[str, Any] | None) -> Run | None:
+    if row is None:
+        return None
+    facts = tuple((fact["name"], fact["text"]) for fact in row["facts"])
+    return Run(
+        began=row["began"],
+        ended=row["ended"],
+        shortened=row["shortened"],
+        by=row["by"],
+        facts=facts,
+    )
 
 
 def _result(criterion: Criterion, row: Mapping[str, Any] | None, at: float) -> Result:

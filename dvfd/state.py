@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dvfd import __version__
 from dvfd.masking import masked
 from dvfd.model import Report, Result, Severity, Verdict, worst
+from dvfd.model import Run as DrillRun
 
 if TYPE_CHECKING:
     from dvfd.config import Config
@@ -265,6 +266,7 @@ class CheckState:
     last_pass: float | None = None
     duration: float | None = None
     error: str = ""
+    drill: DrillRun | None = None  # the run of the check's own test that was judged
 
     @property
     def verdict(self) -> Verdict:
@@ -346,6 +348,7 @@ class _Run:
     passed: float | None = None
     duration: float | None = None
     error: str = ""
+    drill: DrillRun | None = None
 
 
 def standing(check: Check, jitter: float = 0.0) -> float | None:
@@ -400,6 +403,7 @@ class State:
                 passed=passed or run.passed,
                 duration=report.duration,
                 error=report.error,
+                drill=report.run,
             )
 
     def judged(self, results: Iterable[Result]) -> None:
@@ -460,6 +464,7 @@ class State:
             last_pass=run.passed,
             duration=run.duration,
             error=run.error,
+            drill=run.drill,
         )
 
     def _now(self, criterion: Criterion, kept: _Kept | None, limit: float | None) -> Result:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dvfd.masking import masked
 from dvfd.state import CheckState, Snapshot
-from dvfd.store.documents import result_document
+from dvfd.store.documents import result_document, run_document
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes."""
@@ -68,5 +68,6 @@ def check_document(state: CheckState) -> dict[str, Any]:
         "last_pass": state.last_pass,
         "duration": state.duration,
         "error": state.error,
+        "drill": None if state.drill is None else run_document(state.drill),
         "results": [result_document(result) for result in state.results],
     }

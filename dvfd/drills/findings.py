@@ -65,6 +65,8 @@ class Findings:
 
     def spoken(self, result: Result) -> Result:
         """*result* with the remarks on it; no pass where a part was not measured or cut short."""
+        if result.verdict is Verdict.NOT_APPLICABLE:
+            return result
         criterion = result.criterion
         remarks = _words(self.remarks, criterion.metric, dict(criterion.where))
         note = "; ".join(filter(None, (result.note, remarks)))
