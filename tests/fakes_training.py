@@ -1,4 +1,4 @@
-"""A worker of the convergence drill that trains nothing: its curves are those it is told."""
+"""Workers of the convergence drill: one that trains nothing, and real ones with a mistake."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from dvfd import analysis
-from dvfd.drills import curve
+from dvfd.drills import curve, tree
+from dvfd.drills.interpreter import BARE
 from dvfd.errors import ToolError
 from dvfd.shell import Output
+
+WRONG = Path(__file__).with_name("training_wrong.py")
 
 Losses = Callable[[int, int, int], Sequence[float]]
 """(processes, seed, steps) to one loss a step."""
@@ -91,3 +94,16 @@ def analysed(asked: bytes) -> Output:
         raise ToolError(repr(error)) from error
     finally:
         sys.stdin, sys.stdout = before
+
+
+def mistaken(kind: str) -> Callable[..., Output]:
+    """A runner under which the distributed side trains with a mistake of *kind*, for real."""
+
+    def run(argv: Sequence[str], **how: Any) -> Output:
+        words = list(argv)
+        if any(word.startswith("--nproc_per_node") for word in words) and "--measure" not in words:
+            at = words.index(str(BARE))
+            words[at : at + 2] = [str(WRONG), kind]
+        return tree.run(words, **how)
+
+    return run

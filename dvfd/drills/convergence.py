@@ -18,7 +18,7 @@ from dvfd.drills import curve
 from dvfd.drills.curve import Configuration
 from dvfd.drills.drill import Fact, Ran, Remark, Trouble
 from dvfd.drills.interpreter import BARE, LOADING, last_words, read_answer
-from dvfd.errors import ProbeError, ToolError
+from dvfd.errors import ProbeError, ToolError, ToolTimeout
 from dvfd.model import Sample
 from dvfd.reduce import seconds
 
@@ -98,7 +98,10 @@ def single(task: Task, arguments: Sequence[str], *, limit: float) -> None:
 def _run(task: Task, command: Sequence[str], *, limit: float) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith(TORCHRUN)}
     env["OMP_NUM_THREADS"] = env.get("OMP_NUM_THREADS", "1")  # torchrun warns where it is not set
-    output = task.run(command, timeout=limit, env=env, on_line=task.say)
+    try:
+        output = task.run(command, timeout=limit, env=env, on_line=task.say)
+    except ToolTimeout as error:
+        raise ToolTimeout(f"{error}; run it again to go on from its last checkpoint") from None
     if output.code:
         raise ToolError(f"training failed, run it again to go on: {cause(output)}")
 
@@ -178,8 +181,10 @@ class Convergence:
         try:
             if why := _left_out(task):
                 yield from (Trouble(metric, why) for metric in self.metrics)
-                return
-            yield from self._pairs(task)
+            else:
+                yield from self._pairs(task)
+        except OSError as error:
+            raise ProbeError(f"{error.filename or task.state}: {error.strerror}") from None
         finally:
             self._side.close()
 
@@ -195,8 +200,7 @@ class Convergence:
         for run in _pair(home, seed, task.processes):
             self._train(task, plan, run, speeds[run.processes])
         runs = [_pair(home, number, task.processes) for number in range(1, seed + 1)]
-        curves = [[_read(run, plan) for run in pair] for pair in runs]
-        yield Ran(_ran(plan, curves))
+        yield Ran(_ran(plan, runs))
         yield Fact("loss curves", _words(plan, len(runs), task.processes))
         yield from figures(_analyse(task, runs), self.metrics, task.clock.now())
 
@@ -298,23 +302,24 @@ def _write_plan(task: Task, configuration: Configuration) -> None:
 
 def _keep(task: Task, plan: Plan, speeds: Mapping[int, float]) -> None:
     """Remember the plan for the next run of the drill."""
-    try:
-        curve.put(
-            task.state / PLAN,
-            {
-                "configuration": asdict(plan.configuration),
-                "planned": plan.planned,
-                "speeds": {str(n): speed for n, speed in speeds.items()},
-            },
-        )
-    except OSError as error:
-        raise ProbeError(f"{task.state}: the plan cannot be kept: {error}") from None
+    known = replace(plan.configuration, samples=0)
+    document = {
+        "configuration": asdict(plan.configuration),
+        "planned": plan.planned,
+        "speeds": {str(n): speed for n, speed in speeds.items()},
+    }
+    curve.put(_place(task, known), document)
+
+
+def _place(task: Task, known: Configuration) -> Path:
+    """Where the plan is kept: each length has its own, so that a quick look spoils no long one."""
+    return task.state / f"plan-{known.hash}-{task.planned:g}s.json"
 
 
 def _kept(task: Task, known: Configuration) -> tuple[Plan, dict[int, float]] | None:
     """The plan of earlier runs, if it is for the same configuration and time."""
     try:
-        found = curve.document(task.state / PLAN)
+        found = curve.document(_place(task, known))
         configuration = Configuration.from_dict(found["configuration"])
         plan = Plan(configuration, float(found["planned"]))
         speeds = {n: float(found["speeds"][str(n)]) for n in (task.processes, 1)}
@@ -365,9 +370,9 @@ def _finished(run: Run, plan: Plan) -> bool:
     return True
 
 
-def _ran(plan: Plan, curves: Sequence[Sequence[Curve]]) -> float:
+def _ran(plan: Plan, runs: Sequence[Sequence[Run]]) -> float:
     """Seconds that every pair trained, or the planned ones if it was nearly that."""
-    took = min(sum(run.seconds for run in pair) for pair in curves)
+    took = min(sum(_read(run, plan).seconds for run in pair) for pair in runs)
     return plan.planned if took >= WHOLE * plan.planned else took
 
 
@@ -451,7 +456,8 @@ class Ranks:
             )
         try:
             self._worker.lead(self._place, arguments)
-        except (RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError) as error:
+            self._open = False  # the ranks have no group any more that could hear of the end
             raise ToolError(f"training failed, run it again to go on: {error}") from None
 
     def close(self) -> None:
