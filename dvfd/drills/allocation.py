@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dvfd.drills import crew, room
 from dvfd.drills.drill import Fact, Remark, Trouble
+from dvfd.drills.numa import pages
 from dvfd.errors import ProbeError
 from dvfd.model import Sample, labels
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from dvfd.drills.drill import Task
     from dvfd.drills.room import Room
+    from dvfd.model import Labels
 
 BYTES, INCIDENTS = "hardware_allocated_bytes", "hardware_memory_incidents"
 
@@ -42,6 +44,9 @@ virtual machine whose host has yet to find the pages gives 0.4 GB/s."""
 
 SLOWEST = 0.2e9
 """Bytes a second in all, half of the slowest seen: what is slower has hung."""
+
+SCATTERED = 0.01
+"""Share of a rank's memory from which on a second node is told; less is the interpreter's."""
 
 NO_MEMORY = os.strerror(errno.ENOMEM)
 """How a rank says that the kernel refused."""
@@ -146,11 +151,22 @@ def _held(
         where = labels(rank=rank)
         if not answer.lost:
             yield Sample(BYTES, float(held.wrote), at, where)
+            yield from _scattered(rank, answer, where)
         elif held.ended and (NO_MEMORY in held.ended or (held.ended == KILLED and kills)):
             yield Sample(BYTES, 0.0, at, where)
             yield Remark(BYTES, f"rank {rank}: {held.ended} after {_gb(held.wrote)}", where)
     if answer.lost:
         yield Trouble(BYTES, _why(answer))
+
+
+def _scattered(rank: int, answer: crew.Answer, where: Labels) -> Iterator[Remark]:
+    """Tell where a rank's node had not room enough: the kernel then goes to the next."""
+    placed = pages(str(answer.ranks[rank].get("numa_maps", "")))
+    if sum(size >= SCATTERED * sum(placed.values()) for size in placed.values()) > 1:
+        each = ", ".join(
+            f"{_gb(size)} on NUMA node {node}" for node, size in sorted(placed.items())
+        )
+        yield Remark(BYTES, f"rank {rank}: {each}", where)
 
 
 def _incidents(

@@ -83,6 +83,17 @@ def test_ranks_are_bound_as_the_profile_says(machine):
     assert plan(machine)["ranks"] == [[0, 1], [2, 3], [4], [5]]
 
 
+def test_memory_that_lies_on_two_nodes_is_told(machine):
+    text = "7f00 default anon=9 N0=3000000 N1=1000000 kernelpagesize_kB=4"
+    machine.children[1] = {"numa_maps": text}
+    machine.children[2] = {"numa_maps": text.replace("N1=1000000", "N1=100")}
+
+    note = results(machine)["memory_rank"].note
+
+    assert "rank 1: 12.29 GB on NUMA node 0, 4.096 GB on NUMA node 1" in note
+    assert "rank 2" not in note
+
+
 # --- What does not fit ------------------------------------------------------------------------
 
 

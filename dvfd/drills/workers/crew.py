@@ -41,7 +41,6 @@ class Lost(Exception):
 
 def serve(seed: int, cpus: list[int] | None, orders: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     """Be a rank: an answer to each order, the first one when the rank is ready."""
-    (PROC / "self/oom_score_adj").write_text("1000")
     if cpus is not None:
         os.sched_setaffinity(0, cpus)
     memory: Memory | None = None
@@ -49,6 +48,7 @@ def serve(seed: int, cpus: list[int] | None, orders: Iterable[str]) -> Iterator[
     for order in orders:
         name, *numbers = order.split()
         if name == "map":
+            (PROC / "self/oom_score_adj").write_text("1000")
             memory = Memory(int(numbers[0]), seed=seed)
         if name == "write" and memory:
             memory.write(int(numbers[0]), int(numbers[1]))
