@@ -207,6 +207,18 @@ def test_processors_on_no_node_are_unknown(machine):
     assert "processors 31 lie on no NUMA node" in judgement["numa_binding"].reason
 
 
+def test_processors_that_could_be_plugged_in_lie_on_no_node_and_do_no_harm(machine):
+    machine.bound(*EIGHTS[:3], [*EIGHTS[3], *range(64, 128)])
+
+    assert results(machine)["numa_binding"].verdict is PASS
+
+
+def test_a_rank_on_offline_processors_only_is_unknown(machine):
+    machine.bound(*EIGHTS[:3], range(64, 128))
+
+    assert "of which none is online" in results(machine)["numa_binding"].reason
+
+
 def test_a_state_that_names_no_processor_is_unknown(machine):
     machine.children[0]["stat"] = "9 (py) S 1"
 
