@@ -68,6 +68,7 @@ class Profile(Section):
     power_meters: bool = True
     interfaces: tuple[str, ...] = ()
     openmpi: Literal["required", "optional"] = "required"
+    process_group_timeout: Positive | None = None  # seconds, as the site's jobs set it
     rank_cores: tuple[Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")], ...] = ()
 
     @model_validator(mode="after")

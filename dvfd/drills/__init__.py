@@ -27,6 +27,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.launchers:Mpirun",
         "dvfd.drills.launchers:Torchrun",
         "dvfd.drills.interface:GlooInterface",
+        "dvfd.drills.lint:EnvironmentLint",
     ),
     "pytorch": (
         "dvfd.drills.pytorch:TorchInside",
