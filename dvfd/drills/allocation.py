@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 from dvfd.drills import crew, room
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.numa import pages
+from dvfd.drills.processors import listed
+from dvfd.drills.training import unseen
 from dvfd.errors import ProbeError
 from dvfd.model import Sample, labels
+from dvfd.reduce import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,12 +41,12 @@ HOLD = 10.0
 SHORT_HOLD = 1.0
 """The same without soak."""
 
-SHORT = 2e9
-"""Bytes in all up to which it is done without soak too. First touches are what takes long: a
-virtual machine whose host has yet to find the pages gives 0.4 GB/s."""
-
 SLOWEST = 0.2e9
-"""Bytes a second in all, half of the slowest seen: what is slower has hung."""
+"""Bytes a second in all: what is slower has hung. First touches take long, 0.4 GB/s where a
+virtual machine's host has yet to find the pages; this is half of it."""
+
+SHORT = 10 * SLOWEST
+"""Bytes in all up to which it is done without soak too: seconds."""
 
 SCATTERED = 0.01
 """Share of a rank's memory from which on a second node is told; less is the interpreter's."""
@@ -69,11 +72,15 @@ class Allocation:
             return
         each = wanted(task)
         free = room.narrowest(task.proc, task.sys, ranks=task.processes)
+        if others := unseen(task.proc):
+            yield Remark(BYTES, f"pid {listed(others)}: not ours to look into: does one train?")
         yield Fact("memory", f"{_gb(each)} for each of {task.processes} ranks; free: {free}")
         if each * task.processes > free.bytes * (1 - MARGIN):
             yield from _insufficient(task, each, free)
         elif not task.options.soak and each * task.processes > SHORT:
-            yield from _left_out(f"left out: --no-soak, and {_gb(each * task.processes)} take long")
+            longest = seconds(each * task.processes / SLOWEST)
+            why = f"{_gb(each * task.processes)} may take {longest}"
+            yield from _left_out(f"left out: --no-soak, and {why}")
         else:
             yield from _allocate(task, each, free)
 

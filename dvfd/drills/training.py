@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvfd.drills import tree
+from dvfd.probes import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -55,6 +56,20 @@ def training(proc: Path = Path("/proc")) -> list[Rank]:
         if candidate := _candidate(proc, pid):
             found[pid] = candidate
     return sorted(_topmost(found, parents), key=lambda rank: (rank.rank, rank.pid))
+
+
+def unseen(proc: Path = Path("/proc")) -> list[int]:
+    """Interpreters whose environment we may not read: one of them may be a rank."""
+    found = []
+    for pid in _parents(proc):
+        try:
+            (proc / str(pid) / "environ").read_bytes()
+        except PermissionError:
+            if files.text_or(proc / str(pid) / "comm").startswith("python"):
+                found.append(pid)
+        except OSError:  # gone
+            continue
+    return sorted(found)
 
 
 def words(ranks: Iterable[Rank]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from fakes_drills import FakeRunner, judged, task
@@ -196,11 +197,30 @@ def test_force_allocates_beside_a_training_job(machine):
     assert outcome(judgement) == dict.fromkeys(MEMORY, PASS)
 
 
+def test_interpreters_that_may_not_be_looked_into_are_told(machine, monkeypatch):
+    for pid, command in ((800, "python3.12"), (801, "sshd")):
+        machine.write(f"proc/{pid}/stat", f"{pid} (x) S 1 0")
+        machine.write(f"proc/{pid}/comm", command)
+        machine.write(f"proc/{pid}/environ", "")
+    refused = Path.read_bytes
+
+    def read_bytes(path):
+        if path.name == "environ":
+            raise PermissionError(13, "Permission denied")
+        return refused(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+    note = results(machine)["memory_rank"].note
+
+    assert note == "pid 800: not ours to look into: does one train?"
+
+
 def test_without_soak_much_memory_is_left_out_and_said_so(machine):
     judgement = results(machine, options=Options(soak=False))
 
     assert outcome(judgement) == dict.fromkeys(MEMORY, UNKNOWN)
-    assert "left out: --no-soak, and 256 GB take long" in judgement["memory_rank"].reason
+    assert "left out: --no-soak, and 256 GB may take 21" in judgement["memory_rank"].reason
     assert machine.run.ran == []
 
 
