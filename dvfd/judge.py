@@ -305,8 +305,10 @@ def _digits(criterion: Criterion, value: float) -> str:
         return f"{value / GIGA:.6g} GB"
     if criterion.unit != "version" or not 0 < value < VERSIONS:
         return f"{value:.6g}"
-    whole = round(value * 1e6)
-    return f"{whole // 10**6}.{whole // 1000 % 1000}.{whole % 1000}"
+    halves = round(value * 2e6)  # an odd one is a pre-release, half a patch below its release
+    whole = (halves + 1) // 2
+    text = f"{whole // 10**6}.{whole // 1000 % 1000}.{whole % 1000}"
+    return f"before {text}" if halves % 2 else text
 
 
 def _wanted(criterion: Criterion, limit: Interval, observed: float) -> str:

@@ -31,7 +31,7 @@ def need(program: str) -> str:
     """The path of *program*, or no test."""
     path = shutil.which(program)
     if path is None:
-        message = f"{program} is not installed: apt install prometheus prometheus-alertmanager"
+        message = f"{program} is not installed: scripts/test installs what the tests need"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     assert path is not None
     return path

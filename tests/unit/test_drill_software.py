@@ -9,7 +9,8 @@ import pytest
 from fakes_drills import judged, said, task
 from fakes_software import THERE, TORCH, Software, by_mpirun, by_torchrun, which
 
-from dvfd.drills.drill import Task
+from dvfd.clock import SystemClock
+from dvfd.drills.drill import Options, Task
 from dvfd.drills.interface import VARIABLE, GlooInterface
 from dvfd.drills.launchers import Mpirun, Torchrun
 from dvfd.drills.memo import KEPT
@@ -512,3 +513,23 @@ def test_an_old_answer_is_asked_for_again(tmp_path: Path) -> None:
     chosen.clock.advance(KEPT + 1)  # type: ignore[attr-defined]
     list(Threads().run(chosen))
     assert starts(chosen) == 2
+
+
+def test_the_checks_of_one_command_share_their_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvfd.cli import checks
+
+    memos = []
+
+    def conducts(check: Any, *_args: Any, memo: Any, **_more: Any) -> Any:
+        memos.append(memo)
+        return supervise(task(check.id, tmp_path, clock=SystemClock()), [])
+
+    monkeypatch.setenv("DVFD_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("dvfd.drills.conduct.conduct", conducts)
+    with pytest.raises(SystemExit):
+        checks.judged(["openmpi_gloo", "pytorch"], "json", Options())
+    assert len(memos) == 2
+    assert memos[0] is memos[1]

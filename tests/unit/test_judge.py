@@ -387,6 +387,7 @@ def test_the_absence_of_any_series_is_told_from_the_silence_of_one():
         (4.0, "is 4.0.0, wanted >= 4.1.0"),
         (4.001, "is 4.1.0, wanted >= 4.1.0"),
         (0.0, "is 0, wanted >= 4.1.0"),
+        (4.0009995, "is before 4.1.0, wanted >= 4.1.0"),
     ],
 )
 def test_a_version_is_told_as_people_write_it(value, words):
