@@ -105,7 +105,8 @@ def last_words(stderr: str) -> str:
 
 
 def collect(path: Path, ended: str = "") -> dict[str, Any]:
-    """The answer at *path* with the notes of ranks whose collective failed, as its `failures`.
+    """The answer at *path* with the notes of ranks whose collective failed, the first one first, as
+    its `failures`.
 
     Raises ProbeError, in the words of *ended*, if there is none.
     """
@@ -113,9 +114,8 @@ def collect(path: Path, ended: str = "") -> dict[str, Any]:
         answer = _document(path)
     except FileNotFoundError:
         raise ProbeError(f"the ranks left no answer: {ended or 'no word why'}") from None
-    answer["failures"] = [
-        _document(note) for note in sorted(path.parent.glob(f"{path.name}.failed-*"))
-    ]
+    notes = map(_document, path.parent.glob(f"{path.name}.failed-*"))
+    answer["failures"] = sorted(notes, key=lambda note: (note.get("time", 0.0), note.get("rank")))
     return answer
 
 
@@ -254,17 +254,19 @@ def _ratio(
 def _recomputed(
     counts: Mapping[str, Counts], passes: Mapping[str, Any], early: str, at: float
 ) -> Iterator[Found]:
-    differ = sum(c.recomputed_differently for c in counts.values())
     if any(c.recomputed for c in counts.values()):
-        yield Sample(RECOMPUTED, differ, at)
-    elif early or passes["float32"].get("reproducible"):
-        yield Trouble(RECOMPUTED, early or "no step was sampled")
-    else:
-        yield Trouble(
-            RECOMPUTED,
-            "a rank that computes its gradient twice does not get the same bits here, so a"
-            " difference between two ranks says nothing",
-        )
+        yield Sample(RECOMPUTED, sum(c.recomputed_differently for c in counts.values()), at)
+    for name, found in counts.items():
+        if found.recomputed or passes[name].get("error"):
+            continue
+        if found.steps and not passes[name].get("reproducible"):
+            yield Trouble(
+                RECOMPUTED,
+                f"{name}: a rank that computes its gradient twice does not get the same bits here,"
+                " so a difference between two ranks says nothing",
+            )
+        else:
+            yield Trouble(RECOMPUTED, f"{name}: {early or 'no step was sampled'}")
 
 
 def _failures(failures: list[Any], early: str, at: float) -> Iterator[Found]:

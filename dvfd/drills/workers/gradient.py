@@ -453,7 +453,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         validation.run()
     except CollectiveFailed as error:
-        words = {"rank": place.rank, "at": validation.at, "error": str(error)[:1000]}
+        words = {
+            "time": time.time(),
+            "rank": place.rank,
+            "at": validation.at,
+            "error": str(error)[:1000],
+        }
         leave(note(chosen.answer, place.rank), words)
         validation.salvage()
         say(f"rank {place.rank}, {validation.at}: {error}")
