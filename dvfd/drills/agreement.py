@@ -10,7 +10,8 @@ gradient's own format, with unit roundoff u. The truth is s = sum(g_i) / n. With
   k = 0 or 2. A subnormal product is off by half the smallest number, e / 2, at the most.
 - A sum of n numbers in any order is off by at most (n - 1) u sum|x'_i|, without terms of second
   order (Jeannerod and Rump, SIAM J. Matrix Anal. Appl. 34, 2013). Sums do not underflow, and
-  dividing first keeps them from overflowing.
+  dividing first keeps them from overflowing, but for a mean within n u of the format's largest
+  number: an infinity there is counted as out of bounds.
 
 Together: |y - s| <= ((n - 1) u (1 + u)^k + (1 + u)^k - 1) sum|x_i| + (1 + (n - 1) u) n e / 2.
 Where the division comes last its own rounding, u |y|, stands in place of k; that is less. The truth
