@@ -3,13 +3,11 @@
     reporter = Reporter(job="gpt")
     watch_gradients(ddp, reporter)
 
-Every `every` steps the reduced gradient of one bucket, another each time, is hashed, and the hash
-goes with the next `reporter.step`: the daemon compares it between the ranks of its node. What DDP
-computes stays what it was, bit by bit; other steps pay for a call in Python per bucket. Needs
-torch and the standard library.
-
-DDP takes one communication hook. A model that has one, say fp16_compress_hook, gives it to us in
-place of registering it: `watch_gradients(ddp, reporter, hook=fp16_compress_hook)`.
+Every `every` steps the reduced gradient of some parameters, others each time, is hashed just before
+the optimizer uses it. The hash goes with the next `reporter.step`, and the daemon compares it
+between the ranks of its node. Nothing is put between DDP and its reduction: communication hooks of
+your own, `gradient_as_bucket_view`, `find_unused_parameters` and accumulation under `no_sync` are
+as they were. Needs torch and the standard library. Never run on a GPU so far.
 """
 
 from __future__ import annotations
@@ -17,108 +15,102 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import weakref
 from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from torch._C._distributed_c10d import GradBucket
-    from torch.futures import Future
-    from torch.nn.parallel import DistributedDataParallel
+    from torch.utils.hooks import RemovableHandle
 
     from dvfd.telemetry.reporter import Reporter
 
-    Hook = Callable[[Any, GradBucket], Future[torch.Tensor]]
-
 EVERY = 50
-"""Steps from one hash to the next: 25 MB, DDP's usual bucket, take 25 ms to hash."""
+LIMIT = 4 << 20
+"""Steps from one hash to the next, and bytes in it: about 5 ms in 50 steps. A parameter that is
+larger is hashed whole."""
+
+log = logging.getLogger("dvfd")
 
 
 def watch_gradients(
-    model: DistributedDataParallel,
-    reporter: Reporter,
-    *,
-    every: int = EVERY,
-    hook: Hook | None = None,
-    state: object = None,
-) -> None:
-    """Tell *reporter* the hash of one reduced bucket every *every* steps, the same in all ranks.
+    model: DistributedDataParallel, reporter: Reporter, *, every: int = EVERY, limit: int = LIMIT
+) -> RemovableHandle | None:
+    """Give *reporter* the hash of up to *limit* bytes of gradient every *every* steps.
 
-    Call it once, before the first backward. Backward passes inside `no_sync` do not count. *hook*
-    and *state* are what would otherwise be given to `model.register_comm_hook`.
+    The handle ends it; there is none where ranks do not all hold the same model, since their
+    gradients then differ by nature: that is logged. Never raises into the job.
     """
-    watch = Watch(model.process_group, reporter, every=every, hook=hook, state=state)
-    # A plain function: DDP refuses annotations that are strings, as they are in this file.
-    model.register_comm_hook(None, lambda _, bucket: watch.reduce(bucket))
+    try:
+        why = _refusal(model)
+        if not why:
+            watch = Watch(model, reporter, every=every, limit=limit)
+            return register_optimizer_step_pre_hook(watch)
+    except Exception as error:  # noqa: BLE001  # nothing of ours may stop somebody's job
+        why = repr(error)
+    log.warning("gradients are not watched: %s", why)
+    return None
+
+
+def _refusal(model: object) -> str:
+    """Why the ranks' gradients need not be equal, or an empty string."""
+    if not isinstance(model, DistributedDataParallel):
+        return f"{type(model).__name__} is no DistributedDataParallel"
+    if model.process_group.size() != distributed.get_world_size():
+        return "some ranks are in another process group, so they hold another model"
+    return ""
 
 
 class Watch:
-    """Reduces as DDP would, or as the given hook does, and hashes what comes out now and then.
-
-    Ranks need no word to agree on what is sampled: all count the same backward passes.
+    """Called before every step of every optimizer. What is hashed when follows from the steps that
+    were reported, which are the same in all ranks: they need no word to agree on it.
     """
 
-    def __init__(
-        self,
-        group: Any,
-        reporter: Reporter,
-        *,
-        every: int = EVERY,
-        hook: Hook | None = None,
-        state: object = None,
-    ) -> None:
-        self._group = group
+    def __init__(self, model: torch.nn.Module, reporter: Reporter, *, every: int, limit: int):
+        self._model = weakref.ref(model)
         self._reporter = reporter
         self._every = max(1, every)
-        self._hook = hook
-        self._state = state
-        self._passes = 0
-        self._buckets = 1  # of the last pass: DDP makes them anew after the first one
-        self._chosen = -1
+        self._limit = limit
+        self._turn: int | None = None
 
-    def reduce(self, bucket: GradBucket) -> Future[torch.Tensor]:
-        """Start the reduction of *bucket*; its result is hashed if it is this pass's turn."""
-        if bucket.index() == 0:  # DDP takes them in this order
-            self._begin()
-        future = self._hook(self._state, bucket) if self._hook else self._average(bucket)
-        if bucket.index() == self._chosen:
-            future = future.then(self._sample)
-        if bucket.is_last():
-            self._buckets = bucket.index() + 1
-        return future
-
-    def _begin(self) -> None:
-        self._passes += 1
-        turn, rest = divmod(self._passes, self._every)
-        self._chosen = turn % self._buckets if rest == 0 else -1
-
-    def _average(self, bucket: GradBucket) -> Future[torch.Tensor]:
-        """What DDP does without a hook: multiply with 1/n, then sum."""
-        buffer = bucket.buffer()
-        buffer.mul_(1.0 / self._group.size())
-        work = distributed.all_reduce(buffer, group=self._group, async_op=True)
-        future: Future[torch.Tensor] = work.get_future().then(_only)
-        return future
-
-    def _sample(self, future: Future[Any]) -> torch.Tensor:
-        """Hash the result and pass it on. A failed reduction raises here as it would without us."""
-        tensor: torch.Tensor = future.value()
+    def __call__(self, optimizer: torch.optim.Optimizer, *_call: Any) -> None:
+        """Hash what *optimizer* is about to use, if it is time and the model is ours."""
+        last = self._reporter.last_step
+        if last is None or last // self._every == self._turn:
+            return
         try:
-            self._reporter.gradient(hash64([tensor]))
-        except Exception as error:  # noqa: BLE001  # nothing of ours may stop somebody's job
-            self._every = 1 << 62
-            logging.getLogger("dvfd").warning("gradients are no longer watched: %r", error)
-        return tensor
+            buckets = list(self._buckets(optimizer))
+            if buckets:
+                self._turn = last // self._every
+                self._reporter.gradient(hash64(buckets[self._turn % len(buckets)]))
+        except Exception as error:  # noqa: BLE001  # as above
+            self._every, self._turn = 1 << 62, 0
+            log.warning("gradients are no longer watched: %r", error)
 
-
-def _only(future: Future[Any]) -> torch.Tensor:
-    """What an all-reduce of one tensor came to: its future holds a list."""
-    tensor: torch.Tensor = future.value()[0]
-    return tensor
+    def _buckets(self, optimizer: torch.optim.Optimizer) -> Iterator[list[torch.Tensor]]:
+        """The gradients of ours that *optimizer* uses, in its order, cut by size."""
+        model = self._model()
+        ours = {id(p) for p in model.parameters()} if model is not None else ()
+        bucket: list[torch.Tensor] = []
+        size = 0
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            grad = parameter.grad
+            if grad is None or grad.layout != torch.strided or id(parameter) not in ours:
+                continue
+            more = grad.numel() * grad.element_size()
+            if bucket and size + more > self._limit:
+                yield bucket
+                bucket, size = [], 0
+            bucket.append(grad)
+            size += more
+        if bucket:
+            yield bucket
 
 
 def hash64(tensors: Iterable[torch.Tensor]) -> int:

@@ -136,6 +136,7 @@ class Reporter:
         self._lost = 0
         self._offset = 0  # of the next row in the ring
         self._gradient: int | None = None  # a hash that waits for its step
+        self.last_step: int | None = None  # the newest that was reported
         self._mark = 0  # the head at which a packet is full
         self._due = self._retry = 0.0
         self._backoff = RETRY
@@ -182,6 +183,7 @@ class Reporter:
             if grad_hash is None:
                 grad_hash = self._gradient
             self._gradient = None
+            self.last_step = step
             if not (allreduce is bytes is lr is val_loss is grad_hash is param_hash is None):
                 mask |= self._rare(allreduce, bytes, lr, val_loss, grad_hash, param_hash)
             _pack_common(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -194,46 +194,67 @@ def test_the_same_over_nccl(tmp_path: Path) -> None:
 
 
 WATCHED = """
-import sys, torch
+import json, sys
+import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from dvfd.telemetry.gradient_hook import watch_gradients
 
-class Ledger(list):
-    gradient = list.append
+class Ledger:
+    last_step = -1
+    told = []
+    def gradient(self, value):
+        self.told.append(value)
 
-def train(watched, ledger):
-    torch.manual_seed(1)
-    model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(4)))
-    ddp = DistributedDataParallel(model, bucket_cap_mb=0.01, gradient_as_bucket_view=True)
-    if watched:
-        watch_gradients(ddp, ledger, every=2)
-    optimizer = torch.optim.AdamW(ddp.parameters())
-    torch.manual_seed(distributed.get_rank())
-    for _ in range(12):
-        optimizer.zero_grad()
-        ddp(torch.randn(4, 64)).square().sum().backward()
-        optimizer.step()
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+class Still(torch.optim.Optimizer):
+    def step(self, closure=None):
+        pass  # a flipped exponent must not reach the model, or all later steps differ
 
 distributed.init_process_group("gloo")
-ledger = Ledger()
-same = torch.equal(train(False, ledger), train(True, ledger))
-print(same, *ledger, flush=True)
+rank, world, ledger = distributed.get_rank(), distributed.get_world_size(), Ledger()
+torch.manual_seed(1)
+model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(4)))
+ddp = DistributedDataParallel(model, bucket_cap_mb=0.01, gradient_as_bucket_view=True)
+watch_gradients(ddp, ledger, every=1)
+optimizer = Still(ddp.parameters(), {})
+dice = torch.Generator().manual_seed(1)
+torch.manual_seed(rank)
+victims = []
+for step in range(200):
+    optimizer.zero_grad()
+    ddp(torch.randn(4, 64)).square().mean().backward()
+    victim, layer, place, bit = (
+        int(torch.randint(n, (1,), generator=dice)) for n in (world, 8, 64 * 4, 8)
+    )
+    victims.append(victim if step % 2 else None)
+    if victims[-1] == rank:
+        grad = list(model.parameters())[layer].grad
+        grad.view(-1).view(torch.uint8)[place] ^= 1 << bit
+    optimizer.step()
+    ledger.last_step = step
+with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
+    json.dump({"told": ledger.told, "victims": victims}, file)
 distributed.destroy_process_group()
 """
 
 
-def test_watching_changes_no_bit_and_all_ranks_hash_the_same(tmp_path: Path) -> None:
+def test_the_watch_in_a_job_catches_every_flipped_bit_and_reports_no_other(tmp_path: Path) -> None:
     script = tmp_path / "watched.py"
     script.write_text(WATCHED)
-    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
-    done = subprocess.run(
-        [*argv, str(script)], capture_output=True, text=True, timeout=120, check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    lines = done.stdout.split("\n")[:3]
-    words = lines[0].split()
-    assert lines == [lines[0]] * 3
-    assert words[0] == "True"
-    assert len(set(words[1:])) == 6
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = tree.run([*argv, str(script), str(tmp_path)], timeout=120, env=environment)
+    assert done.code == 0, done.stderr[-2000:]
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(4)]
+    rows = list(zip(*(rank["told"] for rank in ranks), strict=True))
+    odd = [_odd_one_out(row) for row in rows]
+    assert odd == ranks[0]["victims"]
+    assert (len(odd), odd.count(None)) == (200, 100)
+
+
+def _odd_one_out(hashes: Sequence[int]) -> int | None:
+    """The rank whose hash differs, if there is one."""
+    usual = max(hashes, key=hashes.count)
+    odd = [rank for rank, each in enumerate(hashes) if each != usual]
+    assert len(odd) <= 1
+    return odd[0] if odd else None
