@@ -61,4 +61,4 @@ class Dies(convergence.Training):
 KINDS = {"rate": Rate, "order": Order, "dies": Dies}
 
 if __name__ == "__main__":
-    sys.exit(convergence.main(sys.argv[2:], KINDS[sys.argv[1]]))
+    convergence.leave(convergence.main(sys.argv[2:], KINDS[sys.argv[1]]))

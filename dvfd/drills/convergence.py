@@ -11,14 +11,15 @@ import json
 import math
 import os
 import sys
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from dvfd.drills import curve
+from dvfd.drills import curve, pairs
 from dvfd.drills.curve import Configuration
 from dvfd.drills.drill import Fact, Ran, Remark, Trouble
 from dvfd.drills.interpreter import BARE, LOADING, last_words, read_answer
-from dvfd.errors import ProbeError, ToolError, ToolTimeout
+from dvfd.drills.pairs import FEWEST, Plan
+from dvfd.errors import ProbeError, ToolError
 from dvfd.model import Sample
 from dvfd.reduce import seconds
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dvfd.drills.curve import Curve
     from dvfd.drills.drill import Task
+    from dvfd.drills.pairs import Run
     from dvfd.shell import Output
 
 WORKER = "dvfd.drills.workers.convergence"
@@ -44,15 +45,8 @@ MEASURING = (3.0, 60.0)
 """Seconds, at least and at most, that the speed of a side is measured; a 20th of what is planned
 lies between them."""
 
-FEWEST = 200
-"""Steps without which a curve has no shape: the analysis smooths over a hundredth of them."""
-
 PATIENCE = 4.0
 """A run may take so many times what was measured: another load came, or a validation."""
-
-WHOLE = 0.9
-"""A pair that took less than this share of the planned time was shorter than planned: speeds
-measured at the start are wrong by some percent."""
 
 ANALYSING = 600.0
 """Seconds for the statistics: about 10 for a million steps."""
@@ -98,12 +92,9 @@ def single(task: Task, arguments: Sequence[str], *, limit: float) -> None:
 def _run(task: Task, command: Sequence[str], *, limit: float) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith(TORCHRUN)}
     env["OMP_NUM_THREADS"] = env.get("OMP_NUM_THREADS", "1")  # torchrun warns where it is not set
-    try:
-        output = task.run(command, timeout=limit, env=env, on_line=task.say)
-    except ToolTimeout as error:
-        raise ToolTimeout(f"{error}; run it again to go on from its last checkpoint") from None
+    output = task.run(command, timeout=limit, env=env, on_line=task.say)
     if output.code:
-        raise ToolError(f"training failed, run it again to go on: {cause(output)}")
+        raise ToolError(f"training failed: {cause(output)}")
 
 
 def cause(output: Output) -> str:
@@ -111,51 +102,20 @@ def cause(output: Output) -> str:
     lines = [line.strip() for line in output.stderr.splitlines()]
     error = next((line for line in lines if _is_error(line)), "")
     _, _, rooted = output.stderr.partition("Root Cause")
-    place = [
-        line.strip() for line in rooted.splitlines() if line.strip().startswith(("rank", "exit"))
-    ]
-    first = ", ".join(" ".join(line.split()) for line in place[:2])
-    return "; ".join(filter(None, (first, error[:300]))) or last_words(output)
+    place = [" ".join(line.split()) for line in rooted.splitlines()]
+    first = [line for line in place if line.startswith(("rank :", "exitcode :"))][:2]
+    return "; ".join(filter(None, (", ".join(first), error[:300]))) or last_words(output)
 
 
 def _is_error(line: str) -> bool:
+    """Whether *line* ends a traceback, or is what C++ says before it aborts."""
     name = line.partition("]: ")[2] if line.startswith("[rank") else line
-    return name.partition(":")[0].rpartition(".")[2].endswith(("Error", "Exception", "Fault"))
-
-
-# --- What is trained --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The runs that are compared: what they are runs of, and for how many seconds a pair was
-    planned. The samples follow from speeds measured once, and are the same for all runs."""
-
-    configuration: Configuration
-    planned: float
-
-    def seconds(self, speed: float) -> float:
-        """How long a run takes at *speed* samples a second."""
-        return self.configuration.samples / speed
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of a plan: its file and its checkpoints."""
-
-    home: Path
-    seed: int
-    processes: int
-
-    @property
-    def file(self) -> Path:
-        """Where its curve lies once it is finished."""
-        return self.home / f"seed-{self.seed}-processes-{self.processes}.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where it saves what it has so far."""
-        return self.home / f"seed-{self.seed}-processes-{self.processes}"
+    kind = name.partition(":")[0].rpartition(".")[2]
+    if kind == "ChildFailedError":  # torchrun's own: that there was one is known
+        return False
+    return kind.endswith(("Error", "Exception", "Fault")) or line.startswith(
+        ("what():", "terminate called")
+    )
 
 
 class Convergence:
@@ -190,27 +150,39 @@ class Convergence:
 
     def _pairs(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran]:
         if task.options.fresh:
-            _put_aside(task.state, int(task.clock.now()))
+            pairs.put_aside(task.state, int(task.clock.now()))
         plan, speeds = self._plan(task)
         home = task.state / plan.configuration.hash
-        yield from _others(task.state, home)
+        yield from pairs.others(task.state, home)
         seed = 1
-        while all(_finished(run, plan) for run in _pair(home, seed, task.processes)):
+        while pairs.finished(pairs.pair(home, seed, task.processes), plan):
             seed += 1
-        for run in _pair(home, seed, task.processes):
-            self._train(task, plan, run, speeds[run.processes])
-        runs = [_pair(home, number, task.processes) for number in range(1, seed + 1)]
-        yield Ran(_ran(plan, runs))
+        many, one = pairs.pair(home, seed, task.processes)
+        yield from self._train(task, plan, many, speeds[task.processes])
+        self._side.close()  # what follows takes hours and needs one process
+        yield from self._train(task, plan, one, speeds[1])
+        runs = pairs.complete(home, plan, task.processes)
+        yield Ran(pairs.ran(plan, runs))
         yield Fact("loss curves", _words(plan, len(runs), task.processes))
         yield from figures(_analyse(task, runs), self.metrics, task.clock.now())
 
     # --- the plan -----------------------------------------------------------------------------
 
-    def _plan(self, task: Task) -> tuple[Plan, dict[int, float]]:
+    def _plan(self, task: Task) -> tuple[Plan, Mapping[int, float]]:
         """What is compared, and the speed of each side in samples per second.
 
         The plan of an earlier run stands if nothing has changed: runs of it can be added to.
         """
+        known = self._here(task)
+        found = pairs.kept(task, known)
+        if not found:
+            found = self._new(task, known)
+            pairs.keep(task, *found)
+        _write_plan(task, found[0].configuration)
+        return found
+
+    def _here(self, task: Task) -> Configuration:
+        """What would be trained with the torch and on the text that are here."""
         asked = replace(
             self._model,
             batch=PER_PROCESS * task.processes,
@@ -218,23 +190,18 @@ class Convergence:
         )
         _write_plan(task, asked)
         here = self._measure(task, 1, 0.0)
-        known = replace(asked, torch=str(here["torch"]), text=str(here["text"]))
-        plan = _kept(task, known)
-        if plan:
-            _write_plan(task, plan[0].configuration)
-            return plan
+        return replace(asked, torch=str(here["torch"]), text=str(here["text"]))
+
+    def _new(self, task: Task, known: Configuration) -> tuple[Plan, Mapping[int, float]]:
+        """As many samples as both sides can see one after the other in the planned time."""
         speeds = self._speeds(task)
-        rate = 1.0 / sum(1.0 / speed for speed in speeds.values())
-        steps = int(task.planned * rate / known.batch)
+        steps = int(task.planned / sum(1.0 / speed for speed in speeds.values()) / known.batch)
         if steps < FEWEST:
             raise ProbeError(
                 f"{seconds(task.planned)} are {steps} steps here, wanted at least {FEWEST}: "
                 f"give --duration {math.ceil(task.planned * FEWEST / max(1, steps))}"
             )
-        new = Plan(replace(known, samples=steps * known.batch), task.planned)
-        _keep(task, new, speeds)
-        _write_plan(task, new.configuration)
-        return new, speeds
+        return Plan(replace(known, samples=steps * known.batch), task.planned), speeds
 
     def _speeds(self, task: Task) -> dict[int, float]:
         least, most = MEASURING
@@ -268,17 +235,23 @@ class Convergence:
 
     # --- one run ------------------------------------------------------------------------------
 
-    def _train(self, task: Task, plan: Plan, run: Run, speed: float) -> None:
-        if _finished(run, plan):
+    def _train(self, task: Task, plan: Plan, run: Run, speed: float) -> Iterator[Fact]:
+        """Train *run* if it is not finished; say which file in its place was no such run."""
+        if not (why := pairs.unfinished(run, plan)):
             return
-        if run.file.exists():  # it is damaged, or of another configuration
-            run.file.rename(run.file.with_suffix(f".damaged-{int(task.clock.now())}"))
+        if run.file.exists():
+            aside = run.file.with_suffix(f".refused-{int(task.clock.now())}")
+            run.file.rename(aside)
+            yield Fact("loss curve refused", f"{why}; kept as {aside.name}, trained again")
         expected = plan.seconds(speed)
         task.say(f"seed {run.seed}, processes {run.processes}: about {seconds(expected)}")
         more = ["--seed", str(run.seed), "--checkpoints", str(run.checkpoints)]
         limit = LOADING + PATIENCE * expected
-        self._order(task, run.processes, run.file, more, limit=limit)
-        _read(run, plan)
+        try:
+            self._order(task, run.processes, run.file, more, limit=limit)
+        except ToolError as error:
+            raise ToolError(f"{error}; another run of the drill goes on from there") from None
+        pairs.read(run, plan)
 
 
 def _left_out(task: Task) -> str:
@@ -292,88 +265,9 @@ def _left_out(task: Task) -> str:
     return ""
 
 
-# --- State ------------------------------------------------------------------------------------
-
-
 def _write_plan(task: Task, configuration: Configuration) -> None:
     """Tell the workers what to train."""
     curve.put(task.scratch / PLAN, asdict(configuration))
-
-
-def _keep(task: Task, plan: Plan, speeds: Mapping[int, float]) -> None:
-    """Remember the plan for the next run of the drill."""
-    known = replace(plan.configuration, samples=0)
-    document = {
-        "configuration": asdict(plan.configuration),
-        "planned": plan.planned,
-        "speeds": {str(n): speed for n, speed in speeds.items()},
-    }
-    curve.put(_place(task, known), document)
-
-
-def _place(task: Task, known: Configuration) -> Path:
-    """Where the plan is kept: each length has its own, so that a quick look spoils no long one."""
-    return task.state / f"plan-{known.hash}-{task.planned:g}s.json"
-
-
-def _kept(task: Task, known: Configuration) -> tuple[Plan, dict[int, float]] | None:
-    """The plan of earlier runs, if it is for the same configuration and time."""
-    try:
-        found = curve.document(_place(task, known))
-        configuration = Configuration.from_dict(found["configuration"])
-        plan = Plan(configuration, float(found["planned"]))
-        speeds = {n: float(found["speeds"][str(n)]) for n in (task.processes, 1)}
-    except (ProbeError, KeyError, TypeError, ValueError):
-        return None
-    same = replace(configuration, samples=0) == known and plan.planned == task.planned
-    sound = configuration.steps >= FEWEST and all(0 < s < math.inf for s in speeds.values())
-    return (plan, speeds) if same and sound else None
-
-
-def _put_aside(state: Path, at: int) -> None:
-    """Begin anew; what there was stays beside, under another name."""
-    mark = f"aside-{at}"
-    for path in state.iterdir():
-        if not path.name.startswith("aside-"):
-            (state / mark).mkdir(exist_ok=True)
-            path.rename(state / mark / path.name)
-
-
-def _others(state: Path, home: Path) -> Iterator[Fact]:
-    """Say which runs are not looked at."""
-    left = sorted(p.name for p in state.iterdir() if p.is_dir() and p != home)
-    if left:
-        words = f"of another configuration or put aside, not compared: {', '.join(left)}"
-        yield Fact("loss curves left out", words)
-
-
-def _pair(home: Path, seed: int, processes: int) -> tuple[Run, Run]:
-    return Run(home, seed, processes), Run(home, seed, 1)
-
-
-def _read(run: Run, plan: Plan) -> Curve:
-    """The curve of a finished run. Raises ProbeError if it is of anything else."""
-    found = curve.read(run.file)
-    seen = (found.hash, found.processes, found.seed, found.batch, len(found.losses))
-    wanted = plan.configuration
-    expected = (wanted.hash, run.processes, run.seed, wanted.batch, wanted.steps)
-    if seen != expected:
-        raise ProbeError(f"{run.file.name}: a run of {seen}, wanted {expected}: refused")
-    return found
-
-
-def _finished(run: Run, plan: Plan) -> bool:
-    try:
-        _read(run, plan)
-    except ProbeError:
-        return False
-    return True
-
-
-def _ran(plan: Plan, runs: Sequence[Sequence[Run]]) -> float:
-    """Seconds that every pair trained, or the planned ones if it was nearly that."""
-    took = min(sum(_read(run, plan).seconds for run in pair) for pair in runs)
-    return plan.planned if took >= WHOLE * plan.planned else took
 
 
 def _words(plan: Plan, pairs: int, processes: int) -> str:
@@ -458,7 +352,7 @@ class Ranks:
             self._worker.lead(self._place, arguments)
         except (RuntimeError, ValueError) as error:
             self._open = False  # the ranks have no group any more that could hear of the end
-            raise ToolError(f"training failed, run it again to go on: {error}") from None
+            raise ToolError(f"training failed: {error}") from None
 
     def close(self) -> None:
         """Let the others end."""
@@ -467,9 +361,9 @@ class Ranks:
             self._worker.release(self._place)
 
 
-def follow(backend: str) -> int:
-    """Be a rank other than 0 until rank 0 needs it no longer; the exit code."""
+def follow(backend: str) -> NoReturn:
+    """Be a rank other than 0 until rank 0 needs it no longer; ends the process."""
     from dvfd.drills.workers import convergence  # noqa: PLC0415  # torch, in a rank only
 
     convergence.follow(convergence.enter(backend))
-    return 0
+    convergence.leave(0)

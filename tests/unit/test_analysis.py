@@ -113,6 +113,14 @@ def test_equal_curves_have_the_same_speed() -> None:
     assert analysis.speed(Pair(run(falling()), run(falling()))).value == 1.0
 
 
+def test_a_level_held_for_two_windows_of_three_is_not_reached_yet() -> None:
+    losses = falling()
+    early = losses.copy()
+    early[1000:1030] = 0.9 * losses[-1]
+
+    assert analysis.speed(Pair(run(early), run(losses))).value == 1.0
+
+
 def test_a_run_that_never_gets_there_has_a_speed_beyond_all_limits() -> None:
     pair = Pair(run(1.1 * falling()), run(falling()))
 
@@ -160,7 +168,13 @@ def test_one_pair_has_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("mean", "within", "beyond"),
-    [(0.0, True, False), (0.02, False, True), (-0.02, False, True), (0.0101, False, False)],
+    [
+        (0.0, True, False),
+        (0.02, False, True),
+        (-0.02, False, True),
+        (0.0101, False, False),
+        (-0.0095, False, False),
+    ],
 )
 def test_the_bounds_are_inside_the_margin_where_two_one_sided_tests_say_so(
     mean: float, within: bool, beyond: bool
@@ -208,6 +222,13 @@ def test_a_loss_that_falls_to_its_end_does_not_rise_and_one_that_turns_does() ->
 
     assert not analysis.rises(run(falling(noise=0.02)))
     assert analysis.rises(run(turned))
+
+
+def test_noise_alone_does_not_rise() -> None:
+    """Half of these slopes are above 0, none of them beyond doubt."""
+    chance = np.random.default_rng(5)
+
+    assert not any(analysis.rises(run(chance.normal(2, 0.1, 1000))) for _ in range(20))
 
 
 def test_one_seed_that_diverged_is_a_divergence() -> None:

@@ -238,9 +238,10 @@ def test_a_file_of_another_configuration_in_our_place_is_refused(tmp_path: Path)
     mine = files(tmp_path)[0]
     mine.write_text(mine.read_text().replace(mine.parent.name, "0" * 12))
 
-    drilled(tmp_path, worker)
+    found = drilled(tmp_path, worker)
 
     assert worker.trained[2:] == [(1, 1)]
+    assert "refused" in found.facts[0].text
 
 
 def test_a_curve_cut_in_half_is_trained_again(tmp_path: Path) -> None:
@@ -252,7 +253,18 @@ def test_a_curve_cut_in_half_is_trained_again(tmp_path: Path) -> None:
 
     assert worker.trained[2:] == [(1, 2)]
     assert found["curve"].verdict is Verdict.PASS
-    assert list((tmp_path / "state").glob("*/*.damaged-*"))
+    assert list((tmp_path / "state").glob("*/*.refused-*"))
+
+
+def test_a_damaged_pair_costs_the_others_nothing(tmp_path: Path) -> None:
+    worker = FakeWorker()
+    several(tmp_path, worker, 3)
+    cut(files(tmp_path)[0])
+
+    found = drilled(tmp_path, worker)
+
+    assert worker.trained[6:] == [(1, 1)]
+    assert any(fact.text.startswith("3 pairs") for fact in found.facts)
 
 
 def cut(path: Path) -> None:
@@ -383,6 +395,39 @@ def test_an_interpreter_without_torch_says_so() -> None:
     words = "Traceback (most recent call last):\nModuleNotFoundError: No module named 'torch'\n"
 
     assert cause(Output(1, "", words, 0.1)) == "ModuleNotFoundError: No module named 'torch'"
+
+
+class FakeSide:
+    """Ranks that were started by others; keeps the order of what happened."""
+
+    def __init__(self, worker: FakeWorker) -> None:
+        self.worker = worker
+        self.closed_after: list[int] = []
+
+    def train(self, task, arguments, *, limit):
+        task.run(["--nproc_per_node=2", *arguments], timeout=limit, env={})
+
+    def close(self):
+        self.closed_after.append(len(self.worker.trained))
+
+
+def test_ranks_are_let_go_before_one_process_trains_for_hours(tmp_path: Path) -> None:
+    worker = FakeWorker()
+    worker.speeds = SPED
+    side = FakeSide(worker)
+
+    supervise(chosen(tmp_path, worker), [Convergence(side)])
+
+    assert side.closed_after[0] == 1
+    assert worker.trained == [(1, 2), (1, 1)]
+
+
+def test_ranks_are_let_go_where_nothing_is_trained(tmp_path: Path) -> None:
+    side = FakeSide(FakeWorker())
+
+    supervise(chosen(tmp_path, side.worker, training="job gpt"), [Convergence(side)])
+
+    assert side.closed_after == [0]
 
 
 # --- What the analysis says is distrusted -----------------------------------------------------
