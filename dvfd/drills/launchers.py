@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dvfd.drills import interpreter, openmpi
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.interface import Interface, interfaces
-from dvfd.drills.interpreter import BARE, last_words, read_answer
+from dvfd.drills.interpreter import BARE, ended, last_words, read_answer
 from dvfd.errors import DvfdError, ProbeError
 from dvfd.model import Sample, labels
 
@@ -91,7 +92,7 @@ def mpirun(task: Task) -> Launch:
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM_", "OMPI_UNIV"))}
     env = ours | (ROOT if os.geteuid() == 0 else {})
     output = task.run([*command, *child], timeout=STARTING, env=env)
-    return _launch(place, output)
+    return _launch(place, f"{ended(output.code)}: {_framed(output)}" if output.code else "")
 
 
 def torchrun(task: Task) -> Launch:
@@ -112,12 +113,18 @@ def _torchrun(task: Task) -> Launch:
     env = {k: v for k, v in os.environ.items() if k not in TORCHRUN}
     limit = 2 * interpreter.LOADING  # the launcher loads torch, then the ranks do
     output = task.run([*command, str(BARE), WORKER, str(place), "torch"], timeout=limit, env=env)
-    return _launch(place, output)
+    return _launch(place, _failure(output) if output.code else "")
 
 
-def _launch(place: Path, output: Output) -> Launch:
-    ranks = tuple(_launched(path) for path in sorted(place.glob("[0-9]*.json")))
-    return Launch(ranks, _failure(output) if output.code else "")
+def _launch(place: Path, failed: str) -> Launch:
+    return Launch(tuple(_launched(path) for path in sorted(place.glob("[0-9]*.json"))), failed)
+
+
+def _framed(output: Output) -> str:
+    """What mpirun says in its first frame of dashes: that is the cause, the rest follows of it."""
+    frames = re.split(r"^-{20,}$", output.stderr, flags=re.MULTILINE)
+    text = " ".join(frames[1].split()) if len(frames) > 1 else ""
+    return text[:400] or last_words(output)
 
 
 def _failure(output: Output) -> str:
@@ -280,6 +287,8 @@ class Torchrun:
             yield Trouble(CORRECT, f"torchrun: {launch.failed}", where)
             return
         yield Fact("OMP_NUM_THREADS", threading(launch))
+        if launch.failed:
+            yield Remark(CORRECT, f"torchrun itself: {launch.failed}", where)
         yield from verdict(torch_faults(launch.ranks, task.processes), task, where)
 
 

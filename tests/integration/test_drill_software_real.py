@@ -96,6 +96,17 @@ def test_a_real_mpirun_with_fewer_slots_than_ranks_is_seen_through(
     assert "OMPI_UNIVERSE_SIZE is 2, wanted 4" in result.note
 
 
+def test_a_real_mpirun_that_cannot_start_tells_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("mpirun")
+    monkeypatch.setenv("TMPDIR", "/proc/none")  # not even root makes a directory there
+    chosen_task = real(tmp_path, "openmpi_gloo")
+    result = judged(chosen_task, supervise(chosen_task, [Mpirun()]))["environment_mpirun"]
+    assert result.verdict == "UNKNOWN"
+    assert "mkdir was unable to create the desired directory" in result.reason
+
+
 @pytest.mark.slow
 @pytest.mark.torch
 def test_one_real_torchrun_serves_both_checks(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ MPI = which("ompi_info", "mpirun")
 SEGFAULT = said(code=-11)
 HANGS = ToolTimeout("python: still running after 120 s; killed")
 ABSENT = ToolError("/opt/none/bin/python: cannot be started: No such file or directory")
+FRAME = "-" * 74 + "\n"
 TWO_NODES = "[profile]\nnodes = 2\n"
 
 
@@ -181,7 +182,8 @@ def test_no_mpirun_fails_and_says_what_to_install(tmp_path: Path) -> None:
     [
         ({"mpirun": "HYDRA build details:\n"}, "wanted Open MPI"),
         ({"mpi": ToolTimeout("mpirun: still running after 60 s; killed")}, "still running"),
-        ({"mpi": ([], said(code=1, stderr="not enough slots available\n-----\n"))}, "slots"),
+        ({"mpi": ([], said(code=1, stderr=f"{FRAME}no slots\n{FRAME}\nmore\n"))}, "1: no slots"),
+        ({"mpi": ([], said(code=1, stderr="mpirun: no memory\n"))}, "mpirun: no memory"),
         ({"mpi": (by_mpirun(), said(code=-11))}, "killed by SIGSEGV"),
         ({"mpi": [*by_mpirun()[:3], "{half"]}, "cannot be read"),
         ({"mpi": [*by_mpirun()[:3], {"environment": {}}]}, "lacks something"),
@@ -258,10 +260,12 @@ def test_a_torchrun_that_could_not_be_looked_at_is_unknown(
 def test_a_rank_that_dies_of_torch_has_told_its_environment(tmp_path: Path) -> None:
     dies = said(code=1, stderr="  exitcode  : -11 (pid: 7)\n=====\n")
     chosen = world(tmp_path, elastic=(by_torchrun(threads=None), dies))
-    assert elastic(chosen).verdict == "PASS"
-    result = ran(Threads(), world(tmp_path, "pytorch", elastic=(by_torchrun(None), dies)))
-    assert result["threads"].verdict == "UNKNOWN"
-    assert "exitcode  : -11" in result["threads"].reason
+    result = elastic(chosen)
+    assert result.verdict == "PASS"
+    assert "torchrun itself: exit code 1" in result.note
+    result = threads(world(tmp_path, "pytorch", elastic=(by_torchrun(None), dies)))
+    assert result.verdict == "UNKNOWN"
+    assert "exitcode  : -11" in result.reason
 
 
 # --- The interface of Gloo ----------------------------------------------------------------------
