@@ -119,15 +119,16 @@ def timeouts(task: Task, world: World) -> Setting:
             "how long a collective waits for a dead peer is in the job's code (1800 s unless it "
             "says otherwise): say it here too: [profile] process_group_timeout = 10"
         )
-    rendezvous = _rendezvous(task, world)
     allowed = load(task.config).criteria[RECOVERY].limit.value
-    words = f"process group {group:g} s, rendezvous {rendezvous:g} s"
     if allowed is not None and group >= allowed:
         return Setting(
             False,
-            f"{words}: a dead peer is noticed too late for a recovery within {allowed:g} s: "
-            "init_process_group(timeout=timedelta(seconds=10)), and [profile] as the job",
+            f"process group {group:g} s: a dead peer is noticed too late for a recovery within "
+            f"{allowed:g} s: init_process_group(timeout=timedelta(seconds=10)), and say the same "
+            "in [profile]",
         )
+    rendezvous = _rendezvous(task, world)
+    words = f"process group {group:g} s, rendezvous {rendezvous:g} s"
     if group >= rendezvous:
         return Setting(
             False,

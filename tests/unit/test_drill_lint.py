@@ -230,8 +230,12 @@ def test_a_timeout_that_nobody_stated_is_not_known(node: Node) -> None:
     assert "[profile] process_group_timeout = 10" in said
 
 
-def test_torchs_half_hour_leaves_no_room_for_a_recovery(node: Node) -> None:
+@pytest.mark.parametrize("software", [{}, {"torch": TORCH | {"rendezvous": None}}])
+def test_torchs_half_hour_leaves_no_room_for_a_recovery(
+    node: Node, software: dict[str, Any]
+) -> None:
     node.profile = "process_group_timeout = 1800\n"
+    node.software = software
     value, said = node.look("timeouts")
     assert value == 0.0
     assert "noticed too late for a recovery within 30 s" in said
