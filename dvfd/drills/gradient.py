@@ -94,14 +94,18 @@ def _launch(task: Task, path: Path) -> str:
 
 
 def last_words(stderr: str) -> str:
-    """Which rank torchrun saw fail first, else the last line that says something."""
-    first = stderr.rpartition("Root Cause")[2]
+    """Which rank torchrun saw fail first, and what a rank said of it, else the last line."""
+    before, _, first = stderr.rpartition("Root Cause")
     rank = re.search(r"^\s*rank\s*: (\d+)", first, re.MULTILINE)
     code = re.search(r"^\s*exitcode\s*: (-?\d+) \(pid: \d+\) *(.*)$", first, re.MULTILINE)
     if rank and code:
-        return f"rank {rank[1]} ended first, exit code {' '.join(code.groups()).strip()}"
-    said = [line.strip() for line in stderr.splitlines() if re.search(r"\w", line)]
-    return said[-1] if said else ""
+        ended = f"rank {rank[1]} ended first, exit code {' '.join(code.groups()).strip()}"
+        said = re.search(
+            r"^(?:\[rank\d+\]: *)?(\w*(?:Error|error|Exception): .*)$", before, re.MULTILINE
+        )
+        return f"{ended}: {said[1]}" if said else ended
+    lines = [line.strip() for line in stderr.splitlines() if re.search(r"\w", line)]
+    return lines[-1] if lines else ""
 
 
 def collect(path: Path, ended: str = "") -> dict[str, Any]:

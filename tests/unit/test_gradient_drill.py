@@ -372,6 +372,12 @@ def test_the_rank_that_failed_first_is_found_in_torchruns_report() -> None:
     assert last_words(stderr) == "rank 2 ended first, exit code -9 (SIGKILL)"
 
 
+def test_what_the_rank_said_of_its_end_goes_with_it() -> None:
+    report = (FIXTURES / "torchrun.stderr").read_text()
+    stderr = f"[rank2]: Traceback:\n[rank2]: ValueError: no text in /usr/lib\n{report}"
+    assert last_words(stderr).endswith("exit code -9 (SIGKILL): ValueError: no text in /usr/lib")
+
+
 def test_without_a_report_the_last_line_that_speaks_counts() -> None:
     assert last_words("first\nNo module named torch\n=====\n\n") == "No module named torch"
     assert last_words("") == ""
