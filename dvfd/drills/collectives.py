@@ -1,0 +1,262 @@
+"""Time collectives between the ranks of this node: run them, and distrust what they write.
+
+What is timed and how stands in `dvfd.drills.workers.collective`; bandwidths are those of NCCL's
+own tests (procedures, 17), in bytes per second.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvfd.derive import percentile
+from dvfd.drills.gradient import last_words
+from dvfd.drills.interpreter import BARE, LOADING, read_answer
+from dvfd.drills.launchers import TORCHRUN
+from dvfd.errors import ProbeError, ToolError
+
+if TYPE_CHECKING:
+    from dvfd.drills.drill import Task
+
+WORKER = "dvfd.drills.workers.collective"
+
+BUCKET = 25 * 1024 * 1024
+"""Bytes of a gradient bucket: `bucket_cap_mb` of DistributedDataParallel, 25 unless told."""
+
+UNITS = {"KiB": 1024, "MiB": 1024**2}
+
+LARGE = 1024**2
+FEW, MANY = 20, 100
+"""Iterations of a message above LARGE bytes, and of any other (procedures, 17)."""
+
+TIMEOUT = 30.0
+"""Seconds of one collective: a bucket takes 0.1 here, and 0.4 on a link of 1 Gbit/s."""
+
+RUNNING = 300.0
+"""Seconds beyond loading for all messages, and for torchrun to end a rank that stands still: 30."""
+
+BUS: Mapping[str, Callable[[int], float]] = {"all_reduce": lambda ranks: 2 * (ranks - 1) / ranks}
+"""busbw over algbw by operation: what a link carries, whatever the number of ranks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One operation on messages of one size; times in seconds, of the slowest rank.
+
+    `low` and `high` bound the median with 95 % confidence.
+    """
+
+    operation: str
+    algorithm: str
+    message: str  # its size by name: 64KiB, bucket
+    bytes: int
+    iterations: int
+    median: float
+    mad: float
+    p95: float
+    p99: float
+    algbw: float
+    busbw: float
+    low: float
+    high: float
+    verified: int  # collectives whose every element was looked at
+    wrong: int  # of these
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A collective that raised or timed out in a rank, in torch's words."""
+
+    rank: int
+    at: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """All that one start of the ranks showed. `ended` says why they ended early, if they did."""
+
+    measured: tuple[Measured, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    ended: str = ""
+    torch: str = ""
+    addresses: tuple[str, ...] = ()  # that rank 0 listened on
+
+
+def size(message: str) -> int:
+    """Bytes of a message by its name: `64KiB`, `4MiB`, `bucket`. Raises ProbeError."""
+    if message == "bucket":
+        return BUCKET
+    found = re.fullmatch(r"([1-9]\d*)(KiB|MiB)", message)
+    if not found:
+        raise ProbeError(f"message {message!r}: wanted a size like 64KiB or 4MiB, or bucket")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def measure(task: Task, *, ranks: int, messages: Sequence[str]) -> list[Measured]:
+    """The all-reduce of *ranks* ranks on this node for each of *messages*, by name.
+
+    Raises ToolError, ProbeError where a rank failed or any sum was wrong: no figure stands then.
+    """
+    found = benchmark(task, ranks=ranks, messages=messages)
+    if found.failures:
+        raise ProbeError("; ".join(filter(None, (found.ended, told(found.failures[0])))))
+    if found.ended:
+        raise ProbeError(found.ended)
+    for each in found.measured:
+        if each.wrong:
+            raise ProbeError(
+                f"{each.operation} of {each.message}: {each.wrong} of {each.verified} results are "
+                f"wrong; {each.example}"
+            )
+    return list(found.measured)
+
+
+def told(failure: Failure) -> str:
+    """In one line."""
+    return f"rank {failure.rank}, {failure.at}: {failure.error}"
+
+
+def benchmark(
+    task: Task, *, ranks: int, messages: Sequence[str], iterations: Mapping[str, int] | None = None
+) -> Benchmark:
+    """Run the ranks once, through all *messages*; *iterations* are more than the usual, by message.
+
+    Raises ToolError, ProbeError if they left nothing to read.
+    """
+    place = Path(tempfile.mkdtemp(dir=task.scratch))
+    answer, plan = place / "answer.json", place / "plan.json"
+    exercises = [_exercise(message, iterations or {}) for message in messages]
+    backend = task.config.profile.backend
+    document = {"answer": str(answer), "backend": backend, "timeout": TIMEOUT}
+    plan.write_text(json.dumps(document | {"exercises": exercises}), encoding="utf-8")
+    ended = _launch(task, plan, ranks)
+    notes = [_failure(read_answer(path)) for path in place.glob("answer.json.failed-*")]
+    failures = tuple(failure for _, failure in sorted(notes, key=lambda note: note[0]))
+    if failures or not answer.exists():
+        return Benchmark(failures=failures, ended=ended or "the ranks ended and left no answer")
+    return _read(read_answer(answer), exercises, messages, ranks=ranks)
+
+
+def _exercise(message: str, iterations: Mapping[str, int]) -> dict[str, Any]:
+    length = size(message)
+    usual = FEW if length > LARGE else MANY
+    return {
+        "operation": "all_reduce",
+        "algorithm": "builtin",
+        "bytes": length,
+        "iterations": max(usual, iterations.get(message, 0)),
+    }
+
+
+def _launch(task: Task, plan: Path, ranks: int) -> str:
+    """Run the ranks to their end; why they ended before it, or an empty string."""
+    argv = [
+        task.python, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}",
+        "--max-restarts=0", str(BARE), WORKER, str(plan),
+    ]  # fmt: skip
+    env = {k: v for k, v in os.environ.items() if k not in TORCHRUN}
+    try:
+        done = task.run(argv, timeout=2 * LOADING + RUNNING, env=env)
+    except ToolError as error:
+        return str(error)
+    return "" if done.code == 0 else last_words(done.stderr) or f"torchrun: exit code {done.code}"
+
+
+def _failure(note: Mapping[str, Any]) -> tuple[float, Failure]:
+    try:
+        error = str(note["error"]).strip().partition("\n")[0]
+        return float(note["time"]), Failure(int(note["rank"]), str(note["at"]), error)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProbeError(f"a rank's note lacks something: {error!r}") from None
+
+
+# --- What the ranks found -----------------------------------------------------------------------
+
+
+def _read(
+    said: Mapping[str, Any],
+    exercises: Sequence[Mapping[str, Any]],
+    messages: Sequence[str],
+    *,
+    ranks: int,
+) -> Benchmark:
+    try:
+        _same(said, {"world": ranks})
+        measured = tuple(
+            _measured(row, exercise, message, ranks)
+            for row, exercise, message in zip(said["exercises"], exercises, messages, strict=True)
+        )
+        torch = f"{said['torch']}, git {str(said['git'])[:10]}"
+        return Benchmark(measured, torch=torch, addresses=tuple(map(str, said["addresses"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProbeError(f"answer of the ranks: {error}: wanted what they write") from None
+
+
+def _measured(
+    row: Mapping[str, Any], exercise: Mapping[str, Any], message: str, ranks: int
+) -> Measured:
+    """One exercise; raises KeyError, TypeError, ValueError if *row* is not about it."""
+    _same(row, exercise)
+    times = [_count(each) / 1e9 for each in row["slowest"]]
+    if len(times) != exercise["iterations"] or min(times) <= 0:
+        raise ValueError(f"{len(times)} times of {message}, wanted {exercise['iterations']}")
+    verified, wrong = _count(row["verified"]), _count(row["wrong"])
+    if not len(times) <= verified >= wrong:
+        raise ValueError(f"{verified} results of {message} verified, {wrong} wrong")
+    median = statistics.median(times)
+    low, high = median_interval(times)
+    algbw = exercise["bytes"] / median
+    return Measured(
+        operation=exercise["operation"],
+        algorithm=exercise["algorithm"],
+        message=message,
+        bytes=exercise["bytes"],
+        iterations=len(times),
+        median=median,
+        mad=statistics.median(abs(each - median) for each in times),
+        p95=percentile(times, 95.0),
+        p99=percentile(times, 99.0),
+        algbw=algbw,
+        busbw=algbw * BUS[exercise["operation"]](ranks),
+        low=low,
+        high=high,
+        verified=verified,
+        wrong=wrong,
+        example=str(row["example"]),
+    )
+
+
+def _same(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    found = {key: said[key] for key in wanted}
+    if found != wanted:
+        raise ValueError(f"it is about {found}, not {wanted}")
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Bounds of the median with at least 95 % confidence, whatever the distribution.
+
+    The order statistics k and n + 1 - k, with the largest k for which fewer than k of n values lie
+    below the median with a chance of at most 2.5 %. Raises ValueError for fewer than 6 values.
+    """
+    ordered, chance, k = sorted(values), 0.0, 0
+    while (chance := chance + math.comb(len(ordered), k) / 2 ** len(ordered)) <= 0.025:
+        k += 1
+    if k == 0:
+        raise ValueError(f"{len(ordered)} values bound no median")
+    return ordered[k - 1], ordered[-k]
