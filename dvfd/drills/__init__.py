@@ -20,6 +20,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.allocation:Allocation",
         "dvfd.drills.numa:Numa",
         "dvfd.drills.numa:RankNuma",
+        "dvfd.drills.heat:Idle",
+        "dvfd.drills.heat:Stress",
     ),
     "openmpi_gloo": (
         "dvfd.drills.openmpi:OpenMpi",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dvfd.drills import bare, processors
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.workers import known_answers as worker
-from dvfd.drills.workers.answers import KNOWN
+from dvfd.drills.workers.arithmetic import KNOWN
 from dvfd.errors import ProbeError, ToolError
 from dvfd.model import Sample
 

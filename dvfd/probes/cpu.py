@@ -43,6 +43,15 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticks:
+    """Of one processor since boot. `stolen` is time in which the host ran somebody else."""
+
+    idle: int
+    stolen: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bounds:
     """Where a process may run: its processors, and the cores that each of its groups allows."""
 
@@ -151,12 +160,30 @@ class Cpu:
 
 def node_times(stat: str) -> tuple[int, int]:
     """(busy, total) ticks from /proc/stat. Waiting for a disk is idle; stolen time is busy."""
-    name, _, rest = stat.partition("\n")[0].partition(" ")
-    fields = [int(f) for f in rest.split()[:8]]  # guest time is in user time already: proc(5)
-    if name != "cpu" or len(fields) < 4:
+    line = stat.partition("\n")[0]
+    ticks = _ticks(line)
+    if line.partition(" ")[0] != "cpu" or ticks is None:
         raise ProbeError(f"/proc/stat: read {stat[:40]!r}, wanted 'cpu' and its times")
-    total = sum(fields)
-    return total - sum(fields[3:5]), total
+    return ticks.total - ticks.idle, ticks.total
+
+
+def processor_times(stat: str) -> dict[int, Ticks]:
+    """Of each online processor, from /proc/stat. Raises ProbeError if there is none."""
+    found = {}
+    for line in stat.splitlines():
+        name = line.partition(" ")[0]
+        if name[:3] == "cpu" and name[3:].isdigit() and (ticks := _ticks(line)):
+            found[int(name[3:])] = ticks
+    if not found:
+        raise ProbeError(f"/proc/stat: read {stat[:40]!r}, wanted 'cpu0' and its times")
+    return found
+
+
+def _ticks(line: str) -> Ticks | None:
+    fields = [int(f) for f in line.split()[1:9]]  # guest time is in user time already: proc(5)
+    if len(fields) < 4:
+        return None
+    return Ticks(sum(fields[3:5]), sum(fields[7:8]), sum(fields))
 
 
 def process_use(stat: str, boot: float) -> Use | None:

@@ -89,7 +89,7 @@ def explain(path: Where, error: OSError) -> str:
     """`FILE: cause`, with what to do about a refusal."""
     cause = f"{path}: {(error.strerror or str(error)).lower()}"
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"{cause}: the daemon needs CAP_DAC_READ_SEARCH as an ambient capability"
+        return f"{cause}: root may, and a daemon with the ambient capability CAP_DAC_READ_SEARCH"
     return cause
 
 

@@ -135,6 +135,16 @@ def _labelled(place: Path) -> dict[str, str]:
     }
 
 
+def criticals(sys: Path) -> dict[str, float]:
+    """Degrees at which a package shuts itself down or is stopped, where its driver tells."""
+    found = {}
+    for sensor in hwmon(sys):
+        limit = files.text_or(sensor.path.removesuffix("_input") + "_crit")
+        if limit.isdigit():
+            found[sensor.package] = int(limit) / MILLI
+    return found
+
+
 def zones(sys: Path) -> list[Sensor]:
     """The thermal zones of packages, where coretemp is not loaded; numbered as they appear."""
     directory = sys / "class/thermal"
@@ -145,11 +155,19 @@ def zones(sys: Path) -> list[Sensor]:
 
 def throttles(sys: Path) -> list[Sensor]:
     """One throttle counter for each package: every processor of a package has the same."""
-    directory = sys / "devices/system/cpu"
     found: dict[str, Sensor] = {}
-    for cpu in files.names(directory, r"cpu\d+"):
-        package = files.text_or(directory / cpu / "topology/physical_package_id")
-        counter = directory / cpu / "thermal_throttle/package_throttle_count"
-        if package and package not in found and counter.exists():
+    for cpu, package in packages(sys).items():
+        counter = sys / "devices/system/cpu" / cpu / "thermal_throttle/package_throttle_count"
+        if package not in found and counter.exists():
             found[package] = Sensor(package, str(counter))
     return list(found.values())
+
+
+def packages(sys: Path) -> dict[str, str]:
+    """The package of each online processor: `{"cpu0": "0"}`."""
+    directory = sys / "devices/system/cpu"
+    places = {
+        cpu: files.text_or(directory / cpu / "topology/physical_package_id")
+        for cpu in files.names(directory, r"cpu\d+")
+    }
+    return {cpu: package for cpu, package in places.items() if package}

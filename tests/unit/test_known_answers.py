@@ -16,7 +16,7 @@ from dvfd.drills.drill import Options
 from dvfd.drills.known_answers import KnownAnswers, measure
 from dvfd.drills.supervise import supervise
 from dvfd.drills.workers import known_answers as worker
-from dvfd.drills.workers.answers import KNOWN, PLAIN_OPERATIONS, Operation, told
+from dvfd.drills.workers.arithmetic import KNOWN, PLAIN_OPERATIONS, Operation, told
 from dvfd.model import Verdict
 
 PLAIN = {o.name: [KNOWN[o.name]] for o in PLAIN_OPERATIONS}

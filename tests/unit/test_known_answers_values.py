@@ -7,7 +7,7 @@ from operator import mul
 
 import pytest
 
-from dvfd.drills.workers.answers import (
+from dvfd.drills.workers.arithmetic import (
     FEW,
     KNOWN,
     LENGTH,
@@ -108,7 +108,7 @@ def test_this_processor_gives_the_known_answer(operation):
 
 @pytest.mark.torch
 def test_torch_gives_the_known_answers():
-    from dvfd.drills.workers.torch_answers import TORCH_OPERATIONS
+    from dvfd.drills.workers.torch_arithmetic import TORCH_OPERATIONS
 
     known = [o for o in TORCH_OPERATIONS if o.name in KNOWN]
 

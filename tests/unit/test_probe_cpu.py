@@ -11,7 +11,15 @@ from fakes_probes import FIXTURES, measure, tree, values
 from dvfd.errors import ProbeError
 from dvfd.model import labels
 from dvfd.probes import cgroups, files
-from dvfd.probes.cpu import Bounds, Cpu, allotments, node_times, process_use
+from dvfd.probes.cpu import (
+    Bounds,
+    Cpu,
+    Ticks,
+    allotments,
+    node_times,
+    process_use,
+    processor_times,
+)
 
 RANK0, RANK1 = labels(job="gpt", rank=0), labels(job="gpt", rank=1)
 
@@ -181,3 +189,14 @@ def test_kernel_lists_are_read():
     assert files.cpus("0-2,8") == {0, 1, 2, 8}
     with pytest.raises(ProbeError, match="wanted a list"):
         files.cpus("0-x")
+
+
+def test_each_processor_has_its_own_times_and_what_the_host_took():
+    stat = "cpu 9 9 9 9\ncpu0 1 2 3 40 5 6 7 8 9 9\ncpu12 1 2 3 40\nintr 5"
+
+    assert processor_times(stat) == {0: Ticks(45, 8, 72), 12: Ticks(40, 0, 46)}
+
+
+def test_times_of_no_processor_are_an_error():
+    with pytest.raises(ProbeError, match="wanted 'cpu0'"):
+        processor_times("cpu 1 2 3 4")

@@ -9,7 +9,7 @@ from fakes_probes import FIXTURES, measure, tree, values
 
 from dvfd.errors import NotApplicable
 from dvfd.model import labels
-from dvfd.probes.temperature import Temperature
+from dvfd.probes.temperature import Temperature, criticals
 
 P0, P1 = labels(package=0), labels(package=1)
 
@@ -91,3 +91,11 @@ def test_sensors_that_move_are_found_again(tmp_path):
 
     assert "hwmon1" in measure(probe)[1]
     assert len(values(measure(probe)[0], "cpu_temperature_celsius")) == 2
+
+
+def test_critical_temperatures_are_those_of_packages_whose_driver_tells(tmp_path):
+    root = tree(tmp_path, "hwmon_coretemp")
+    (root / "sys/class/hwmon/hwmon2/temp1_crit").unlink()
+
+    assert criticals(root / "sys") == {"0": 110.0}
+    assert criticals(FIXTURES / "hwmon_k10temp/sys") == {}

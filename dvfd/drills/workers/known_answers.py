@@ -14,14 +14,16 @@ import select
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvfd.drills.workers.answers import PLAIN_OPERATIONS, told
+from dvfd.drills.workers.answer import write
+from dvfd.drills.workers.arithmetic import PLAIN_OPERATIONS, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dvfd.drills.workers.answers import Operation
+    from dvfd.drills.workers.arithmetic import Operation
 
 PATIENCE = 30.0
 """Seconds for one processor: the work takes about one, on a slow and busy one five."""
@@ -37,9 +39,7 @@ def main(answer: str, processors: str) -> None:
     operations, software = offer()
     cores = examine([int(cpu) for cpu in processors.split(",")], operations)
     document = {"software": software, "operations": [o.name for o in operations], "cores": cores}
-    with open(answer + ".new", "w") as file:  # noqa: PTH123  # as light as it can be
-        json.dump(document, file)
-    os.replace(answer + ".new", answer)  # noqa: PTH105
+    write(Path(answer), document)
 
 
 def offer() -> tuple[tuple[Operation, ...], str]:
@@ -48,7 +48,7 @@ def offer() -> tuple[tuple[Operation, ...], str]:
     try:
         import torch  # noqa: PLC0415  # there may be none
 
-        from dvfd.drills.workers.torch_answers import TORCH_OPERATIONS  # noqa: PLC0415  # so too
+        from dvfd.drills.workers.torch_arithmetic import TORCH_OPERATIONS  # noqa: PLC0415  # so too
     except (ImportError, OSError) as error:  # OSError: a library that torch was built for is gone
         return PLAIN_OPERATIONS, f"{software}, no torch: {error}"
     torch.set_num_threads(1)

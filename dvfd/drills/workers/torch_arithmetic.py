@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dvfd.drills.workers.answers import LENGTH, SIDE, Operation, noise, rows, sequence
+from dvfd.drills.workers.arithmetic import LENGTH, SIDE, Operation, noise, rows, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
