@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--fresh", is_flag=True, help="Start over instead of going on where one stopped.")
 @click.option("--no-run", is_flag=True, help="Run nothing: judge what the last run found.")
+@click.option("--inside", is_flag=True, hidden=True)  # this is rank 0: dvfd.drills.script
 @judged_option
 def check(
     names_: tuple[str, ...],
@@ -46,6 +48,7 @@ def check(
     duration: float | None,
     fresh: bool,
     no_run: bool,
+    inside: bool,
 ) -> None:
     """Judge each check NAME now, keep the report, and print it.
 
@@ -59,7 +62,7 @@ def check(
     """
     from dvfd.drills.drill import Options
 
-    options = Options(soak=not no_soak, force=force, duration=duration, fresh=fresh)
+    options = Options(soak=not no_soak, force=force, duration=duration, fresh=fresh, inside=inside)
     judged(names_, output, None if no_run else options)
 
 
@@ -111,15 +114,17 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
     tests = [check for check in chosen if check.drill]
     if tests:
         daemon("allowed")
-    run = partial(conduct, training=_training(), memo=Memo(), say=_say_on_a_terminal)
+    run = partial(
+        conduct, training=_training(inside=options.inside), memo=Memo(), say=_say_on_a_terminal
+    )
     return {c.id: partial(run, c, config, timed(options, c)) for c in tests}
 
 
-def _training() -> str:
+def _training(*, inside: bool) -> str:
     """What trains here, in words: by the processes that we can see, and by the daemon's jobs."""
     from dvfd.drills.training import training, words
 
-    if seen := words(training()):
+    if seen := words(training(launcher=os.getppid() if inside else None)):
         return seen
     status = daemon("status") or {}
     jobs = [job["job"] for job in status.get("jobs", ()) if job["state"] != "ended"]

@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -46,7 +47,11 @@ def conduct(
 
     Raises DvfdError if another drill runs on this node.
     """
-    with alone(), tempfile.TemporaryDirectory(prefix="dvfd-drill-") as scratch:
+    with (
+        alone(),
+        _progress_aside(options),
+        tempfile.TemporaryDirectory(prefix="dvfd-drill-") as scratch,
+    ):
         task = Task(
             check=check,
             config=config,
@@ -59,6 +64,11 @@ def conduct(
             say=say,
         )
         return supervise(task, drills.build(check.id))
+
+
+def _progress_aside(options: Options) -> contextlib.AbstractContextManager[object]:
+    """A rank tells its progress on stdout; where that is ours, it goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr) if options.inside else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

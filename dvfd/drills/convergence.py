@@ -141,8 +141,10 @@ class Convergence:
         try:
             if why := _left_out(task):
                 yield from (Trouble(metric, why) for metric in self.metrics)
-            else:
-                yield from self._pairs(task)
+                return
+            if task.options.inside:
+                self._side = Ranks(task.config.profile.backend)
+            yield from self._pairs(task)
         except OSError as error:
             raise ProbeError(f"{error.filename or task.state}: {error.strerror}") from None
         finally:

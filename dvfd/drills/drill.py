@@ -71,6 +71,7 @@ class Options:
     force: bool = False
     duration: float | None = None
     fresh: bool = False  # leave aside what an earlier, unfinished run left
+    inside: bool = False  # we are rank 0 of a torchrun: the ranks are there already
 
 
 class Runner(Protocol):

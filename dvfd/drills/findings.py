@@ -46,7 +46,8 @@ class Findings:
         """`60 s of 4 h` if the run was shorter than its check's duration, else nothing."""
         if self.ran >= self.planned:
             return ""
-        return f"{seconds(self.ran)} of {seconds(self.planned)}"
+        ran = seconds(self.ran) if self.ran >= 1 else "nothing"
+        return f"{ran} of {seconds(self.planned)}"
 
     @property
     def run(self) -> Run:

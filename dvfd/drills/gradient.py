@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvfd.drills import bare, processors
+from dvfd.drills import bare, inside, processors
 from dvfd.drills.drill import Fact, Ran, Remark, Trouble
 from dvfd.errors import ProbeError, ToolError
 from dvfd.model import Sample, labels
@@ -41,6 +41,8 @@ a last collective that waits its minute out."""
 BRIEF = 60.0
 """Seconds that a run may take where what takes minutes is left out."""
 
+ANSWER = "gradient.json"
+
 SHOWN = 3
 """Disagreements that a remark tells one by one."""
 
@@ -57,8 +59,8 @@ class Gradients:
         if why := _refusal(task):
             yield from (Trouble(metric, why) for metric in self.metrics)
             return
-        path = task.scratch / "gradient.json"
-        ended = _launch(task, path)
+        path = (inside.shared() if task.options.inside else task.scratch) / ANSWER
+        ended = _join(task, path) if task.options.inside else _launch(task, path)
         judged = {criterion.metric for criterion in task.check.criteria}
         for found in read(collect(path, ended), at=task.clock.now(), ended=ended):
             if not isinstance(found, Sample | Trouble) or found.metric in judged:
@@ -81,8 +83,7 @@ def _launch(task: Task, path: Path) -> str:
     argv = [
         task.python, "-m", "torch.distributed.run", "--standalone",
         f"--nproc_per_node={task.processes}", bare.__file__, "dvfd.drills.workers.gradient",
-        f"--answer={path}", f"--seconds={task.planned:g}",
-        f"--backend={task.config.profile.backend}",
+        *arguments(path, task.planned, task.config.profile.backend),
     ]  # fmt: skip
     threads = max(1, len(processors.allotted(task)) // task.processes)
     env = {"OMP_NUM_THREADS": str(threads), **os.environ}
@@ -91,6 +92,30 @@ def _launch(task: Task, path: Path) -> str:
     except ToolError as error:
         return str(error)
     return "" if done.code == 0 else last_words(done.stderr) or f"torchrun: exit code {done.code}"
+
+
+def arguments(path: Path, seconds: float, backend: str) -> list[str]:
+    """What the worker is told."""
+    return [f"--answer={path}", f"--seconds={seconds:g}", f"--backend={backend}"]
+
+
+def _join(task: Task, path: Path) -> str:
+    """Be rank 0 of the ranks that are there; why they ended before it, or an empty string."""
+    if (given := inside.world()) != task.processes:
+        raise ProbeError(
+            f"torchrun started {given} ranks, profile.processes_per_node is {task.processes}: "
+            f"give --nproc_per_node={task.processes}"
+        )
+    path.unlink(missing_ok=True)
+    code = follow(path, task.planned, task.config.profile.backend)
+    return "a collective failed" if code else ""
+
+
+def follow(path: Path, seconds: float, backend: str) -> int:
+    """Be one of the ranks; 0 if they came to their end."""
+    from dvfd.drills.workers import gradient  # noqa: PLC0415  # torch, in a rank only
+
+    return gradient.main(arguments(path, seconds, backend))
 
 
 def last_words(stderr: str) -> str:

@@ -41,17 +41,19 @@ class _Candidate:
     local: bool  # the environment names its rank on the node: it is no agent that starts ranks
 
 
-def training(proc: Path = Path("/proc")) -> list[Rank]:
-    """The ranks found below *proc*, by rank: not ourselves, our ancestors, our children, or drills.
+def training(proc: Path = Path("/proc"), launcher: int | None = None) -> list[Rank]:
+    """The ranks found below *proc*, by rank: not ourselves, our ancestors, our children, or drills,
+    nor what *launcher*, the pid of our own torchrun, started besides.
 
     What a rank started (loaders of data) has its environment too: the topmost counts. An agent
     that an operator gave a rank of its own does not count where its ranks are seen.
     """
     parents = _parents(proc)
     ours = {*_above(os.getpid(), parents), os.getpid()}
+    roots = {os.getpid(), launcher}
     found: dict[int, _Candidate] = {}
     for pid in parents:
-        if pid in ours or os.getpid() in _above(pid, parents):
+        if pid in ours or roots.intersection(_above(pid, parents)):
             continue
         if candidate := _candidate(proc, pid):
             found[pid] = candidate

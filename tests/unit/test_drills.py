@@ -109,7 +109,7 @@ def test_a_shortened_run_can_fail(tmp_path: Path) -> None:
 
 def test_a_run_that_ended_early_is_shortened_though_nobody_asked(tmp_path: Path) -> None:
     findings = supervise(sync(tmp_path), [Says(agreement())])
-    assert findings.shortened == "0 s of 4 h"
+    assert findings.shortened == "nothing of 4 h"
 
 
 def test_a_longer_run_is_not_shortened(tmp_path: Path) -> None:
