@@ -113,6 +113,7 @@ def test_another_rank_that_computes_it_again_sees_every_one(
 
 
 def test_three_ranks_whose_averaging_rounds_stay_inside_the_bound(tmp_path: Path) -> None:
+    (tmp_path / "a.json.failed-0").write_text('{"rank": 0, "error": "of an earlier run"}')
     answer = validate(
         tmp_path / "a.json", "--steps=40", "--sample-every=2", "--seconds=200", ranks=3
     )

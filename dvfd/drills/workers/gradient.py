@@ -447,6 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parse(arguments)
     _prepare(chosen.backend)
     place = world.join(chosen.backend, timeout=chosen.timeout)
+    note(chosen.answer, place.rank).unlink(missing_ok=True)  # of an earlier run
     validation = Validation(chosen, place)
     # torchrun stops the other ranks when one has died. Their collective fails at about the same
     # moment, and a rank that lives to say so is worth more: torchrun waits 30 seconds for it.
