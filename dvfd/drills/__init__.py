@@ -26,6 +26,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "openmpi_gloo": (
         "dvfd.drills.openmpi:OpenMpi",
         "dvfd.drills.pytorch:TorchInside",
+        "dvfd.drills.ring:Ring",
         "dvfd.drills.launchers:Mpirun",
         "dvfd.drills.launchers:Torchrun",
         "dvfd.drills.interface:GlooInterface",

@@ -35,10 +35,10 @@ from dvfd.drills.world import World
 WARM_UP = 10
 """Iterations before the first that counts (procedures, 17)."""
 
-WARM_AGAIN = 2
+WARM_AGAIN = 1
 """The same where a message has its turn again."""
 
-TURNS = 4
+TURNS = 10
 
 JOINING = 120.0
 """Seconds for all ranks to load torch and find each other: a minute from a cold network disk."""
@@ -177,6 +177,8 @@ class Bench:
     def run(self) -> list[tuple[Exercise, Series]]:
         """Every exercise in its turns. Raises CollectiveFailed."""
         for turn in range(TURNS):
+            if self._place.leads:
+                say(f"collectives: turn {turn + 1} of {TURNS}")
             for exercise, collective, series in self._plan:
                 first, last = (exercise.iterations * t // TURNS for t in (turn, turn + 1))
                 self._turn(exercise, collective, series, turn, last - first)
@@ -269,11 +271,18 @@ def main(path: str) -> int:
     except CollectiveFailed as error:
         words = {"time": time.time(), "rank": place.rank, "at": bench.at, "error": str(error)}
         write(answer.with_name(f"{answer.name}.failed-{place.rank}"), words)
+        say(f"rank {place.rank}, {bench.at}: {error}")
         return 1  # without destroying the group: that may wait for ranks that are gone
     if place.leads:
         write(answer, told(place, found))
     distributed.destroy_process_group()
     return 0
+
+
+def say(line: str) -> None:
+    """One line of progress on stdout."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def told(place: World, found: Sequence[tuple[Exercise, Series]]) -> dict[str, Any]:
