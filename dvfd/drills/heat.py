@@ -300,7 +300,7 @@ def _package(package: str, steady: Sequence[Reading], meters: Gauges) -> Iterato
 
 
 def _throttles(watch: Watch, before: Reading, stopped: str) -> Iterator[Sample | Trouble]:
-    """How much each package's counter grew. Of a stress that was broken off only what it grew."""
+    """How much each package's counter grew, up to where the stress was broken off."""
     last = watch.readings[-1] if watch.readings else before
     for package, count in before.throttles.items():
         where = labels(package=package)
@@ -308,7 +308,7 @@ def _throttles(watch: Watch, before: Reading, stopped: str) -> Iterator[Sample |
         if grown < 0:
             why = watch.meters.heat or "it fell"
             yield Trouble(THROTTLES, f"package {package}: its counter is lost: {why}", where)
-        elif grown or not stopped:
+        else:
             yield Sample(THROTTLES, grown, last.at, where)
     short = _fewer(list(before.throttles), watch.meters, "throttle counters")
     if why := stopped or (not before.throttles and watch.meters.uncounted) or short:

@@ -8,13 +8,20 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes_drills import task
+from fakes_drills import judged, task
+from fakes_probes import FIXTURES
 from testbed import need
 
 from dvfd.clock import SystemClock
 from dvfd.drills import bare, gauges, load, tree
+from dvfd.drills.heat import Stress
+from dvfd.drills.processors import listed
+from dvfd.drills.supervise import supervise
 from dvfd.drills.workers import burn
 from dvfd.errors import ToolError
+from dvfd.model import Verdict
+
+SENSORS = FIXTURES / "hwmon_coretemp/sys"
 
 HERE = frozenset(os.sched_getaffinity(0))
 
@@ -59,6 +66,22 @@ def test_every_processor_is_busy_and_nothing_is_left(tmp_path, kind, words):
 
     assert share > 0.9
     assert words in said
+    assert set(burners()) <= set(before)
+
+
+def test_a_short_stress_judges_sensors_while_the_load_is_real(tmp_path):
+    """The sensors are a fixture: they stand still and draw nothing."""
+    work = task("hardware", tmp_path, clock=SystemClock(), run=tree.run, sys=SENSORS)
+    before = burners()
+
+    found = supervise(work, [Stress(seconds=6, minute=2, every=0.2)])
+
+    results = judged(work, found)
+    assert results["temperature"].verdict is Verdict.PASS, results["temperature"]
+    assert results["temperature"].observed == 68
+    assert results["throttles"].verdict is Verdict.PASS
+    assert "no package domain" in results["power_stress"].reason
+    assert found.facts[0].text.startswith(f"processors {listed(HERE)} for 6 s: ")
     assert set(burners()) <= set(before)
 
 

@@ -358,3 +358,16 @@ def test_a_processor_that_went_offline_was_not_loaded(tmp_path):
     node.advance(60)
 
     assert gauges.Span([first, meters.read()]).loaded(range(4)) == pytest.approx(0.75)
+
+
+def test_a_minute_with_a_gap_has_no_power_for_the_counter_may_have_begun_anew(tmp_path):
+    node = FakeNode(tmp_path, "rapl_amd", "")
+    work = task("hardware", tmp_path, clock=node.clock, sys=node.sys, proc=node.proc)
+    meters = gauges.Gauges(work)
+    readings = [meters.read()]
+    for seconds in (70, 5):  # its range of 65 kJ may wrap in 65 s
+        node.advance(seconds)
+        readings.append(meters.read())
+
+    assert readings[2].joules
+    assert gauges.Span(readings).watts("0") is None
