@@ -353,9 +353,10 @@ def _unexpected(criterion: Criterion, findings: Iterable[Finding]) -> str:
         value = finding.reading.value.value
         if not math.isnan(value) and value not in expected:
             side = "above" if value > expected.high else "below"
+            low, high = _digits(criterion, expected.low), _digits(criterion, expected.high)
             return (
-                f"{criterion.metric}{_braces(finding.reading.labels)}: {value:.6g} is {side} the "
-                f"expected {expected.low:g} to {expected.high:g}: was the right thing measured?"
+                f"{criterion.metric}{_braces(finding.reading.labels)}: {_digits(criterion, value)} "
+                f"is {side} the expected {low} to {high}: was the right thing measured?"
             )
     return ""
 
