@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 import socket
 import sys
 import tomllib
@@ -45,6 +46,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+HIGHEST_CORE = 8191
+"""Linux' own bound, CONFIG_NR_CPUS of x86-64."""
+
+
 class Node(Section):
     """Who this node is."""
 
@@ -74,6 +79,11 @@ class Profile(Section):
     @model_validator(mode="after")
     def _cores_for_every_rank(self) -> Profile:
         given, wanted = len(self.rank_cores), self.processes_per_node
+        numbers = [int(n) for cores in self.rank_cores for n in re.findall(r"\d+", cores)]
+        if any(number > HIGHEST_CORE for number in numbers):
+            raise ValueError(
+                f"rank_cores names processor {max(numbers)}: the most is {HIGHEST_CORE}"
+            )
         if given not in (0, wanted):
             raise ValueError(
                 f"rank_cores lists {given} ranks, processes_per_node is {wanted}: "

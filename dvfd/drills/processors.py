@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from dvfd.drills import topology
+from dvfd.probes import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ def allotted(task: Task) -> frozenset[int]:
     """Of all ranks together. It may name some that are offline or forbidden: that is to be told."""
     given = task.config.profile.rank_cores
     if given:
-        return frozenset().union(*map(topology.cpus, given))
+        return frozenset().union(*map(files.cpus, given))
     return frozenset(os.sched_getaffinity(0))
 
 

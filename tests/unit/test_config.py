@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -131,3 +132,16 @@ def test_missing_data_says_where_it_looked() -> None:
 def test_a_password_has_one_place_and_a_user(lines: str, wanted: str) -> None:
     [line] = problems(f"[alerting]\n{lines}\n")
     assert wanted in line
+
+
+@pytest.mark.parametrize(
+    ("cores", "said"),
+    [
+        ('["0-3"]', "rank_cores lists 1 ranks, processes_per_node is 4"),
+        ('["0", "1", "2", "x"]', "rank_cores"),
+        ('["0", "1", "2", "3-99999999999"]', "processor 99999999999: the most is 8191"),
+    ],
+)
+def test_cores_of_ranks_that_cannot_be_are_refused(cores: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(f"[profile]\nrank_cores = {cores}")
