@@ -321,7 +321,6 @@ def test_two_jobs_at_once_are_unknown(machine):
     ("lists", "words"),
     [
         ('["0-7", "8-15", "16-23", "24,99"]', "gives rank 3 processors 24,99: 99 not online"),
-        ('["0-7", "8-15", "16-23", "0-99999999999"]', "wanted processors up to 8191"),
     ],
 )
 def test_a_profile_that_names_cores_that_are_not_there_is_unknown(machine, lists, words):
