@@ -530,6 +530,7 @@ def test_the_checks_of_one_command_share_their_answers(
         memos.append(memo)
         return supervise(task(check.id, tmp_path, clock=SystemClock()), [])
 
+    monkeypatch.setattr("dvfd.log.setup", lambda _level: None)  # for good, in this process
     monkeypatch.setenv("DVFD_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("dvfd.drills.conduct.conduct", conducts)
