@@ -9,7 +9,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dvfd import catalogue_keys as keys
@@ -350,7 +350,7 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
     found["possible"] = found["possible"] or metric.possible
     found |= {
         "id": draft.id,
-        "limit": bind(found["limit"], desk.config.profile),
+        "limit": bind(found["limit"], desk.config.profile, desk.config.calibrated.refused),
         "hold": found.pop("for", 0.0),
         "source": _source(metric, drill=found.pop("drill", False)),
         "overridden": _overridden(found.pop("overridden")),
@@ -372,14 +372,17 @@ def quantities(metrics: Mapping[str, Metric]) -> dict[str, str]:
     return named | {f"metric.{name}": metric.unit for name, metric in metrics.items()}
 
 
-def bind(limit: Limit, profile: Profile) -> Limit:
-    """*limit* with its value, if it is a multiple of what the profile says."""
+def bind(limit: Limit, profile: Profile, missing: str = "") -> Limit:
+    """*limit* with its value, if it is a multiple of what the profile says; *missing* is why that
+    may not say it.
+    """
     known = PROFILE.get(limit.of.removeprefix("profile."))
     if not limit.of.startswith("profile.") or known is None:
         return limit
     base = known[1](profile)
-    value = None if base is None else base * limit.times + limit.plus
-    return Limit(value=value, of=limit.of, times=limit.times, plus=limit.plus)
+    if base is None:
+        return replace(limit, missing=missing)
+    return replace(limit, value=base * limit.times + limit.plus)
 
 
 def inapplicable(requires: tuple[str, ...], config: Config) -> str:

@@ -12,6 +12,8 @@ import re
 import socket
 import sys
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime  # at run time: pydantic reads it
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -69,6 +71,7 @@ class Profile(Section):
     link_gbps_reason: str = ""  # why this site's ports are not the framework's 400
     expected_throughput: Positive | None = None
     single_process_throughput: Positive | None = None
+    calibration: Path | None = None  # a file of `dvfd calibrate`, for what is not said here
     temperature_sensors: bool = True
     power_meters: bool = True
     interfaces: tuple[str, ...] = ()
@@ -279,6 +282,14 @@ class Sampling(Section):
     interval: float = Field(default=5.0, ge=0.5, le=60)
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """How a calibration file was taken: why not, or an empty string, and what must be read."""
+
+    refused: str = ""
+    notices: tuple[str, ...] = ()
+
+
 class Config(Section):
     """All of it."""
 
@@ -299,6 +310,7 @@ class Config(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     _origin: str = PrivateAttr("embedded defaults")
+    _calibrated: Calibrated = PrivateAttr(Calibrated())
 
     @field_validator("logs")
     @classmethod
@@ -314,16 +326,33 @@ class Config(Section):
         return self._origin
 
     @property
+    def calibrated(self) -> Calibrated:
+        """How the profile's calibration was taken."""
+        return self._calibrated
+
+    def with_calibration(self, values: Mapping[str, float], taken: Calibrated) -> Config:
+        """This with *values* where the profile says none, and how they were *taken*."""
+        unset = {key: v for key, v in values.items() if getattr(self.profile, key) is None}
+        profile = self.profile.model_copy(update=unset)
+        config = self.model_copy(update={"profile": profile})
+        config._calibrated = taken
+        return config
+
+    @property
     def profile_hash(self) -> str:
-        """SHA-256 of the profile and the overrides: results of unequal hashes do not compare."""
-        text = self.profile.model_dump_json() + repr(
+        """SHA-256 of the profile and the overrides: results of unequal hashes do not compare.
+
+        Of a calibration its values count, not where it lies.
+        """
+        text = self.profile.model_dump_json(exclude={"calibration"}) + repr(
             sorted((k, v.model_dump_json()) for k, v in self.override.items())
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load(path: Path | None = None) -> Config:
-    """Read the configuration, or the defaults if the default file is absent.
+    """Read the configuration, or the defaults if the default file is absent, and the calibration
+    that it names: one that does not hold here leaves its values unset, and a notice.
 
     Raises ConfigError with one line for each mistake: file, key, reason, nearest known name.
     """
@@ -336,7 +365,12 @@ def load(path: Path | None = None) -> Config:
         raise ConfigError([f"{chosen}: no such file"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{chosen}: cannot be read: {error}"]) from None
-    return parse(text, str(chosen))
+    config = parse(text, str(chosen))
+    if config.profile.calibration is None:
+        return config
+    from dvfd import calibration  # noqa: PLC0415  # it imports this
+
+    return calibration.applied(config)
 
 
 def parse(text: str, origin: str = "configuration") -> Config:

@@ -18,7 +18,7 @@ from dvfd.reduce import ANYTHING, FINITE, Interval, Reading, exactly, read
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from dvfd.model import Criterion, Labels, Sample
+    from dvfd.model import Criterion, Labels, Limit, Sample
 
 UNITLESS = frozenset({"", "bool", "ratio", "version"})
 """Units that a message leaves out: the number says it all."""
@@ -78,16 +78,17 @@ def _refusal(criterion: Criterion) -> tuple[Verdict, str] | None:
     if criterion.source == NONE_YET:
         return Verdict.UNKNOWN, f"nothing measures {criterion.metric} yet"
     if limit.value is None and not limit.metric:
-        return Verdict.UNKNOWN, _unset(limit.of)
+        return Verdict.UNKNOWN, _unset(limit)
     if criterion.reduce != "latest" and criterion.window <= 0:
         return Verdict.UNKNOWN, f"{criterion.reduce} needs a window and the criterion has none"
     return None
 
 
-def _unset(of: str) -> str:
-    if not of.startswith("profile."):
+def _unset(limit: Limit) -> str:
+    if not limit.of.startswith("profile."):
         return "the criterion has no limit: set one in the catalogue or as an override"
-    return f"{of} is not set: set it under [profile] in the configuration"
+    why = limit.missing or "set it under [profile] in the configuration"
+    return f"{limit.of} is not set: {why}"
 
 
 # --- Several series as one --------------------------------------------------------------------

@@ -167,6 +167,7 @@ class Limit:
     of: str = ""
     times: float = 1.0
     plus: float = 0.0
+    missing: str = ""  # why the profile does not say, where that is known
 
     @property
     def metric(self) -> str:

@@ -326,12 +326,15 @@ class Snapshot:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person must read although dvfd is well: a store lost, ranks turned away."""
+        """What a person must read although dvfd is well: a store lost, ranks turned away, a
+        baseline of another node.
+        """
         lost = [f"store: {self.store.reason}"] if self.store.ok and self.store.reason else []
         count = self.ingest.get("refused", 0)
         away = f"{count} times a rank found no room and is not watched: see [jobs] limit"
         refused = [notice for notice in (self.reload.notice, self.web.notice) if notice]
-        return (*refused, *lost, *([away] if count else []))
+        baseline = self.config.calibrated.notices
+        return (*refused, *lost, *baseline, *([away] if count else []))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ def config() -> None:
 def check(path: Path | None, output: str) -> None:
     """Load and lint the configuration and the whole catalogue: what `dvfd run` would refuse.
 
+    A calibration that does not hold on this node is a notice: dvfd would start without its values.
+
     Exit code: 0 it would start, 78 there are mistakes, each on a line of stderr.
 
     Example: dvfd config check -c /etc/dvfd/dvfd.toml
@@ -46,7 +48,8 @@ def check(path: Path | None, output: str) -> None:
     settings = load(path)
     found = load_catalogue(settings)
     Daemon(settings)  # schedules, pattern sets, addresses: what only the parts can refuse
-    show(_contents(found), output, _ok)
+    contents = _contents(found) | {"notices": list(settings.calibrated.notices)}
+    show(contents, output, _ok)
 
 
 def _contents(found: Catalogue) -> dict[str, Any]:
@@ -69,7 +72,8 @@ def _ok(found: Mapping[str, Any]) -> str:
         f"{found['metrics']} metrics, {len(found['overrides'])} overrides; "
         f"catalogue {found['catalogue'][:12]}"
     )
-    return "\n".join([loaded, *(f"override: {override}" for override in found["overrides"])])
+    overrides = (f"override: {override}" for override in found["overrides"])
+    return "\n".join([loaded, *overrides, *(f"notice: {n}" for n in found["notices"])])
 
 
 @config.command("show", short_help="Print the configuration in force, as JSON.")
