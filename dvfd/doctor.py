@@ -244,7 +244,7 @@ def look_at_hardware(world: World) -> Iterator[Finding]:
     if profile.expected_throughput is None:
         yield Finding(
             "sources", "baseline", Mark.IMPROVE, "no accepted throughput: that line stays UNKNOWN",
-            "[profile] expected_throughput = 270.0, in samples/s",
+            "dvfd calibrate -o FILE, then [profile] calibration = FILE; or say expected_throughput",
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "alerts": "dvfd.cli.alerts",
     "assets": "dvfd.cli.assets",
+    "calibrate": "dvfd.cli.calibrate",
     "check": "dvfd.cli.checks",
     "checklist": "dvfd.cli.checks",
     "checkpoint": "dvfd.cli.checkpoint",
@@ -61,6 +62,7 @@ SECTIONS = {
     },
     "Set up": {
         "config": "Check, show and describe the configuration.",
+        "calibrate": "Measure this node, write its baseline for review.",
         "assets": "Units, alert rules, dashboards and an example configuration.",
         "completion": "What TAB needs: commands, options, names.",
         "version": "Print the versions of dvfd and of Python.",

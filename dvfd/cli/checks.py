@@ -115,12 +115,12 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
     if tests:
         daemon("allowed")
     run = partial(
-        conduct, training=_training(inside=options.inside), memo=Memo(), say=_say_on_a_terminal
+        conduct, training=training_here(inside=options.inside), memo=Memo(), say=_say_on_a_terminal
     )
     return {c.id: partial(run, c, config, timed(options, c)) for c in tests}
 
 
-def _training(*, inside: bool) -> str:
+def training_here(*, inside: bool = False) -> str:
     """What trains here, in words: by the processes that we can see, and by the daemon's jobs."""
     from dvfd.drills.training import training, words
 
