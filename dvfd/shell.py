@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import selectors
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from dvfd.errors import ToolError, ToolTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+LIBC = ctypes.CDLL(None)
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes kept of each stream: no tool that we run says more that matters."""
@@ -38,15 +43,18 @@ def run(
     stdin: bytes = b"",
     nice: int = 0,
     on_line: Callable[[str], None] | None = None,
+    bound: bool = False,
 ) -> Output:
     """Run *argv* to its end; a non-zero exit is returned, not raised. *on_line* gets each line of
-    its standard output as it comes.
+    its standard output as it comes. A *bound* tool is killed when the calling thread ends: not
+    even SIGKILL of our process leaves it running.
 
     Raises ToolError if it cannot be started, ToolTimeout if it outlives *timeout* seconds; its
     whole process group is then killed. The locale is C, so that its words can be parsed.
     """
     started = time.monotonic()
     environment = {**(os.environ if env is None else env), "LC_ALL": "C"}
+    first = partial(_settle, nice, bound=bound) if nice or bound else None
     try:
         child = subprocess.Popen(
             argv,
@@ -55,7 +63,7 @@ def run(
             stderr=subprocess.PIPE,
             env=environment,
             start_new_session=True,
-            preexec_fn=(lambda: _lower(nice)) if nice else None,  # noqa: PLW1509  # os.nice only
+            preexec_fn=first,  # noqa: PLW1509  # two system calls, nothing that takes a lock
         )
     except OSError as error:
         raise ToolError(f"{argv[0]}: cannot be started: {error.strerror or error}") from None
@@ -68,8 +76,12 @@ def run(
     return Output(child.returncode, out, err, time.monotonic() - started)
 
 
-def _lower(nice: int) -> None:
-    os.nice(nice)
+def _settle(nice: int, *, bound: bool) -> None:
+    """In the child, before the tool: be as polite, and as mortal, as was asked."""
+    if nice:
+        os.nice(nice)
+    if bound:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Lines:

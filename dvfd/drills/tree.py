@@ -44,7 +44,9 @@ def run(
     mark = secrets.token_hex(8)
     environment = {**(os.environ if env is None else env), MARK: mark}
     try:
-        return shell.run(argv, timeout=timeout, env=environment, stdin=stdin, on_line=on_line)
+        return shell.run(
+            argv, timeout=timeout, env=environment, stdin=stdin, on_line=on_line, bound=True
+        )
     finally:
         sweep(mark)
 

@@ -37,7 +37,7 @@ def escapee(path: Path, seconds: float) -> list[str]:
 def alive(path: Path) -> bool:
     """Whether the process whose pid *path* holds still runs; one that nobody buried does not."""
     try:
-        stat = Path(f"/proc/{path.read_text()}/stat").read_text()
+        stat = Path(f"/proc/{path.read_text().strip()}/stat").read_text()
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
@@ -134,3 +134,14 @@ def test_two_drills_at_once_are_refused_and_the_first_is_named() -> None:
         pass
     with conduct.alone():
         pass
+
+
+def test_not_even_sigkill_of_the_command_leaves_a_tool_running(tmp_path: Path) -> None:
+    tool = f"echo $$ > {tmp_path}/pid; exec sleep 60"
+    code = f"from dvfd.drills import tree; tree.run(['sh', '-c', {tool!r}], timeout=60)"
+    command = subprocess.Popen([sys.executable, "-c", code])
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 20)
+    assert alive(tmp_path / "pid")
+    command.kill()
+    command.wait()
+    eventually(lambda: not alive(tmp_path / "pid"), 5)
