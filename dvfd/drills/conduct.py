@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import struct
 import sys
@@ -72,9 +73,33 @@ def _progress_aside(options: Options) -> contextlib.AbstractContextManager[objec
 
 
 @contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """Asked to end, end as after Ctrl-C: what was started goes first. Exit code 128 + signal."""
+
+    def leave(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    # What ignores or handles it already, as nohup and torchrun's rank 0 do, has its reason.
+    mine = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Be the only drill of this node meanwhile. Raises DvfdError naming the process that is."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as lock:
+    """Be the only drill of this node meanwhile, and end in order when asked to.
+
+    Raises DvfdError naming the process that is.
+    """
+    with (
+        _ending(),
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as lock,
+    ):
         try:
             lock.bind(LOCK)
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -145,3 +146,34 @@ def test_not_even_sigkill_of_the_command_leaves_a_tool_running(tmp_path: Path) -
     command.kill()
     command.wait()
     eventually(lambda: not alive(tmp_path / "pid"), 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_asked_to_end_a_drill_takes_its_tools_and_its_files_with_it(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, tempfile\n"
+        "from dvfd.drills import conduct, tree\n"
+        "conduct.LOCK += sys.argv[1]\n"
+        "with conduct.alone(), tempfile.TemporaryDirectory(dir=sys.argv[1]):\n"
+        "    tree.run(['sh', '-c', f'echo $$ > {sys.argv[1]}/pid; exec sleep 60'], timeout=60)"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 20)
+    command.send_signal(number)
+    assert command.wait(20) in {128 + number, -number}
+    assert not alive(tmp_path / "pid")
+    assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+
+
+def test_a_drill_that_was_told_to_ignore_a_hangup_goes_on() -> None:
+    code = (
+        "import os, signal, sys\nfrom dvfd.drills import conduct\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nconduct.LOCK += 'ignoring'\n"
+        "with conduct.alone():\n    os.kill(os.getpid(), signal.SIGHUP)\n    print('went on')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "went on\n"
