@@ -164,6 +164,8 @@ class Daemon:
         )
         if reason := self._store.health().reason:
             log.warning("the store must be looked at", reason=reason)
+        for notice in self._config.calibrated.notices:
+            log.warning("calibration must be looked at", notice=notice)
 
     def stop(self) -> None:
         """End everything in reverse, once; what waits for the disk is written."""

@@ -88,8 +88,8 @@ def read(said: Mapping[str, Any], counts: Sequence[int]) -> list[Bandwidth]:
 
 def _row(row: Mapping[str, Any]) -> Bandwidth:
     times = [int(each) / 1e9 for each in row["nanoseconds"]]
-    if min(times) <= 0:
-        raise ValueError(f"a round took {min(times)} s")
+    if len(times) != ROUNDS or min(times) <= 0:
+        raise ValueError(f"rounds took {times} s, wanted {ROUNDS} of them")
     rates = [row["bytes"] / each for each in times]
     low, high = median_interval(rates)
     arrays = 2 if row["operation"] == "copy" else 3

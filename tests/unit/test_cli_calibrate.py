@@ -40,6 +40,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
             raise answers[0]
         return answers[0]
 
+    monkeypatch.setattr("dvfd.log.setup", lambda _level: None)  # for good, in this process
     monkeypatch.setattr(calibrate, "measure", measure)
     monkeypatch.setattr(calibration, "conditions", lambda _config, _torch: here)
     monkeypatch.setattr(calibration, "torch_of", lambda _python: "2.13.0")
