@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dvfd.errors import ConfigError
+from dvfd.errors import ConfigError, DvfdError
 
 
 def data_dir(name: str) -> Path:
@@ -30,12 +30,26 @@ def runtime_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """Where the store lives; see the environment in README.md."""
+    """Where the store lives; see the environment in README.md. Raises DvfdError if nothing says."""
     for variable in ("DVFD_STATE_DIR", "STATE_DIRECTORY"):
         if value := os.environ.get(variable, "").partition(":")[0]:
             return Path(value)
     system = Path("/var/lib/dvfd")
     if system.is_dir() and os.access(system, os.W_OK | os.X_OK):
         return system
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(home) / "dvfd"
+    return users_state()
+
+
+def users_state() -> Path:
+    """Where the user's own state lies. Raises DvfdError for one without a home, as in containers.
+
+    XDG_STATE_HOME takes the place of the home's.
+    """
+    if own := os.environ.get("XDG_STATE_HOME"):
+        return Path(own) / "dvfd"
+    try:
+        return Path.home() / ".local" / "state" / "dvfd"
+    except RuntimeError:
+        raise DvfdError(
+            f"user {os.getuid()} has no home: set HOME, or DVFD_STATE_DIR to a directory of yours"
+        ) from None

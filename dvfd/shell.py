@@ -24,6 +24,9 @@ LIBC = ctypes.CDLL(None)
 OUTPUT_LIMIT = 1 << 20
 """Bytes kept of each stream: no tool that we run says more that matters."""
 
+WAIT = 86400.0
+"""Seconds of one wait at most: epoll counts milliseconds in 31 bits, 24 days, and tests run on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -117,7 +120,7 @@ def _drain(
         for fd in kept:
             selector.register(fd, selectors.EVENT_READ)
         while selector.get_map():
-            for key, _ in selector.select(_left(deadline)):
+            for key, _ in selector.select(min(_left(deadline), WAIT)):
                 if key.fileobj is child.stdin:
                     unsent = _feed(child.stdin, unsent)
                     done = not unsent

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,10 +21,25 @@ from dvfd.cli.formats import exit_code, together
 from dvfd.errors import DvfdError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dvfd.drills.drill import Options
     from dvfd.drills.findings import Findings
+    from dvfd.model import Check
+
+YEAR = 31_536_000.0
+"""Seconds: a longer run is a slip of the hand."""
+
+
+class Duration(click.FloatRange):
+    """Seconds within a range; NaN lies within any to click, as it is neither below nor above."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """*value* as a number of the range. Fails with words otherwise."""
+        number: float = super().convert(value, param, ctx)
+        return (
+            number if not math.isnan(number) else self.fail(f"{value!r} is no number", param, ctx)
+        )
 
 
 @click.command(short_help="Run and judge checks of the framework now.")
@@ -31,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Also what disturbs a training job that runs here.")
 @click.option(
     "--duration",
-    type=click.FloatRange(min=1),
+    type=Duration(min=1, max=YEAR),
     metavar="SECONDS",
     help="Of checks that have one. A shorter run can fail; it cannot pass.",
 )
@@ -82,16 +101,32 @@ def checklist(name: str, output: str) -> None:
 
 def judged(names_: Sequence[str], output: str, options: Options | None) -> None:
     """Judge the checks *names_*, print what came of it and exit; with *options* tests run first."""
-    reports, where = [], ""
+    reports: list[Any] = []
+    where = broken = ""
     tests = _tests(names_, options) if options else {}
-    for name in names_:
-        findings = tests[name]() if name in tests else None
-        answer, where = _judge(name, findings)
-        reports.append(answer)
-    document = reports[0] if len(reports) == 1 else together(reports)
+    with _node_to_ourselves() if tests else contextlib.nullcontext():
+        for name in dict.fromkeys(names_):
+            try:
+                findings = tests[name]() if name in tests else None
+                answer, where = _judge(name, findings)
+            except DvfdError as error:
+                if not reports:
+                    raise
+                broken = f"dvfd: {name}: {error}"  # what was judged before it is told all the same
+                break
+            reports.append(answer)
+    document = reports[0] if len(reports) == 1 and not broken else together(reports, broken=broken)
     show(document, output, report_text)
     click.echo(f"judged on {where}", err=True)
+    if broken:
+        click.echo(broken, err=True)
     sys.exit(exit_code(document))
+
+
+def _node_to_ourselves() -> contextlib.AbstractContextManager[None]:
+    from dvfd.drills.conduct import alone
+
+    return alone()
 
 
 def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Findings]]:
@@ -103,7 +138,7 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
     from dvfd import log
     from dvfd.catalogue import load as load_catalogue
     from dvfd.config import load as load_config
-    from dvfd.drills.conduct import conduct, timed
+    from dvfd.drills.conduct import conduct, kept, timed
     from dvfd.drills.memo import Memo
     from dvfd.query import known
 
@@ -112,12 +147,19 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
     checks = load_catalogue(config).checks
     chosen = [checks[known({"check": name}, "check", checks)] for name in names_]
     tests = [check for check in chosen if check.drill]
+    for check in tests:
+        kept(check.id)
     if tests:
         daemon("allowed")
-    run = partial(
-        conduct, training=training_here(inside=options.inside), memo=Memo(), say=_say_on_a_terminal
-    )
-    return {c.id: partial(run, c, config, timed(options, c)) for c in tests}
+    memo = Memo()
+
+    def run(check: Check) -> Findings:
+        seen = training_here(inside=options.inside)  # anew: hours may lie before this one
+        return conduct(
+            check, config, timed(options, check), training=seen, memo=memo, say=_say_on_a_terminal
+        )
+
+    return {check.id: partial(run, check) for check in tests}
 
 
 def training_here(*, inside: bool = False) -> str:
@@ -151,13 +193,22 @@ def _judge(name: str, findings: Findings | None) -> tuple[Any, str]:
     except DvfdError as error:
         if findings is None:
             raise
-        raise DvfdError(f"{error}; what the test found lies in {_rescued(findings)}") from None
+        raise DvfdError(f"{error}; {_rescued(findings)}") from None
 
 
-def _rescued(findings: Findings) -> Path:
-    """Where *findings* that could not be kept lie now."""
+def _rescued(findings: Findings) -> str:
+    """Where *findings* that could not be kept lie now; told on stderr if the disks are full."""
     from dvfd.drills.conduct import kept
 
-    place = kept(findings.check) / "findings.json"
-    place.write_text(json.dumps(findings.to_dict()) + "\n", encoding="utf-8")
-    return place
+    text = json.dumps(findings.to_dict())
+    for directory in (kept, _elsewhere):
+        with contextlib.suppress(DvfdError, OSError):
+            place = directory(findings.check) / "findings.json"
+            place.write_text(text + "\n", encoding="utf-8")
+            return f"what the test found lies in {place}"
+    click.echo(text, err=True)
+    return "what the test found can be written nowhere and stands above"
+
+
+def _elsewhere(check: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f"dvfd-{check}-"))

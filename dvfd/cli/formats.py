@@ -90,17 +90,22 @@ def exit_code(document: Document) -> int:
     return 1 if code == 0 and breached else code
 
 
-def together(reports: Sequence[Document]) -> Document:
-    """Several reports as one document: the worst verdict is its own."""
+def together(reports: Sequence[Document], *, broken: str = "") -> Document:
+    """Several reports as one document: the worst verdict is its own.
+
+    *broken* says why a further one is missing: the rest cannot pass without it.
+    """
     order = ("FAIL", "UNKNOWN", "WAIVED", "PASS", "NOT_APPLICABLE")
+    verdicts = [*(report["verdict"] for report in reports), *(["UNKNOWN"] if broken else [])]
     last = reports[-1]
     return {
         "schema": last["schema"],
         "check": " ".join(report["check"] for report in reports),
         "at": last["at"],
         "node": last["node"],
-        "verdict": min((report["verdict"] for report in reports), key=order.index),
+        "verdict": min(verdicts, key=order.index),
         "reports": list(reports),
+        **({"broken": broken} if broken else {}),
     }
 
 
@@ -128,6 +133,8 @@ def _blind(document: Document) -> Iterator[Document]:
         yield _case("dvfd.daemon", "UNKNOWN", "no daemon runs here: nothing is watched")
     for trouble in document.get("troubles", ()):
         yield _case("dvfd.itself", "UNKNOWN", trouble)
+    if "broken" in document:
+        yield _case("dvfd.itself", "UNKNOWN", document["broken"])
 
 
 def _case(name: str, verdict: str, reason: str) -> Document:

@@ -6,32 +6,44 @@ One drill at a time on a node: two would measure each other.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvfd import drills
 from dvfd.clock import SystemClock
+from dvfd.drills import tree
 from dvfd.drills.drill import Options, Task
 from dvfd.drills.memo import Memo
 from dvfd.drills.supervise import supervise
 from dvfd.errors import DvfdError
-from dvfd.places import state_dir
+from dvfd.places import state_dir, users_state
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from dvfd.config import Config
     from dvfd.drills.findings import Findings
     from dvfd.model import Check
 
 LOCK = "\0dvfd-drill"
 """An abstract socket: one for each network namespace, gone with its process, no file to clean."""
+
+CLEANING = tree.PATIENCE + 5.0
+"""Seconds after the first signal in which further ones change nothing."""
+
+WAITING = 1024
+"""Commands that may ask who holds the lock while it is held: nobody takes them off the queue."""
 
 
 def conduct(
@@ -43,15 +55,13 @@ def conduct(
     memo: Memo | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Findings:
-    """Run every part of the drill of *check*. *training* says in words which job runs here,
-    *memo* is shared by the checks of one command.
+    """Run every part of the drill of *check*: within `alone`, which lasts for a whole command.
 
-    Raises DvfdError if another drill runs on this node.
+    *training* says in words which job runs here, *memo* is shared by the checks of one command.
     """
     with (
-        alone(),
         _progress_aside(options),
-        tempfile.TemporaryDirectory(prefix="dvfd-drill-") as scratch,
+        tempfile.TemporaryDirectory(prefix="dvfd-drill-", ignore_cleanup_errors=True) as scratch,
     ):
         task = Task(
             check=check,
@@ -63,6 +73,7 @@ def conduct(
             training=training,
             memo=memo or Memo(),
             say=say,
+            run=partial(tree.run, temporary=scratch),
         )
         return supervise(task, drills.build(check.id))
 
@@ -74,20 +85,32 @@ def _progress_aside(options: Options) -> contextlib.AbstractContextManager[objec
 
 @contextlib.contextmanager
 def _ending() -> Iterator[None]:
-    """Asked to end, end as after Ctrl-C: what was started goes first. Exit code 128 + signal."""
+    """Asked to end, end as after Ctrl-C: what was started goes first. Exit code 128 + signal.
 
-    def leave(number: int, _frame: object) -> None:
+    A person presses Ctrl-C twice: the second time is not to break off that very cleaning up.
+    """
+    until = -math.inf
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        nonlocal until
+        if time.monotonic() < until:
+            return
+        until = time.monotonic() + CLEANING
+        if number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
         sys.exit(128 + number)
 
     # What ignores or handles it already, as nohup and torchrun's rank 0 do, has its reason.
-    mine = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    mine = {number: handler for number, handler in before.items() if handler in usual}
     for number in mine:
         signal.signal(number, leave)
     try:
         yield
     finally:
-        for number in mine:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in mine.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -104,7 +127,7 @@ def alone() -> Iterator[None]:
             lock.bind(LOCK)
         except OSError:
             raise DvfdError(f"another drill runs on this node{_holder()}: wait for it") from None
-        lock.listen(1)
+        lock.listen(WAITING)
         yield
 
 
@@ -116,14 +139,14 @@ def _holder() -> str:
         pid, _, _ = struct.unpack(
             "3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         )
-        return f" (pid {pid})"
+        return f" (pid {pid})" if pid else ""  # 0 where it is of another pid namespace
     return ""
 
 
 def kept(check: str) -> Path:
     """Where the drill of *check* keeps what it can resume: beside the store, else at the user's."""
-    for base in (state_dir(), Path.home() / ".local/state/dvfd"):
-        place = base / "drills" / check
+    for base in (state_dir, users_state):
+        place = base() / "drills" / check
         with contextlib.suppress(OSError):
             place.mkdir(parents=True, exist_ok=True)
             if os.access(place, os.W_OK | os.X_OK):

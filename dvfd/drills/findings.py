@@ -5,7 +5,7 @@ It travels as JSON: from the command that ran the drill to the daemon that keeps
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -107,10 +107,10 @@ class Findings:
                 planned=_finite(document["planned"]),
                 ran=_finite(document["ran"]),
                 by=str(document.get("by", "")),
-                samples=tuple(_sample(row) for row in document["samples"][:MOST]),
-                remarks=tuple(Remark(*_said(row)) for row in document["remarks"][:MOST]),
-                troubles=tuple(Trouble(*_said(row)) for row in document["troubles"][:MOST]),
-                facts=tuple(Fact(str(n), str(t)) for n, t in document["facts"][:MOST]),
+                samples=tuple(_sample(row) for row in _all(document, "samples")),
+                remarks=tuple(Remark(*_said(row)) for row in _all(document, "remarks")),
+                troubles=tuple(Trouble(*_said(row)) for row in _all(document, "troubles")),
+                facts=tuple(Fact(str(n), str(t)) for n, t in _all(document, "facts")),
             )
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ProbeError(f"findings of a drill: {error!r}: wanted what dvfd writes") from None
@@ -152,6 +152,14 @@ def _agrees(given: Labels, where: Mapping[str, str]) -> bool:
     return all(where.get(name, value) == value for name, value in given)
 
 
+def _all(document: Mapping[str, Any], kind: str) -> list[Any]:
+    """Every row of *kind*. Too many are refused, not cut: the one left out may be the FAIL."""
+    rows: list[Any] = document[kind]
+    if len(rows) > MOST:
+        raise ValueError(f"{len(rows)} {kind}, at most {MOST} are taken")
+    return rows
+
+
 def _sample_row(sample: Sample) -> list[Any]:
     bounds = [sample.low, sample.high] if sample.low is not None or sample.high is not None else []
     return [sample.metric, sample.value, sample.at, dict(sample.labels), *bounds]
@@ -160,6 +168,8 @@ def _sample_row(sample: Sample) -> list[Any]:
 def _sample(row: list[Any]) -> Sample:
     metric, value, at, where, *bounds = row
     low, high = [None if b is None else _finite(b) for b in bounds] or [None, None]
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"{metric}: bounds {low} to {high}")
     return Sample(str(metric), _finite(value), _finite(at), labels(**where), low, high)
 
 
@@ -169,6 +179,7 @@ def _said(row: list[Any]) -> Iterator[Any]:
 
 
 def _finite(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
+    most = sys.float_info.max  # a number of 400 digits is finite and fits into no float
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -most <= value <= most:
+        raise ValueError(f"{value!r:.80} is no finite number")
     return float(value)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ def read_answer(path: Path) -> dict[str, Any]:
         said = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProbeError(f"it ended well and left no answer in {path.name}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ProbeError(f"{path.name}: its answer cannot be read: {error}") from None
     if not isinstance(said, dict):
         raise ProbeError(f"{path.name}: its answer is no table: {said!r:.80}")
@@ -93,8 +93,9 @@ def finite(value: object) -> float | None:
     """A number that is one, None for none. Raises ValueError for anything else."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
+    most = sys.float_info.max  # a number of 400 digits is finite and fits into no float
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -most <= value <= most:
+        raise ValueError(f"{value!r:.80} is no finite number")
     return float(value)
 
 

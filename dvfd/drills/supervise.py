@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dvfd.drills.drill import Fact, Ran, Remark, Trouble
-from dvfd.drills.findings import Findings
+from dvfd.drills.findings import SKEW, Findings
 from dvfd.errors import DvfdError
 from dvfd.model import Sample
 from dvfd.reduce import seconds
@@ -35,18 +36,35 @@ def supervise(task: Task, parts: Sequence[Part], *, by: str = "") -> Findings:
     for number, part in enumerate(parts, 1):
         task.say(f"{task.check.id} {number}/{len(parts)}: {part.name}")
         found += _part(task, part)
+    ended, elapsed = task.clock.now(), task.clock.boot() - since
+    if abs(set_by := ended - began - elapsed) > SKEW:
+        found = _on_the_new_clock(found, ended - elapsed, ended, set_by)
+        began = ended - elapsed
     return Findings(
         check=task.check.id,
         began=began,
-        ended=task.clock.now(),
+        ended=ended,
         planned=task.check.duration,
-        ran=_ran(task, found, task.clock.boot() - since),
+        ran=_ran(task, found, elapsed),
         samples=tuple(f for f in found if isinstance(f, Sample)),
         remarks=tuple(f for f in found if isinstance(f, Remark)),
         troubles=tuple(f for f in found if isinstance(f, Trouble)),
         facts=tuple(f for f in found if isinstance(f, Fact)),
         by=by,
     )
+
+
+def _on_the_new_clock(
+    found: Iterable[Yield], began: float, ended: float, set_by: float
+) -> list[Yield]:
+    """*found* between *began* and *ended*: a clock that was set meanwhile costs no run of hours."""
+    return [
+        Fact("clock", f"set by {set_by:+.0f} s while this ran: earlier times are approximate"),
+        *(
+            replace(f, at=min(max(f.at, began), ended)) if isinstance(f, Sample) else f
+            for f in found
+        ),
+    ]
 
 
 def _ran(task: Task, found: Iterable[Yield], elapsed: float) -> float:

@@ -35,14 +35,18 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     on_line: Callable[[str], None] | None = None,
+    temporary: str = "",
 ) -> shell.Output:
     """Run *argv* to its end like `shell.run`, then kill every process that it left and see it gone.
 
-    *env* takes the place of ours; *on_line* gets each line of stdout as it comes. Raises ToolError,
+    *env* takes the place of ours; *on_line* gets each line of stdout as it comes; *temporary* is
+    where the tool puts its temporary files, which torchrun does not remove. Raises ToolError,
     ToolTimeout, and ToolError if something of it cannot be ended.
     """
     mark = secrets.token_hex(8)
     environment = {**(os.environ if env is None else env), MARK: mark}
+    if temporary:
+        environment["TMPDIR"] = temporary
     try:
         return shell.run(
             argv, timeout=timeout, env=environment, stdin=stdin, on_line=on_line, bound=True

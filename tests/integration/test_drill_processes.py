@@ -137,6 +137,13 @@ def test_two_drills_at_once_are_refused_and_the_first_is_named() -> None:
         pass
 
 
+def test_whoever_is_refused_is_told_the_pid_however_many_were_before() -> None:
+    with conduct.alone():
+        for _ in range(5):
+            with pytest.raises(DvfdError, match=rf"pid {os.getpid()}"), conduct.alone():
+                pass
+
+
 def test_not_even_sigkill_of_the_command_leaves_a_tool_running(tmp_path: Path) -> None:
     tool = f"echo $$ > {tmp_path}/pid; exec sleep 60"
     code = f"from dvfd.drills import tree; tree.run(['sh', '-c', {tool!r}], timeout=60)"
@@ -167,6 +174,39 @@ def test_asked_to_end_a_drill_takes_its_tools_and_its_files_with_it(
     assert command.wait(20) in {128 + number, -number}
     assert not alive(tmp_path / "pid")
     assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_impatient_second_signal_does_not_break_off_the_cleaning_up(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, time\n"
+        "from dvfd.drills import conduct\n"
+        "conduct.LOCK += sys.argv[1]\n"
+        "with conduct.alone():\n"
+        "    try:\n"
+        "        open(sys.argv[1] + '/runs', 'w').close()\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        open(sys.argv[1] + '/cleans', 'w').close()\n"
+        "        time.sleep(1)\n"
+        "        open(sys.argv[1] + '/clean', 'w').close()\n"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    eventually((tmp_path / "runs").exists, 20)
+    command.send_signal(number)
+    eventually((tmp_path / "cleans").exists, 20)
+    command.send_signal(number)
+    assert command.wait(20) in {128 + number, -number}
+    assert (tmp_path / "clean").exists()
+
+
+def test_what_a_tool_leaves_among_temporary_files_lies_where_it_was_told(tmp_path: Path) -> None:
+    tree.run(["mktemp"], timeout=20, temporary=str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_drill_that_was_told_to_ignore_a_hangup_goes_on() -> None:

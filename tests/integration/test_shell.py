@@ -66,3 +66,7 @@ def test_a_tool_that_never_reads_does_not_hang_us() -> None:
 
 def test_bytes_that_are_no_text_are_replaced() -> None:
     assert run(["printf", r"\377ok"], timeout=20).stdout == "\ufffdok"
+
+
+def test_a_tool_may_be_given_years() -> None:
+    assert run(["true"], timeout=1e9).code == 0

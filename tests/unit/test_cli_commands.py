@@ -151,3 +151,11 @@ def test_a_configuration_that_cannot_be_read_is_78(content, dvfd, tmp_path):
 @pytest.mark.parametrize("command", ["config show", "config schema"])
 def test_the_configuration_is_printed_as_json(command, dvfd):
     assert isinstance(json.loads(dvfd(command)[1]), dict)
+
+
+@pytest.mark.parametrize("duration", ["nan", "inf", "1e308", "0", "-5", "x"])
+def test_a_duration_that_is_none_is_refused_before_anything_runs(dvfd, duration):
+    code, out, err = dvfd(f"check gradient_sync --duration {duration}")
+
+    assert (code, out) == (3, "")
+    assert "Invalid value for '--duration'" in err

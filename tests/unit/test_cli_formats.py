@@ -9,7 +9,7 @@ from fakes_sinks import NOW, check, criterion, result, sources, state
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvfd.cli.formats import STATES, exit_code, rendered
+from dvfd.cli.formats import STATES, exit_code, rendered, together
 from dvfd.model import ProbeHealth, Report, Severity, Verdict
 from dvfd.state import Loop, Raised
 from dvfd.status import document
@@ -205,3 +205,13 @@ def test_nagios_names_what_was_waived():
 
     assert "passes, waived: a.waived" in told
     assert "all is well" not in told
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.PASS, 3), (Verdict.FAIL, 2)])
+def test_a_check_that_broke_off_keeps_those_before_it_from_passing(verdict, code):
+    found = together([report(of("a.one", verdict))], broken="hardware: no room")
+
+    assert exit_code(found) == code
+    assert junit(found)["dvfd.itself"] == "error"
+    assert "hardware: no room" in rendered(found, "nagios", str)
+    assert "hardware: no room" in rendered(found, "jsonl", str)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dvfd.config import Config, data_dir, load, parse, state_dir
-from dvfd.errors import ConfigError
+from dvfd.errors import ConfigError, DvfdError
 
 
 def problems(text: str) -> list[str]:
@@ -110,6 +110,15 @@ def test_the_state_directory_follows_the_environment(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
     monkeypatch.delenv("DVFD_STATE_DIR", raising=False)
     assert state_dir() == Path("/var/lib/one")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STATE_DIRECTORY", "DVFD_STATE_DIR", "HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises(DvfdError, match="user 54321 has no home: set HOME, or DVFD_STATE_DIR"):
+        state_dir()
 
 
 def test_the_catalogue_is_found() -> None:

@@ -144,6 +144,40 @@ def test_a_remark_stands_beside_the_result_it_is_about(tmp_path: Path) -> None:
     assert not results["norms"].note
 
 
+# --- Clocks -------------------------------------------------------------------------------------
+
+
+class Sets:
+    """A part during which the wall clock is set."""
+
+    name, metrics = "sets", (AGREE,)
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def run(self, task: Any) -> Any:
+        yield agreement(at=task.clock.now())
+        task.clock.advance(20)
+        task.clock.step(self._seconds)
+        yield agreement(at=task.clock.now())
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_set_during_a_run_costs_nothing_of_it(
+    tmp_path: Path, seconds: float
+) -> None:
+    world = sync(tmp_path)
+    findings = supervise(world, [Sets(seconds)])
+    assert not strange(findings, CHECK, drilling(), at=world.clock.now())
+    assert findings.ended - findings.began == pytest.approx(20)
+    assert len(findings.samples) == 2
+    assert f"set by {seconds:+d} s" in findings.facts[0].text
+
+
+def test_a_clock_that_was_left_alone_is_not_spoken_of(tmp_path: Path) -> None:
+    assert not supervise(sync(tmp_path), [Sets(0)]).facts
+
+
 # --- On their way -------------------------------------------------------------------------------
 
 
@@ -166,11 +200,19 @@ def test_findings_arrive_as_they_were_sent() -> None:
     [
         {"began": "now"}, {"samples": [["x"]]}, {"samples": [[AGREE, math.nan, NOW, {}]]},
         {"samples": 7}, {"facts": [["one"]]}, {"troubles": [[AGREE, "x", None]]}, {"ran": True},
+        {"ran": 10**400}, {"samples": [[AGREE, 10**400, NOW, {}]]},
+        {"samples": [[AGREE, 1.0, NOW, {}, 2.0, 1.0]]},
     ],
 )  # fmt: skip
 def test_nonsense_is_refused_with_words(change: dict[str, Any]) -> None:
     with pytest.raises(ProbeError, match="findings of a drill"):
         Findings.from_dict(whole().to_dict() | change)
+
+
+def test_too_much_is_refused_and_not_cut_where_the_failure_may_stand() -> None:
+    rows = [[AGREE, 1.0, NOW, {}]] * 10_000 + [[AGREE, 0.0, NOW, {}]]
+    with pytest.raises(ProbeError, match="10001 samples, at most 10000"):
+        Findings.from_dict(whole().to_dict() | {"samples": rows})
 
 
 @pytest.mark.parametrize(
@@ -251,6 +293,13 @@ def test_a_test_that_was_never_run_says_how_to_run_it() -> None:
     result = of(report(Shelf()), "agreement")
     assert result.verdict is Verdict.UNKNOWN
     assert "dvfd check gradient_sync" in result.reason
+
+
+def test_a_run_as_short_as_another_catalogue_asks_cannot_pass_by_ours() -> None:
+    short = whole(planned=60, ran=60, samples=(agreement(),), troubles=())
+    result = of(report(Shelf(), short), "agreement")
+    assert result.verdict is Verdict.UNKNOWN
+    assert "shortened, 60 s of 4 h" in result.reason
 
 
 def test_a_figure_is_kept_as_history_and_the_run_with_its_report() -> None:
