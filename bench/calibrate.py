@@ -33,13 +33,18 @@ from dvfd.drills.trial import trial
 fakes = importlib.import_module("fakes_drills")
 
 TEE = """
-import subprocess, sys
-with open(sys.argv[1], "wb") as file:
-    sys.exit(subprocess.call(sys.argv[2:], stdout=file))
+import subprocess, sys, time
+with open(sys.argv[1], "w") as file:
+    child = subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE, text=True)
+    for line in child.stdout:
+        print(time.monotonic(), line, end="", file=file, flush=True)
+sys.exit(child.wait())
 """
-"""Keep what a command prints, and end as it does: by SIGTERM it leaves the command to its group."""
+"""Keep what a command prints, each line with its time. Ended by SIGTERM it leaves the command to
+whoever ended it.
+"""
 
-SPEED = re.compile(r"step=\d+ .* samples_per_second=([\d.]+)")
+SPEED = re.compile(r"^([\d.]+) step=\d+ .* samples_per_second=([\d.]+)", re.MULTILINE)
 
 TRIAD = """
 import sys, time
@@ -90,15 +95,16 @@ def main() -> None:
 
 
 def _training(task: Any, place: Path, seconds: float) -> tuple[float, float]:
-    """Ours and the job's own, samples a second. Its lines from before the warm-up are left out."""
+    """Ours and the job's own of the same last *seconds*, samples a second."""
     said = place / "said"
     command = [
         sys.executable, "-c", TEE, str(said), sys.executable, "-m", "torch.distributed.run",
         "--standalone", "--nproc_per_node=4", "-m", "dvfd.drills.reference_job", "--print-every=10",
     ]  # fmt: skip
     ours = trial(task, command, seconds=seconds, processes=4, here=4).median
-    own = [float(speed) for speed in SPEED.findall(said.read_text(encoding="utf-8"))]
-    return ours, _over_time(own[len(own) // 5 :])
+    found = SPEED.findall(said.read_text(encoding="utf-8"))
+    own = [(float(at), float(speed)) for at, speed in found]
+    return ours, _over_time([speed for at, speed in own if at > own[-1][0] - seconds])
 
 
 def _over_time(speeds: Sequence[float]) -> float:

@@ -1,13 +1,14 @@
 """A job without torch: PROCESSES ranks that report SAMPLES each SECONDS, and what else is asked.
 
 `python reporting_job.py PROCESSES SAMPLES SECONDS [name=NAME] [steps=N] [nan] [exit=CODE] [mute]
-[world=N] [deaf]`. One process that forks, as a launcher does.
+[world=N] [deaf] [polite=FILE]`. One process that forks, as a launcher does.
 """
 
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from dvfd.telemetry.reporter import Reporter
 
@@ -27,10 +28,14 @@ def main():
     asked = dict(word.partition("=")[::2] for word in sys.argv[4:])
     if "deaf" in asked:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "polite" in asked:
+        signal.signal(signal.SIGTERM, lambda *_: (Path(asked["polite"]).touch(), os._exit(0)))
     children = []
     for number in range(processes):
         child = os.fork()
         if not child:
+            if "polite" in asked:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if "deaf" in asked:
                 os.setsid()
             rank(number, processes, samples, seconds, asked)

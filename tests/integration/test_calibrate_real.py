@@ -87,21 +87,26 @@ def test_what_is_measured_is_what_a_configuration_can_be_held_to(tmp_path: Path)
     assert "processes_per_node was 2, is 4" in said(["status"], env)
 
 
-def test_nothing_is_left_of_a_calibration_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_training_whose_calibration_is_ended(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     env = environment(tmp_path, TWO) | {"OUR_TEST": str(tmp_path)}
     command = [sys.executable, *TINY, *JOB]
     script = (
-        "import time; from pathlib import Path; from dvfd.drills.trial import running\n"
-        f"place = Path({str(tmp_path)!r})\n"
-        f"with running({command!r}, place / 's', place / 'log'): time.sleep(300)\n"
+        "import time; from pathlib import Path; from dvfd.drills import conduct, trial\n"
+        f"conduct.LOCK, place = '\\0dvfd-{tmp_path.parent.name}', Path({str(tmp_path)!r})\n"
+        "with conduct.alone():\n"
+        f"    with trial.running({command!r}, place / 's', place / 'log'): time.sleep(300)\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", script], env=env)
     try:
         eventually(lambda: len(ours(tmp_path)) >= 4, 60)  # the caller, torchrun, two ranks
     finally:
-        caller.send_signal(signal.SIGKILL)
-        caller.wait()
-    eventually(lambda: not ours(tmp_path), 60)
+        caller.send_signal(number)
+        code = caller.wait(60)
+    assert code == (143 if number == signal.SIGTERM else -9)
+    eventually(lambda: not ours(tmp_path), 0.1 if number == signal.SIGTERM else 60)
 
 
 def ours(directory: Path) -> list[int]:

@@ -62,6 +62,18 @@ def test_a_job_that_does_not_want_to_end_is_ended(
     assert not left()
 
 
+def test_a_job_is_asked_to_end_before_it_is_made_to(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    run(tmp_path, "2", "8", "0.05", f"polite={asked}", seconds=3.0)
+    assert asked.exists()
+
+
+def test_a_job_that_ends_by_itself_is_measured_until_then(tmp_path: Path) -> None:
+    found = run(tmp_path, "2", "8", "0.05", "steps=90", seconds=60.0)
+    assert found.seconds < 20
+    assert found.low > 50
+
+
 def test_the_daemons_socket_hears_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -292,6 +292,17 @@ def test_what_is_there_is_not_written_over(file: Path, here: Conditions) -> None
     assert file.read_bytes() == before
 
 
+def test_a_file_that_appears_meanwhile_is_not_written_over(
+    file: Path, here: Conditions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "may_write", lambda _path, *, replace: None)
+    before = file.read_bytes()
+    with pytest.raises(DvfdError, match="appeared meanwhile"):
+        calibration.write(file, document(here), "Another.", now=AT)
+    assert file.read_bytes() == before
+    assert not list(file.parent.glob(".calibration*"))
+
+
 def test_a_replaced_one_is_kept_and_the_new_one_names_it(file: Path, here: Conditions) -> None:
     before = file.read_bytes()
     old = calibration.write(file, document(here), "New.", reason="new memory", now=AT)

@@ -60,6 +60,7 @@ def call(
         with pytest.raises(SystemExit) as ended:
             cli.main()
         said = capsys.readouterr()
+        assert "it measured" not in said.err
         return int(ended.value.code or 0), said.out, said.err
 
     return typed

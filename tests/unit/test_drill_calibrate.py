@@ -205,6 +205,15 @@ def test_arrays_are_four_times_all_last_level_caches(tmp_path: Path) -> None:
     assert bandwidth.array(tmp_path / "proc", sys) == 256 << 20
 
 
+def test_a_cache_for_instructions_is_none(tmp_path: Path) -> None:
+    base = tmp_path / "sys/devices/system/cpu/cpu0/cache"
+    for index, kind in enumerate(["Data", "Instruction"]):
+        words = {"level": "1", "type": kind, "size": "32K", "shared_cpu_list": f"{index}"}
+        for name, text in words.items():
+            put(base / f"index{index}" / name, f"{text}\n")
+    assert bandwidth.last_level(tmp_path / "sys") == 32 << 10
+
+
 def test_arrays_never_take_more_than_their_share_of_memory(tmp_path: Path) -> None:
     sys = caches(node(tmp_path, cores=2))
     put(tmp_path / "proc/meminfo", "MemAvailable: 3145728 kB\n")
