@@ -75,3 +75,8 @@ def duration(seconds: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def printable(text: str) -> str:
+    """*text* without what would move a terminal's cursor or set its title; lines stay lines."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -19,6 +19,7 @@ from dvfd.cli.common import daemon, judged_option, report_text, show
 from dvfd.cli.completion import names
 from dvfd.cli.formats import exit_code, together
 from dvfd.errors import DvfdError
+from dvfd.words import printable
 
 if TYPE_CHECKING:
     from dvfd.drills.drill import Options
@@ -175,7 +176,7 @@ def training_here(*, inside: bool = False) -> str:
 
 def _say_on_a_terminal(line: str) -> None:
     if sys.stderr.isatty():
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
 
 
 def _judge(name: str, findings: Findings | None) -> tuple[Any, str]:

@@ -117,7 +117,8 @@ def _ending() -> Iterator[None]:
 def alone() -> Iterator[None]:
     """Be the only drill of this node meanwhile, and end in order when asked to.
 
-    Raises DvfdError naming the process that is.
+    What a drill that was killed left running is ended. Raises DvfdError naming the process that
+    is the only one, or what cannot be ended.
     """
     with (
         _ending(),
@@ -128,6 +129,8 @@ def alone() -> Iterator[None]:
         except OSError:
             raise DvfdError(f"another drill runs on this node{_holder()}: wait for it") from None
         lock.listen(WAITING)
+        for mark in set(tree.orphans().values()):
+            tree.sweep(mark)
         yield
 
 

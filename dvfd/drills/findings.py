@@ -13,6 +13,7 @@ from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.errors import ProbeError
 from dvfd.model import DRILL, Result, Run, Sample, Verdict, labels
 from dvfd.reduce import seconds
+from dvfd.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -110,7 +111,7 @@ class Findings:
                 samples=tuple(_sample(row) for row in _all(document, "samples")),
                 remarks=tuple(Remark(*_said(row)) for row in _all(document, "remarks")),
                 troubles=tuple(Trouble(*_said(row)) for row in _all(document, "troubles")),
-                facts=tuple(Fact(str(n), str(t)) for n, t in _all(document, "facts")),
+                facts=tuple(Fact(_text(n), _text(t)) for n, t in _all(document, "facts")),
             )
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ProbeError(f"findings of a drill: {error!r}: wanted what dvfd writes") from None
@@ -170,12 +171,21 @@ def _sample(row: list[Any]) -> Sample:
     low, high = [None if b is None else _finite(b) for b in bounds] or [None, None]
     if low is not None and high is not None and low > high:
         raise ValueError(f"{metric}: bounds {low} to {high}")
-    return Sample(str(metric), _finite(value), _finite(at), labels(**where), low, high)
+    return Sample(str(metric), _finite(value), _finite(at), _labels(where), low, high)
 
 
 def _said(row: list[Any]) -> Iterator[Any]:
     metric, text, where = row
-    return iter((str(metric), str(text), labels(**where)))
+    return iter((str(metric), _text(text), _labels(where)))
+
+
+def _text(said: object) -> str:
+    """Words as far as they are kept: what a tool said, and whoever may hand in findings."""
+    return printable(str(said)[:WORDS])
+
+
+def _labels(where: Mapping[str, Any]) -> Labels:
+    return labels(**{name: _text(value) for name, value in where.items()})
 
 
 def _finite(value: object) -> float:

@@ -7,6 +7,7 @@ All of them read the same command line and the same configuration, so nobody has
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -36,9 +37,18 @@ def shared() -> Path:
 
     Raises DvfdError if somebody else made it.
     """
-    place = Path(tempfile.gettempdir()) / f"dvfd-ranks-{os.getuid()}-{os.getppid()}"
+    place = _place()
     place.mkdir(mode=0o700, exist_ok=True)
     found = place.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
         raise DvfdError(f"{place}: not a directory of ours alone: remove it, or set TMPDIR")
     return place
+
+
+def clear() -> None:
+    """Leave nothing of what the ranks shared."""
+    shutil.rmtree(_place(), ignore_errors=True)
+
+
+def _place() -> Path:
+    return Path(tempfile.gettempdir()) / f"dvfd-ranks-{os.getuid()}-{os.getppid()}"

@@ -39,7 +39,10 @@ def ranked(name: str) -> None:
         # Another rank's death: torchrun asks us to end, and waits 30 s. The worker listens to that
         # meanwhile; afterwards there is a report to write.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        check(name, "--inside")
+        try:
+            check(name, "--inside")
+        finally:
+            inside.clear()
     sys.stdout = sys.stderr  # what is printed there is rank 0's report alone
     FOLLOW[name](*_asked(name))
     sys.stderr.flush()

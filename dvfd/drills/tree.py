@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 MARK = "DVFD_DRILL"
-"""The environment variable; its value is new for each run of a tool."""
+"""The environment variable; its value is new for each run of a tool: `PID.RANDOM` of ours."""
 
 PATIENCE = 10.0
 """Seconds for killed processes to go. One in uninterruptible sleep may stay: that is told."""
@@ -43,7 +43,7 @@ def run(
     where the tool puts its temporary files, which torchrun does not remove. Raises ToolError,
     ToolTimeout, and ToolError if something of it cannot be ended.
     """
-    mark = secrets.token_hex(8)
+    mark = f"{os.getpid()}.{secrets.token_hex(8)}"
     environment = {**(os.environ if env is None else env), MARK: mark}
     if temporary:
         environment["TMPDIR"] = temporary
@@ -72,17 +72,37 @@ def sweep(mark: str, proc: Path = Path("/proc"), patience: float = PATIENCE) -> 
     return most
 
 
+def orphans(proc: Path = Path("/proc")) -> dict[int, str]:
+    """What runs on though the command that started it is gone, by pid, with its mark.
+
+    Only SIGKILL of a command can leave one, and only behind a script in the interpreter's place.
+    """
+    ours = (proc / "self/ns/pid").readlink()
+    found = {}
+    for pid, mark in _marks(proc):
+        owner = mark.partition(".")[0]
+        if owner.isdigit() and not (proc / owner).exists():
+            with contextlib.suppress(OSError):  # in a container of its own, other numbers count
+                if (proc / str(pid) / "ns/pid").readlink() == ours:
+                    found[pid] = mark
+    return found
+
+
 def marked(mark: str, proc: Path = Path("/proc")) -> Iterator[int]:
     """The living processes that inherited *mark*, not ourselves and no zombies."""
-    wanted = f"{MARK}={mark}".encode()
+    return (pid for pid, its in _marks(proc) if its == mark)
+
+
+def _marks(proc: Path) -> Iterator[tuple[int, str]]:
+    """The processes that inherited a mark, and which."""
+    name = f"{MARK}=".encode()
     for entry in proc.iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        try:
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                yield int(entry.name)
-        except OSError:  # gone, or somebody else's: ours can be read
-            continue
+        with contextlib.suppress(OSError):  # gone, or somebody else's: ours can be read
+            for variable in (entry / "environ").read_bytes().split(b"\0"):
+                if variable.startswith(name):
+                    yield int(entry.name), variable[len(name) :].decode(errors="replace")
 
 
 def _kill(pid: int) -> None:

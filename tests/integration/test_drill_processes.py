@@ -61,6 +61,19 @@ def test_a_tool_that_hangs_is_ended_with_all_of_it(tmp_path: Path) -> None:
     assert not alive(tmp_path / "pid")
 
 
+def test_what_a_killed_command_left_behind_a_script_is_ended_by_the_next(tmp_path: Path) -> None:
+    tool = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
+    code = f"from dvfd.drills import tree; tree.run(['sh', '-c', {tool!r}], timeout=60)"
+    command = subprocess.Popen([sys.executable, "-c", code])
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 20)
+    assert not {int((tmp_path / "pid").read_text())} & set(tree.orphans())
+    command.kill()
+    command.wait()
+    assert alive(tmp_path / "pid")
+    with conduct.alone():
+        assert not alive(tmp_path / "pid")
+
+
 def test_only_what_carries_the_mark_is_ended(tmp_path: Path) -> None:
     bystander = subprocess.Popen(["sleep", "60"], env={**os.environ, tree.MARK: "another"})
     try:

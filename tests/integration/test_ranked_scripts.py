@@ -51,6 +51,7 @@ def test_the_ranks_of_torchrun_check_their_gradients_and_rank_0_judges(tmp_path:
     assert report["drill"]["shortened"].endswith("of 4 h"), progress
     assert all("passes so far" in row["reason"] for row in report["results"]), progress
     assert run.returncode == 1  # of torchrun: rank 0 ended with 3
+    assert not list(tmp_path.glob("dvfd-ranks-*"))
 
 
 def test_a_rank_that_is_killed_is_told_and_torchrun_ends(tmp_path: Path) -> None:

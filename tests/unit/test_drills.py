@@ -209,6 +209,18 @@ def test_nonsense_is_refused_with_words(change: dict[str, Any]) -> None:
         Findings.from_dict(whole().to_dict() | change)
 
 
+def test_no_word_of_a_tool_reaches_a_terminal_as_a_command() -> None:
+    title, where = "a\x1b]0;title\x07b\nc", labels(rank="\x1b[2J")
+    said = whole(
+        samples=(Sample(AGREE, 1.0, NOW, where),), remarks=(Remark(AGREE, title, where),),
+        troubles=(Trouble(AGREE, title),), facts=(Fact(title, title),),
+    )  # fmt: skip
+    arrived = Findings.from_dict(json.loads(json.dumps(said.to_dict())))
+    assert arrived.facts == (Fact("a ]0;title b\nc", "a ]0;title b\nc"),)
+    assert arrived.remarks[0].labels == arrived.samples[0].labels == labels(rank=" [2J")
+    assert "\x1b" not in repr(arrived) + arrived.troubles[0].text
+
+
 def test_too_much_is_refused_and_not_cut_where_the_failure_may_stand() -> None:
     rows = [[AGREE, 1.0, NOW, {}]] * 10_000 + [[AGREE, 0.0, NOW, {}]]
     with pytest.raises(ProbeError, match="10001 samples, at most 10000"):
