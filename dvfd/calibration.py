@@ -85,6 +85,10 @@ class Conditions:
         ]
 
 
+REFERENCE = "reference"
+"""The name under which the reference job reports."""
+
+
 def conditions(
     config: Config, torch: str, *, proc: Path = Path("/proc"), sys: Path = Path("/sys")
 ) -> Conditions:
@@ -371,4 +375,9 @@ def _doubts(document: Mapping[str, Any], config: Config) -> list[str]:
     expected = config.jobs.expected
     if expected and told.get("job") not in expected:
         found.append(f"measured of job {told.get('job')}, [jobs] expects {', '.join(expected)}")
+    elif not expected and told.get("job") == REFERENCE:
+        found.append(
+            "measured of the reference job, a baseline of no training of yours: "
+            "dvfd calibrate -o FILE -- YOUR COMMAND"
+        )
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import dry_run_option
+from dvfd.cli.common import dry_run_option, say_on_a_terminal
 from dvfd.cli.config import path_option
 from dvfd.errors import DvfdError
 
@@ -86,9 +86,10 @@ def calibrate(
     planned = measuring.steps(task, wish)
     if dry_run:
         click.echo(_plan(planned, file))
-        return
     _refuse_beside(task, force=force)
-    _say(_plan(planned, file))
+    if dry_run:
+        return
+    say_on_a_terminal(_plan(planned, file))
     with alone(), tempfile.TemporaryDirectory(prefix="dvfd-calibrate-") as scratch:
         found = measuring.measure(dataclasses.replace(task, scratch=Path(scratch)), wish)
     if found.ill:
@@ -118,7 +119,7 @@ def _task(path: Path | None) -> Task:
         clock=SystemClock(),
         scratch=Path(),
         state=Path(),
-        say=_say,
+        say=say_on_a_terminal,
     )
 
 

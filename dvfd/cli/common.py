@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,12 @@ def must(answer: Any, doing: str) -> Any:
     if answer is None:
         raise DvfdError(f"no daemon answers on {control_path()}: {doing} needs `dvfd run`")
     return answer
+
+
+def say_on_a_terminal(line: str) -> None:
+    """A line of progress, for a person who waits; nothing in a pipe or a log."""
+    if sys.stderr.isatty():
+        click.echo(line, err=True)
 
 
 def show(document: Any, output: str, text: Callable[[Any], str]) -> None:

@@ -356,3 +356,11 @@ def test_what_is_written_is_read_again(table: dict[str, Any]) -> None:
 
 def test_infinite_figures_are_told_as_such() -> None:
     assert math.isinf(tomllib.loads(calibration.written({"a": math.inf}))["a"])
+
+
+def test_a_baseline_of_the_reference_job_is_told_to_be_that(
+    tmp_path: Path, here: Conditions
+) -> None:
+    config = using(kept(tmp_path / "c.toml", here, job="reference"), here)
+    assert config.profile.expected_throughput == 270.25
+    assert "measured of the reference job" in config.calibrated.notices[0]
