@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, judged_option, report_text, show
+from dvfd.cli.common import daemon, judged_option, report_text, say_on_a_terminal, show
 from dvfd.cli.completion import names
 from dvfd.cli.formats import exit_code, together
 from dvfd.errors import DvfdError
-from dvfd.words import printable
 
 if TYPE_CHECKING:
     from dvfd.drills.drill import Options
@@ -157,7 +156,7 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
     def run(check: Check) -> Findings:
         seen = training_here(inside=options.inside)  # anew: hours may lie before this one
         return conduct(
-            check, config, timed(options, check), training=seen, memo=memo, say=_say_on_a_terminal
+            check, config, timed(options, check), training=seen, memo=memo, say=say_on_a_terminal
         )
 
     return {check.id: partial(run, check) for check in tests}
@@ -172,11 +171,6 @@ def training_here(*, inside: bool = False) -> str:
     status = daemon("status") or {}
     jobs = [job["job"] for job in status.get("jobs", ()) if job["state"] != "ended"]
     return f"job {', '.join(jobs)}" if jobs else ""
-
-
-def _say_on_a_terminal(line: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(printable(line), err=True)
 
 
 def _judge(name: str, findings: Findings | None) -> tuple[Any, str]:

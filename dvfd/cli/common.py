@@ -15,7 +15,7 @@ from dvfd.cli.text import causes, columns, paint, wrapped
 from dvfd.errors import DvfdError
 from dvfd.model import Severity, Verdict, worst
 from dvfd.places import runtime_dir
-from dvfd.words import counted
+from dvfd.words import counted, printable
 
 NODES_RUNTIME = Path("/run/dvfd")
 
@@ -63,7 +63,7 @@ def must(answer: Any, doing: str) -> Any:
 def say_on_a_terminal(line: str) -> None:
     """A line of progress, for a person who waits; nothing in a pipe or a log."""
     if sys.stderr.isatty():
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
 
 
 def show(document: Any, output: str, text: Callable[[Any], str]) -> None:
