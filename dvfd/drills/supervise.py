@@ -82,6 +82,9 @@ def _part(task: Task, part: Part) -> list[Yield]:
             found.append(each)  # noqa: PERF402  # what came before it broke is kept
     except DvfdError as error:
         found += _broken(part, str(error))
+    except OSError as error:  # a full disk, a file that went: the world's, not a mistake of ours
+        place = error.filename or task.scratch
+        found += _broken(part, f"{part.name}: {place}: {error.strerror or error}")
     except Exception as error:  # a mistake of ours costs this part, not the drill
         log.exception("part of a drill crashed", check=task.check.id, part=part.name)
         found += _broken(part, f"{part.name}: crashed: {error!r}; see the log")

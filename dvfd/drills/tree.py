@@ -2,7 +2,7 @@
 
 torchrun gives every worker a session, mpirun a process group, so killing the tool's own group
 leaves them. A mark in the environment, which every descendant inherits, finds them wherever they
-went.
+went; what hides its environment, as behind `env -i` or sudo, is left to us once its parent is gone.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from dvfd.errors import ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 MARK = "DVFD_DRILL"
 """The environment variable; its value is new for each run of a tool: `PID.RANDOM` of ours."""
+
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 PATIENCE = 10.0
 """Seconds for killed processes to go. One in uninterruptible sleep may stay: that is told."""
@@ -47,29 +50,55 @@ def run(
     environment = {**(os.environ if env is None else env), MARK: mark}
     if temporary:
         environment["TMPDIR"] = temporary
+    theirs = children()
+    shell.LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes a child of ours
     try:
         return shell.run(
             argv, timeout=timeout, env=environment, stdin=stdin, on_line=on_line, bound=True
         )
     finally:
-        sweep(mark)
+        sweep(mark, spared=theirs)
+        shell.LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
-def sweep(mark: str, proc: Path = Path("/proc"), patience: float = PATIENCE) -> int:
+def sweep(
+    mark: str,
+    proc: Path = Path("/proc"),
+    patience: float = PATIENCE,
+    *,
+    spared: AbstractSet[int] | None = None,
+) -> int:
     """Kill every process with *mark* in its environment; how many there were, at the most at once.
+    With *spared* also our own children but these: what hid its environment and left its parent.
 
     Raises ToolError if some are still there after *patience* seconds.
     """
     until = time.monotonic() + patience
-    most = 0
-    while left := list(marked(mark, proc)):
+    most, seen = 0, set[int]()
+    while left := {*marked(mark, proc), *(children() - spared if spared is not None else ())}:
         most = max(most, len(left))
+        seen |= left
         for pid in left:
             _kill(pid)
         if time.monotonic() > until:
             raise ToolError(f"cannot be ended: pid {', '.join(map(str, left))}; look with ps")
         time.sleep(0.01)
+    for pid in seen:
+        with contextlib.suppress(ChildProcessError):  # not left to us
+            os.waitpid(pid, os.WNOHANG)
     return most
+
+
+def children() -> set[int]:
+    """Our living children: those that we started, and those that lost their parent to us."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, parent, *_ = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+                if int(parent) == os.getpid() and state not in b"ZX":
+                    found.add(int(entry.name))
+    return found
 
 
 def orphans(proc: Path = Path("/proc")) -> dict[int, str]:

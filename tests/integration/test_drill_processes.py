@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -59,6 +60,28 @@ def test_a_tool_that_hangs_is_ended_with_all_of_it(tmp_path: Path) -> None:
     with pytest.raises(ToolTimeout):
         tree.run(escapee(tmp_path / "pid", 60), timeout=1)
     assert not alive(tmp_path / "pid")
+
+
+@pytest.mark.parametrize("ending", ["exit 0", "sleep 60"])
+def test_what_hides_its_environment_and_leaves_its_parent_is_ended(
+    tmp_path: Path, ending: str
+) -> None:
+    hidden = f"echo $$ > {tmp_path}/pid; exec sleep 60"
+    tool = f"setsid env -i PATH=$PATH sh -c '{hidden}' > /dev/null 2>&1 & sleep 0.5; {ending}"
+    with contextlib.suppress(ToolTimeout):
+        tree.run(["sh", "-c", tool], timeout=2)
+    assert (tmp_path / "pid").read_text()
+    assert not alive(tmp_path / "pid")
+
+
+def test_a_child_that_was_there_before_the_tool_is_left_alone() -> None:
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        tree.run(["true"], timeout=20)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
 
 
 def test_what_a_killed_command_left_behind_a_script_is_ended_by_the_next(tmp_path: Path) -> None:

@@ -67,6 +67,12 @@ def test_a_part_that_breaks_keeps_its_words_and_what_it_had(tmp_path: Path) -> N
     assert findings.facts == (Fact("cpu", "two"),)
 
 
+def test_a_full_disk_is_told_with_its_place_and_is_no_crash(tmp_path: Path) -> None:
+    full = OSError(28, "No space left on device", "/tmp/plan.json")
+    [trouble] = supervise(sync(tmp_path), [Says(full)]).troubles
+    assert trouble.text == "says: /tmp/plan.json: No space left on device"
+
+
 def test_a_mistake_in_a_part_is_told_and_costs_nobody_else_anything(tmp_path: Path) -> None:
     parts = [Says(KeyError("rank")), Says(agreement())]
     findings = supervise(sync(tmp_path), parts)
