@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TIMEOUT = 30.0
 """Seconds in which a command wants its answer, and a peer has to take it."""
 
+NOT_UNDERSTOOD = "not understood"
+"""How the answer to what a daemon has never heard of begins."""
+
 
 def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> Any:
     """Ask the daemon at *path*; None where none listens.
@@ -35,9 +38,16 @@ def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> A
             reply = json.loads(line)
         except (OSError, ValueError) as error:
             raise DvfdError(f"{path}: a daemon listens but does not answer: {error}") from None
-    if "error" in reply:
-        raise DvfdError(reply["error"])
-    return reply["answer"]
+    match reply:
+        case {"error": str(refusal)} if refusal.startswith(NOT_UNDERSTOOD):
+            raise DvfdError(
+                f"the daemon does not know {op!r}, so its version is another: restart it"
+            )
+        case {"error": str(refusal)}:
+            raise DvfdError(refusal)
+        case {"answer": answer}:
+            return answer
+    raise DvfdError(f"{path}: what listens there answers like no daemon: {reply!r:.80}")
 
 
 def send(channel: socket.socket, document: object) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from dvfd.asking import TIMEOUT, send
+from dvfd.asking import NOT_UNDERSTOOD, TIMEOUT, send
 from dvfd.errors import DvfdError
 
 log = structlog.get_logger()
@@ -170,7 +170,7 @@ class ControlServer:
             operation = self._operations[request["op"]]
         except (ValueError, KeyError, TypeError, RecursionError):
             known = ", ".join(sorted(self._operations))
-            return {"error": f"not understood; wanted one JSON object with op one of {known}"}
+            return {"error": f"{NOT_UNDERSTOOD}; wanted one JSON object with op one of {known}"}
         if operation.changes and not peer.may_change():
             return {
                 "error": f"user {peer.name} may not change this daemon's state: "

@@ -6,10 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testbed import eventually
 
 from dvfd.asking import ask
 from dvfd.control import REQUEST_LIMIT, ControlServer, Operation
@@ -80,7 +82,7 @@ def test_idle_peers_do_not_keep_others_out_for_good(path: Path) -> None:
         channel.connect(str(path))
     for channel in idle:
         channel.close()
-    assert any(_pong(path) for _ in range(50))
+    eventually(lambda: _pong(path), 5)
 
 
 def _pong(path: Path) -> bool:
@@ -96,6 +98,30 @@ def test_a_daemon_that_hangs_is_not_the_same_as_none(tmp_path: Path) -> None:
         listener.listen()
         with pytest.raises(DvfdError, match="does not answer"):
             ask(tmp_path / "hung.sock", "ping", timeout=0.2)
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"[1]", b"null", b'{"error": {"a": 1}}'])
+def test_what_answers_like_no_daemon_is_told_in_words(tmp_path: Path, answer: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen(1)
+
+        def serve() -> None:
+            channel, _ = listener.accept()
+            with channel:
+                channel.recv(4096)
+                channel.sendall(answer)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        with pytest.raises(DvfdError, match="answers like no daemon"):
+            ask(tmp_path / "socket", "ping")
+        server.join()
+
+
+def test_a_daemon_of_another_version_is_called_that(path: Path) -> None:
+    with pytest.raises(DvfdError, match="does not know 'levitate', so its version is another"):
+        ask(path, "levitate")
 
 
 def test_an_answer_that_is_no_json_does_not_end_the_server(path: Path) -> None:
