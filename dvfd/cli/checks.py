@@ -56,6 +56,13 @@ class Duration(click.FloatRange):
 )
 @click.option("--fresh", is_flag=True, help="Start over instead of going on where one stopped.")
 @click.option("--no-run", is_flag=True, help="Run nothing: judge what the last run found.")
+@click.option(
+    "--findings",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Run nothing: judge what a test found and could not hand in.",
+)
 @click.option("--inside", is_flag=True, hidden=True)  # this is rank 0: dvfd.drills.script
 @judged_option
 def check(
@@ -67,6 +74,7 @@ def check(
     duration: float | None,
     fresh: bool,
     no_run: bool,
+    file: Path | None,
     inside: bool,
 ) -> None:
     """Judge each check NAME now, keep the report, and print it.
@@ -82,7 +90,22 @@ def check(
     from dvfd.drills.drill import Options
 
     options = Options(soak=not no_soak, force=force, duration=duration, fresh=fresh, inside=inside)
-    judged(names_, output, None if no_run else options)
+    given = None if file is None else _read(file, names_)
+    judged(names_, output, None if no_run or given else options, given)
+
+
+def _read(file: Path, names_: Sequence[str]) -> Findings:
+    """What a test left in *file*. Raises DvfdError, click.UsageError."""
+    from dvfd.drills.findings import Findings
+
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DvfdError(f"{file}: cannot be read: {error}") from None
+    found = Findings.from_dict(document if isinstance(document, dict) else {})
+    if list(names_) != [found.check]:
+        raise click.UsageError(f"{file} is of {found.check}: dvfd check {found.check} --findings")
+    return found
 
 
 @click.command(short_help="Judge the daily, weekly or monthly list now.")
@@ -99,15 +122,20 @@ def checklist(name: str, output: str) -> None:
     judged([name], output, None)
 
 
-def judged(names_: Sequence[str], output: str, options: Options | None) -> None:
-    """Judge the checks *names_*, print what came of it and exit; with *options* tests run first."""
+def judged(
+    names_: Sequence[str], output: str, options: Options | None, given: Findings | None = None
+) -> None:
+    """Judge the checks *names_*, print what came of it and exit; with *options* tests run first.
+
+    *given* is what a test found before, of the one check that is named then.
+    """
     reports: list[Any] = []
     where = broken = ""
     tests = _tests(names_, options) if options else {}
     with _node_to_ourselves() if tests else contextlib.nullcontext():
         for name in dict.fromkeys(names_):
             try:
-                findings = tests[name]() if name in tests else None
+                findings = tests[name]() if name in tests else given
                 answer, where = _judge(name, findings)
             except DvfdError as error:
                 if not reports:
@@ -200,7 +228,7 @@ def _rescued(findings: Findings) -> str:
         with contextlib.suppress(DvfdError, OSError):
             place = directory(findings.check) / "findings.json"
             place.write_text(text + "\n", encoding="utf-8")
-            return f"what the test found lies in {place}"
+            return f"hand it in again: dvfd check {findings.check} --findings {place}"
     click.echo(text, err=True)
     return "what the test found can be written nowhere and stands above"
 

@@ -140,3 +140,28 @@ def test_a_check_that_does_not_exist_is_named_before_anything_runs(node: Node) -
     done = command(node, "check", "pytorch", "hardwear")
     assert done.returncode == 3
     assert "did you mean 'hardware'" in done.stderr
+
+
+def test_what_could_not_be_handed_in_is_judged_later(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "findings.json").write_text(json.dumps(found().to_dict()))
+    done = command(
+        node, "check", "pytorch", "--findings", f"{tmp_path}/findings.json", "-o", "json"
+    )
+    assert verdicts(json.loads(done.stdout))["pytorch.version"] == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be read"), ("[" * 100_000, "cannot be read"), ("[1]", "findings of a drill"),
+        (json.dumps(replace(found(), check="hardware").to_dict()), "is of hardware"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_finding_is_told(
+    node: Node, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "findings.json").write_text(text)
+    done = command(node, "check", "pytorch", "--findings", str(tmp_path / "findings.json"))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
