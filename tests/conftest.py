@@ -1,7 +1,14 @@
 """Settings of all tests."""
 
+import signal
+
 from hypothesis import settings
 
 # A busy machine takes long over an example that is well: time limits are pytest's alone.
 settings.register_profile("dvfd", deadline=None)
 settings.load_profile("dvfd")
+
+# A shell starts what runs in the background with SIGINT ignored, and children inherit that: what a
+# test starts must hear an interrupt all the same.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

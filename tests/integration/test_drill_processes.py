@@ -31,9 +31,6 @@ time.sleep(float(sys.argv[2]))
 """
 """Leaves a grandchild in a session of its own, as torchrun and mpirun do."""
 
-LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-"""A shell starts what runs in the background with SIGINT ignored, and that is inherited."""
-
 
 def escapee(path: Path, seconds: float) -> list[str]:
     return [sys.executable, "-c", ESCAPEE, str(path), str(seconds)]
@@ -199,7 +196,7 @@ def test_asked_to_end_a_drill_takes_its_tools_and_its_files_with_it(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     code = (
-        f"{LISTENING}import sys, tempfile\n"
+        "import sys, tempfile\n"
         "from dvfd.drills import conduct, tree\n"
         "conduct.LOCK += sys.argv[1]\n"
         "with conduct.alone(), tempfile.TemporaryDirectory(dir=sys.argv[1]):\n"
@@ -220,7 +217,7 @@ def test_an_impatient_second_signal_does_not_break_off_the_cleaning_up(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     code = (
-        f"{LISTENING}import sys, time\n"
+        "import sys, time\n"
         "from dvfd.drills import conduct\n"
         "conduct.LOCK += sys.argv[1]\n"
         "with conduct.alone():\n"
