@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import DvfdError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = 30.0
 """Seconds in which a command wants its answer, and a peer has to take it."""
+
+BREATH = 0.01
+"""Seconds before the next try where the queue of a daemon is full."""
 
 NOT_UNDERSTOOD = "not understood"
 """How the answer to what a daemon has never heard of begins."""
@@ -28,10 +32,17 @@ def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> A
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
         channel.settimeout(timeout)
-        try:
-            channel.connect(str(path))
-        except OSError:
-            return None
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                channel.connect(str(path))
+                break
+            except BlockingIOError:  # it listens; the queue before it is full at this moment
+                if time.monotonic() > until:
+                    raise DvfdError(f"{path}: too many ask this daemon at once") from None
+                time.sleep(BREATH)
+            except OSError:
+                return None
         try:
             send(channel, {"op": op, **arguments})
             line = b"".join(iter(lambda: channel.recv(65536), b""))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from dvfd.drills import curve, pairs
 from dvfd.drills.curve import Configuration
 from dvfd.drills.drill import Fact, Ran, Remark, Trouble
-from dvfd.drills.interpreter import BARE, LOADING, last_words, read_answer
+from dvfd.drills.interpreter import BARE, LOADING, first_to_fall, last_words, read_answer
 from dvfd.drills.pairs import FEWEST, Plan
 from dvfd.errors import ProbeError, ToolError
 from dvfd.model import Sample
@@ -101,10 +101,8 @@ def cause(output: Output) -> str:
     """Which rank failed first and why, from the words of torchrun, else the last words."""
     lines = [line.strip() for line in output.stderr.splitlines()]
     error = next((line for line in lines if _is_error(line)), "")
-    _, _, rooted = output.stderr.partition("Root Cause")
-    place = [" ".join(line.split()) for line in rooted.splitlines()]
-    first = [line for line in place if line.startswith(("rank :", "exitcode :"))][:2]
-    return "; ".join(filter(None, (", ".join(first), error[:300]))) or last_words(output)
+    first = first_to_fall(output.stderr)
+    return "; ".join(filter(None, (first, error[:300]))) or last_words(output)
 
 
 def _is_error(line: str) -> bool:

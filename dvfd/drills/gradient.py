@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.drills import bare, inside, processors
 from dvfd.drills.drill import Fact, Ran, Remark, Trouble
+from dvfd.drills.interpreter import first_to_fall
 from dvfd.errors import ProbeError, ToolError
 from dvfd.model import Sample, labels
 
@@ -120,13 +121,11 @@ def follow(path: Path, seconds: float, backend: str) -> int:
 
 def last_words(stderr: str) -> str:
     """Which rank torchrun saw fail first, and what a rank said of it, else the last line."""
-    before, _, first = stderr.rpartition("Root Cause")
-    rank = re.search(r"^\s*rank\s*: (\d+)", first, re.MULTILINE)
-    code = re.search(r"^\s*exitcode\s*: (-?\d+) \(pid: \d+\) *(.*)$", first, re.MULTILINE)
-    if rank and code:
-        ended = f"rank {rank[1]} ended first, exit code {' '.join(code.groups()).strip()}"
+    if ended := first_to_fall(stderr):
         said = re.search(
-            r"^(?:\[rank\d+\]: *)?(\w*(?:Error|error|Exception): .*)$", before, re.MULTILINE
+            r"^(?:\[rank\d+\]: *)?(\w*(?:Error|error|Exception): .*)$",
+            stderr.rpartition("Root Cause")[0],
+            re.MULTILINE,
         )
         return f"{ended}: {said[1]}" if said else ended
     lines = [line.strip() for line in stderr.splitlines() if re.search(r"\w", line)]

@@ -97,3 +97,15 @@ def pinged(path: Path) -> object:
         return ask(path, "ping", timeout=1)
     except DvfdError:
         return None
+
+
+def test_a_full_queue_is_waited_for_and_never_taken_for_no_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "full.sock"
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(path))
+        with pytest.raises(DvfdError, match="at once"):
+            ask(path, "ping", timeout=0.2)

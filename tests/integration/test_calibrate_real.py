@@ -126,7 +126,7 @@ def test_a_daemon_starts_without_its_calibration_and_takes_it_at_a_reload(tmp_pa
     node = Node(tmp_path / "node", [], f'[profile]\ncalibration = "{file}"\n')
     with running(node):
         assert "cannot be read" in node.ask("status")["notices"][0]
-        assert "calibration must be looked at" in node.said()
+        eventually(lambda: "calibration must be looked at" in node.said(), 10)
 
         here = conditions(Config(), torch_of(Path(sys.executable)))
         write(file, document(here, at=datetime.now(UTC)), "", now=datetime.now(UTC))

@@ -32,8 +32,13 @@ SMALL = Configuration(width=32, layers=1, context=32)
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure the speed no longer than it takes to see one."""
+    """Learn from the same 625 steps wherever this runs: a loss that still falls at the end of a
+    longer run is rightly unknown. How fast it went is measured, and not believed."""
     monkeypatch.setattr(convergence, "MEASURING", (0.3, 0.3))
+    measured = Convergence._speeds
+    monkeypatch.setattr(
+        Convergence, "_speeds", lambda self, task: measured(self, task) and {2: 1500.0, 1: 3000.0}
+    )
 
 
 def real(directory: Path, *, toml: str = TWO, run: Any = tree.run, duration: float = 10.0) -> Task:
@@ -76,9 +81,12 @@ def test_a_rank_that_dies_is_unknown_and_the_next_run_goes_on_from_there(tmp_pat
     resumed = judged(given, drilled(given))
 
     assert set(verdicts(died).values()) == {Verdict.UNKNOWN}
-    assert "rank : 1" in died["curve"].reason
-    assert "SIGKILL" in died["curve"].reason or "-9" in died["curve"].reason
-    assert set(verdicts(resumed).values()) == {Verdict.PASS}
+    assert "rank 1 ended first, exit code -9" in died["curve"].reason
+    assert set(verdicts(resumed).values()) == {Verdict.PASS}, reasons(resumed)
+
+
+def reasons(found: dict[str, Any]) -> dict[str, str]:
+    return {name: result.reason for name, result in found.items()}
 
 
 def test_an_interpreter_without_torch_is_unknown_in_words(tmp_path: Path) -> None:

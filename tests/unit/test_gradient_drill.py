@@ -372,6 +372,20 @@ def test_the_rank_that_failed_first_is_found_in_torchruns_report() -> None:
     assert last_words(stderr) == "rank 2 ended first, exit code -9 (SIGKILL)"
 
 
+def test_of_ranks_that_end_in_one_second_the_killed_one_was_first() -> None:
+    """Rank 0 lost rank 2 and aborted, and torchrun looked at rank 0 first."""
+    report = (FIXTURES / "torchrun.stderr").read_text()
+    swapped = report.replace("16:00:32", "16:00:33")
+    for old, new in ((": 2 (", ": x ("), (": 0 (", ": 2 ("), (": x (", ": 0 (")):
+        swapped = swapped.replace(f"rank      {old}", f"rank      {new}")
+    swapped = swapped.replace("exitcode  : 1 (pid: 15976) ", "exitcode  : y")
+    swapped = swapped.replace("exitcode  : -9 (pid: 15978)  (SIGKILL)", "exitcode  : -6 (pid: 5)")
+    swapped = swapped.replace("exitcode  : y", "exitcode  : -9 (pid: 15978)  (SIGKILL)")
+    assert last_words(swapped) == "rank 2 ended first, exit code -9 (SIGKILL)"
+    later = swapped.replace("16:00:33", "16:00:40").replace("16:00:40", "16:00:33", 3)
+    assert last_words(later) == "rank 0 ended first, exit code -6"
+
+
 def test_what_the_rank_said_of_its_end_goes_with_it() -> None:
     report = (FIXTURES / "torchrun.stderr").read_text()
     stderr = f"[rank2]: Traceback:\n[rank2]: ValueError: no text in /usr/lib\n{report}"
