@@ -14,6 +14,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from dvfd.drills import stopping
 from dvfd.drills.workers import convergence
 
 
@@ -61,4 +62,4 @@ class Dies(convergence.Training):
 KINDS = {"rate": Rate, "order": Order, "dies": Dies}
 
 if __name__ == "__main__":
-    convergence.leave(convergence.main(sys.argv[2:], KINDS[sys.argv[1]]))
+    stopping.leave(convergence.main(sys.argv[2:], KINDS[sys.argv[1]]))

@@ -363,7 +363,8 @@ class Ranks:
 
 def follow(backend: str) -> NoReturn:
     """Be a rank other than 0 until rank 0 needs it no longer; ends the process."""
+    from dvfd.drills import stopping  # noqa: PLC0415  # of a rank only
     from dvfd.drills.workers import convergence  # noqa: PLC0415  # torch, in a rank only
 
     convergence.follow(convergence.enter(backend))
-    convergence.leave(0)
+    stopping.leave(0)

@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dvfd.drills import checkpoint, corpus, faults, options, world
 from dvfd.drills.reduction import Reduction, ReductionTimer
 from dvfd.drills.reference_model import ByteModel
-from dvfd.drills.stopping import Stopping
+from dvfd.drills.stopping import Stopping, leave
 from dvfd.telemetry.gradient_hook import hash64
 from dvfd.telemetry.reporter import Reporter
 
@@ -335,4 +335,4 @@ def _behave(nice: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import torch
 from torch import distributed
 
-from dvfd.drills import world
+from dvfd.drills import stopping, world
 from dvfd.drills.workers.answer import write
 from dvfd.drills.world import World
 
@@ -301,4 +301,4 @@ def told(place: World, found: Sequence[tuple[Exercise, Series]]) -> dict[str, An
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    stopping.leave(main(sys.argv[1]))

@@ -15,13 +15,13 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from dvfd.drills import checkpoint, corpus, curve, world
+from dvfd.drills import checkpoint, corpus, curve, stopping, world
 from dvfd.drills.reference_model import ByteModel
 
 if TYPE_CHECKING:
@@ -347,17 +347,5 @@ def release(place: world.World) -> None:
     distributed.destroy_process_group()
 
 
-def leave(code: int) -> NoReturn:
-    """End without taking the interpreter apart.
-
-    A thread of Gloo that lets go of a tensor meanwhile wants the interpreter's lock, is ended for
-    it, and takes the process along: `terminate called without an active exception`, in one of
-    some ten ends where a hook of DDP is written in Python.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == "__main__":
-    leave(main())
+    stopping.leave(main())

@@ -30,7 +30,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from dvfd.drills import agreement, corpus, faults, world
+from dvfd.drills import agreement, corpus, faults, stopping, world
 from dvfd.drills.agreement import Tally
 from dvfd.drills.capture import Bucket, Capture
 from dvfd.drills.reference_model import HEAD_WIDTH, ByteModel
@@ -507,4 +507,4 @@ def _core() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.leave(main())
