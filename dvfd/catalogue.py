@@ -19,6 +19,7 @@ from dvfd.errors import ConfigError
 from dvfd.model import (
     DRILL,
     NONE_YET,
+    RUN,
     Catalogue,
     Check,
     Combine,
@@ -194,7 +195,8 @@ def _base(found: Table, place: str, desk: Desk) -> Table:
     """The keys that every criterion of a table has unless it says otherwise."""
     raw = found.pop("defaults", {})
     defaults = keys.read_table(raw, keys.DEFAULTS, f"{place}defaults.", desk.problems)
-    return defaults | {"clause": found["clause"], "drill": found.get("drill", False)}
+    measured = {DRILL: found.get("drill", False), RUN: "every" in found}
+    return defaults | {"clause": found["clause"], "measured": measured}
 
 
 def read_gates(raw: Table, desk: Desk) -> list[Table]:
@@ -352,7 +354,7 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
         "id": draft.id,
         "limit": bind(found["limit"], desk.config.profile, desk.config.calibrated.refused),
         "hold": found.pop("for", 0.0),
-        "source": _source(metric, drill=found.pop("drill", False)),
+        "source": _source(metric, found.pop("measured", {})),
         "overridden": _overridden(found.pop("overridden")),
         "inapplicable": inapplicable(found.get("requires", ()), desk.config),
     }
@@ -361,9 +363,10 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
     return Criterion(**{k: v for k, v in found.items() if k not in ("like", "written")})
 
 
-def _source(metric: Metric, *, drill: bool) -> str:
-    """What measures a criterion: a drill's figures are those of its own check."""
-    return NONE_YET if metric.source == DRILL and not drill else metric.source
+def _source(metric: Metric, measured: Mapping[str, bool]) -> str:
+    """What measures a criterion: the figures of a drill or a run are those of its own check."""
+    owned = metric.source in {DRILL, RUN}
+    return NONE_YET if owned and not measured.get(metric.source) else metric.source
 
 
 def quantities(metrics: Mapping[str, Metric]) -> dict[str, str]:

@@ -243,6 +243,8 @@ CHECK: Mapping[str, Read] = {
     "schedule": one_of("schedule", SCHEDULES),
     "watch": flag,
     "drill": flag,
+    "every": count,
+    "checkpoint_every": count,
     "whole": many(item),
     "defaults": table,
     "criterion": many(table),

@@ -112,6 +112,10 @@ DRILL = "drill"
 """The `source` of a metric that active tests measure, each for the criteria of its own check."""
 
 
+RUN = "run"
+"""The `source` of a metric that a stability run measures, for the criteria of its own check."""
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """A closed interval of values."""
@@ -234,6 +238,8 @@ class Check:
     processes: int = 0
     run: str = ""
     drill: bool = False  # there is an active test that measures it
+    every: int = 0  # batches in a collection interval of a stability run; 0: it is none
+    checkpoint_every: int = 0  # batches from one checkpoint of that run to the next
     whole: tuple[str, ...] = ()  # lines of the source that the verdict of the whole check answers
 
 

@@ -1,0 +1,143 @@
+"""What the file of a run holds: windows of batches, minutes of probes, events. Nouns only.
+
+`t` is run seconds: since the run was armed, by CLOCK_BOOTTIME, through restarts and reboots. The
+figures of a run are folds over these rows, so that the same file always gives the same report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dvfd.model import Labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The steps of one rank in one collection interval: seconds, samples, bytes summed.
+
+    Interval *window* holds the steps from `window * every + 1` to `(window + 1) * every`. A rank
+    that came back as a new process has a new `session` and so a row of its own. What a job did not
+    report is None, or 0 in a count. `loss` runs over the `losses` finite ones; `stepping` is the
+    time of the steps that reported `communication`, pauses and checkpoints left out.
+    """
+
+    node: str
+    rank: int
+    window: int
+    session: str
+    first_step: int
+    last_step: int
+    steps: int
+    began: float  # t at which the first of these steps ended
+    ended: float  # t at which the last of these steps ended
+    samples: float | None = None
+    loss: float = 0.0
+    losses: int = 0
+    nonfinite: int = 0
+    norm: float = 0.0
+    norms: int = 0
+    compute: float = 0.0
+    computes: int = 0
+    communication: float = 0.0
+    stepping: float = 0.0
+    allreduce: float = 0.0
+    allreduces: int = 0
+    moved: float = 0.0  # bytes that the reductions moved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minute:
+    """One series of a probe over the minute that begins at run second `60 * minute`.
+
+    `grown` is how much a counter grew in it, resets and the last value before it included;
+    `covered` the seconds of it that the samples stand for.
+    """
+
+    node: str
+    metric: str
+    labels: Labels
+    minute: int
+    count: int
+    sum: float
+    low: float
+    high: float
+    last: float
+    grown: float = 0.0
+    covered: float = 0.0
+
+
+class What(StrEnum):
+    """What an event of a run says happened. `value` and `text` mean what stands beside it."""
+
+    STAGE = "stage"  # text: the stage that began
+    UP = "up"  # all expected workers of the node live and make progress
+    DOWN = "down"  # text: why not
+    UNSEEN = "unseen"  # nobody looked, or it could not be said; text: why
+    FAILURE = "failure"  # a process died, left or came back unplanned; text: how
+    PLANNED = "planned"  # the same, injected or ordered
+    RESTART = "restart"  # a rank came back as a new process
+    BEGUN = "checkpoint begun"  # value: seconds that it took are told by SAVED
+    SAVED = "checkpoint saved"  # value: seconds that it took, text: path
+    FAILED = "checkpoint failed"  # text: why
+    VERIFIED = "checkpoint verified"  # text: path
+    DAMAGED = "checkpoint damaged"  # text: path and what is wrong
+    UNVERIFIED = "checkpoint unverified"  # it could not be said; text: why
+    ISSUE = "synchronisation issue"  # text: skew, hash or timeout, then words
+    PROBED = "collective probed"  # value: seconds, text: 64KiB or bucket
+    INJECTED = "fault injected"  # text: what
+    HEALED = "fault healed"
+    RECOVERED = "first step after a fault"  # value: seconds since HEALED
+    CLOCK = "clock stepped"  # value: seconds
+    SUSPENDED = "suspended"  # value: seconds
+    DAEMON = "daemon"  # text: started or stopped
+    NOTE = "note"  # text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened in a run, at run second `t` and Unix time `at`."""
+
+    node: str
+    t: float
+    at: float
+    what: What
+    rank: int | None = None
+    step: int | None = None
+    value: float | None = None
+    text: str = ""
+
+
+Row = Window | Minute | Event
+
+
+class Rows(Protocol):
+    """A run's file, read."""
+
+    def windows(self, since: int = 0) -> Iterator[Window]:
+        """Windows changed after *since*, by window, node, rank; see `mark`."""
+        ...
+
+    def minutes(self, since: int = 0) -> Iterator[Minute]:
+        """Minutes added after *since*, by minute, node, metric, labels."""
+        ...
+
+    def events(self, since: int = 0) -> Iterator[Event]:
+        """Events added after *since*, by time."""
+        ...
+
+    def mark(self) -> int:
+        """What to give as `since` to see only what comes after now."""
+        ...
+
+
+class Pen(Protocol):
+    """A run's file, written."""
+
+    def add(self, rows: Iterable[Minute | Event]) -> None:
+        """Take rows in; does not wait for the disk."""
+        ...
