@@ -214,6 +214,11 @@ class JobBook:
         with self._lock:
             return tuple(job for job in self._jobs.values() if job.ended is None)
 
+    def all(self) -> tuple[Job, ...]:
+        """Every job that is known, ended ones too. Hold `lock` while reading them."""
+        with self._lock:
+            return tuple(self._jobs.values())
+
     @property
     def lock(self) -> threading.RLock:
         """What a reader of `jobs` holds for as long as it reads."""
