@@ -116,22 +116,22 @@ Row = Window | Minute | Event
 
 
 class Rows(Protocol):
-    """A run's file, read."""
+    """A run's file, read: what changed after mark *since* and not after mark *until*."""
 
-    def windows(self, since: int = 0) -> Iterator[Window]:
-        """Windows changed after *since*, by window, node, rank; see `mark`."""
+    def windows(self, since: int = 0, until: int | None = None) -> Iterator[Window]:
+        """Windows that were added or grew, whole, by window, node, rank, session."""
         ...
 
-    def minutes(self, since: int = 0) -> Iterator[Minute]:
-        """Minutes added after *since*, by minute, node, metric, labels."""
+    def minutes(self, since: int = 0, until: int | None = None) -> Iterator[Minute]:
+        """Minutes that were added, by minute, node, metric, labels."""
         ...
 
-    def events(self, since: int = 0) -> Iterator[Event]:
-        """Events added after *since*, by time."""
+    def events(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
+        """Events that were added, by time."""
         ...
 
     def mark(self) -> int:
-        """What to give as `since` to see only what comes after now."""
+        """The newest mark: between two of them every row comes once."""
         ...
 
 
