@@ -10,7 +10,8 @@ class StepFold:
     """The steps that one packet carried, summed: seconds, bytes, samples; `at` in Unix seconds.
 
     `loss_sum` runs over the `loss_count` finite losses; `nonfinite` counts the others. A sum that
-    the job did not report is None.
+    the job did not report is None. `began` and `ended` are when the first and the last of the steps
+    ended, CLOCK_BOOTTIME; `stepping_sum` is the time of the steps that reported communication.
     """
 
     job: str
@@ -26,3 +27,11 @@ class StepFold:
     compute_sum: float | None = None
     comm_sum: float | None = None
     bytes_sum: float | None = None
+    began: float = 0.0
+    ended: float = 0.0
+    norm_sum: float = 0.0
+    norm_count: int = 0
+    compute_count: int = 0
+    stepping_sum: float = 0.0
+    allreduce_sum: float = 0.0
+    allreduce_count: int = 0

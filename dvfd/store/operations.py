@@ -165,6 +165,10 @@ class CommitTelemetry(_Plain):
         """One for each fold, and one for the cursor."""
         return len(self.rows) + 1
 
+    def of(self, job: str) -> bool:
+        """Whether it carries steps of *job*."""
+        return bool(self.rows) and self.rows[0].job == job
+
     def apply(self, tables: Tables) -> None:
         """Insert what lies beyond the session's cursor and move the cursor."""
         connection = tables.connection

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dvfd.store.database import Database
     from dvfd.store.folds import StepFold
     from dvfd.store.operations import Operation
+    from dvfd.store.run_file import RunFile
 
     T = TypeVar("T")
 
@@ -194,6 +195,14 @@ class Store:
             CommitTelemetry(session, sequence, rows, self._clock.now(), done, self._cursors)
         )
 
+    def record(self, file: RunFile | None) -> None:
+        """Put the telemetry of a run's job also into *file*, before it is acknowledged; None ends
+        that.
+        """
+        self._check_writable()
+        assert isinstance(self._writer, Writer)
+        self._writer.recording = file
+
     def cursor(self, session: str) -> int:
         """The last committed sequence, 0 if there is none: where the job is to send from.
 
@@ -209,7 +218,9 @@ class Store:
                 self._pending.refuse(session)
                 return 0
             self._remember(session, found)
-        return self._cursors[session]
+        # A daemon that was killed between the two commits left a run's file ahead of this one.
+        file = self._writer.recording
+        return max(self._cursors[session], file.cursor(session) if file else 0)
 
     def _remember(self, session: str, sequence: int) -> None:
         with self._lock:

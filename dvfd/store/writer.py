@@ -13,7 +13,7 @@ import structlog
 
 from dvfd.errors import StoreError
 from dvfd.store.database import is_corrupt, is_refused, open_database, set_aside
-from dvfd.store.operations import Tables
+from dvfd.store.operations import CommitTelemetry, Tables
 from dvfd.store.pending import LIMITS, TURN
 from dvfd.store.retention import PRUNE_EVERY, prune
 from dvfd.store.rollups import HOURS, LEVELS, Rollups
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dvfd.store.operations import Operation
     from dvfd.store.pending import Key, Pending
     from dvfd.store.retention import Retention
+    from dvfd.store.run_file import RunFile
 
 log = structlog.get_logger()
 
@@ -85,6 +86,7 @@ class Writer:
         self.last_commit: float | None = None
         self.beat = clock.boot()
         self.refused: Counter[str] = Counter(dict.fromkeys(LIMITS, 0))
+        self.recording: RunFile | None = None
 
     def start(self) -> None:
         """Open here and now, then write in a thread of its own."""
@@ -242,7 +244,7 @@ class Writer:
         turn = self._pending.take()
         if not turn:
             return
-        written = self._write(turn)
+        written = self._write(self._recorded(turn))
         self.last_commit = self._clock.now()
         self._pace.worked()
         for operation in written:
@@ -252,6 +254,26 @@ class Writer:
             self._pace.first_waited = 0.0  # else more has waited for as long
         for operation in written:
             operation.tell()
+
+    def _recorded(self, turn: Sequence[tuple[Key, Operation]]) -> list[tuple[Key, Operation]]:
+        """Put telemetry of a run into its file, which then is never behind what we acknowledge.
+
+        What that file does not take is not written here either, and not acknowledged: its session
+        is refused until the rank connects again, and sends it again.
+        """
+        file = self.recording
+        if file is None:
+            return list(turn)
+        mine = [
+            operation
+            for _, operation in turn
+            if isinstance(operation, CommitTelemetry) and operation.of(file.job)
+        ]
+        if not mine or file.take([(o.session, o.sequence, o.rows) for o in mine]):
+            return list(turn)
+        for operation in mine:
+            self._pending.refuse(operation.session)
+        return [(key, operation) for key, operation in turn if operation not in mine]
 
     def _write(self, turn: Sequence[tuple[Key, Operation]]) -> list[Operation]:
         """Commit *turn*; what the tables refuse is dropped, counted, and alone in its fate."""
@@ -377,6 +399,7 @@ class Onlooker:
         self.last_commit: float | None = None
         self.alive = True
         self.refused: Counter[str] = Counter()
+        self.recording: RunFile | None = None
 
     @property
     def beat(self) -> float:

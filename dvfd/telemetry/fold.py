@@ -1,23 +1,55 @@
-"""Sum the rows of a packet into the one row that the store keeps. Pure."""
+"""Sum the rows of a packet into the few rows that the store keeps. Pure."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dvfd.store.folds import StepFold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dvfd.telemetry.wire import Row
 
+PIECE = 50
+"""Steps of a piece: collection intervals of a run are multiples of it, and no fold straddles one.
+The source has 50 and 100 batches."""
 
-def fold(job: str, rank: int, rows: Sequence[Row], at: float) -> StepFold:
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """Where a rank stood before the packet: when its last step ended, CLOCK_BOOTTIME, None if the
+    next interval is no step, as after a start or a checkpoint.
+    """
+
+    stepped: float | None = None
+
+
+def folds(
+    job: str, rank: int, rows: Sequence[Row], at: float, before: Before = Before()
+) -> Iterator[StepFold]:
+    """Sum rows piece by piece; *at* is when the last one ended, Unix seconds."""
+    shift = at - rows[-1].boot
+    stepped = before.stepped
+    for _, piece in groupby(rows, key=lambda row: (row.step - 1) // PIECE):
+        members = tuple(piece)
+        yield fold(job, rank, members, members[-1].boot + shift, Before(stepped))
+        stepped = members[-1].boot
+
+
+def fold(
+    job: str, rank: int, rows: Sequence[Row], at: float, before: Before = Before()
+) -> StepFold:
     """Sum one row or more; *at* is when the last one ended, Unix seconds."""
     losses = [row.loss for row in rows if row.loss is not None]
     norms = [row.grad_norm for row in rows if row.grad_norm is not None]
+    computes = [row.compute for row in rows if row.compute is not None]
+    reductions = [row.allreduce for row in rows if row.allreduce is not None]
     finite = [loss for loss in losses if math.isfinite(loss)]
+    real = [norm for norm in norms if math.isfinite(norm)]
     return StepFold(
         job=job,
         rank=rank,
@@ -29,10 +61,28 @@ def fold(job: str, rank: int, rows: Sequence[Row], at: float) -> StepFold:
         loss_sum=_sum(finite),
         loss_count=len(finite),
         nonfinite=sum(not math.isfinite(value) for value in losses + norms),
-        compute_sum=_sum(row.compute for row in rows),
+        compute_sum=_sum(computes),
         comm_sum=_sum(row.communication for row in rows),
         bytes_sum=_sum(row.bytes for row in rows),
+        began=rows[0].boot,
+        ended=rows[-1].boot,
+        norm_sum=math.fsum(real),
+        norm_count=len(real),
+        compute_count=len(computes),
+        stepping_sum=_stepping(rows, before),
+        allreduce_sum=math.fsum(reductions),
+        allreduce_count=len(reductions),
     )
+
+
+def _stepping(rows: Sequence[Row], before: Before) -> float:
+    """Seconds of the steps that reported communication and whose beginning is known."""
+    total, stepped = 0.0, before.stepped
+    for row in rows:
+        if row.communication is not None and stepped is not None and row.boot > stepped:
+            total += row.boot - stepped
+        stepped = row.boot
+    return total
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

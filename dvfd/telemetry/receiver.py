@@ -18,7 +18,7 @@ import structlog
 
 from dvfd.errors import WireError
 from dvfd.telemetry import endpoint, wire
-from dvfd.telemetry.fold import fold
+from dvfd.telemetry.fold import Before, folds
 from dvfd.telemetry.line import TURN, Line, Silent, buffer
 from dvfd.telemetry.processes import Processes
 from dvfd.telemetry.rank import Link
@@ -360,10 +360,11 @@ class Receiver:
         self._counts["rows"] += len(steps.rows)
         self._counts["implausible"] += steps.implausible
         lost = max(0, steps.stamp.first - line.handed - 1)
+        before = Before(None if line.seat.rank.broken else line.seat.rank.stepped)
         self.publish(self._book.steps(line.seat, steps.rows, lost))
         rows = [row for row in steps.rows if row.sequence > line.handed]
         if steps.last > line.handed:
-            self._commit(line, steps.last, self._folds(line, rows))
+            self._commit(line, steps.last, self._folds(line, rows, before))
 
     def _event(self, line: Line, event: wire.Event) -> None:
         if line.seat is None or event.stamp.session != line.nonce:
@@ -375,12 +376,12 @@ class Receiver:
         if event.stamp.first > line.handed:
             self._commit(line, event.stamp.first, ())
 
-    def _folds(self, line: Line, rows: Sequence[wire.Row]) -> Sequence[StepFold]:
+    def _folds(self, line: Line, rows: Sequence[wire.Row], before: Before) -> Sequence[StepFold]:
         if not rows or line.seat is None:
             return ()
         age = max(0.0, self._beat - rows[-1].boot)
         rank = line.seat.rank.rank
-        return (fold(line.seat.job.label, rank, rows, self._clock.now() - age),)
+        return tuple(folds(line.seat.job.label, rank, rows, self._clock.now() - age, before))
 
     def _commit(self, line: Line, sequence: int, folds: Sequence[StepFold]) -> None:
         line.asked(sequence, self._beat)

@@ -1,0 +1,503 @@
+"""The file of one stability run: windows, minutes, events. Written before a rank is told that its
+rows are safe, read while it grows, frozen with the run's report.
+
+One thread writes at a time, behind a lock; readers have connections of their own. What the disk
+refuses shows in `trouble`; nothing here raises to those who only hand rows over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import threading
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, Any
+
+from dvfd.errors import StoreError
+from dvfd.runs.rows import Event, Minute, What, Window
+from dvfd.store.database import WAL_BYTES, is_corrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dvfd.runs.run import Axis
+    from dvfd.store.folds import StepFold
+
+VERSION = 1
+"""The file's `user_version`: a run is judged by the dvfd that knows its tables."""
+
+BATCH = 2000
+"""Rows fetched at once: the daemon never holds a whole run in memory."""
+
+WAITING = 200_000
+"""Minutes and events that wait for a disk that refuses; above it the oldest are lost, and told."""
+
+SUMS = (
+    "nonfinite", "losses", "norms", "computes", "allreduces", "loss", "norm", "compute",
+    "communication", "stepping", "allreduce", "moved",
+)  # fmt: skip
+
+TABLES = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE sessions (
+        id INTEGER PRIMARY KEY, session TEXT NOT NULL UNIQUE, sequence INTEGER NOT NULL) STRICT""",
+    """CREATE TABLE windows (
+        node TEXT NOT NULL, rank INTEGER NOT NULL, window INTEGER NOT NULL, session TEXT NOT NULL,
+        first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, steps INTEGER NOT NULL,
+        began REAL NOT NULL, ended REAL NOT NULL, samples REAL, loss REAL NOT NULL,
+        losses INTEGER NOT NULL, nonfinite INTEGER NOT NULL, norm REAL NOT NULL,
+        norms INTEGER NOT NULL, compute REAL NOT NULL, computes INTEGER NOT NULL,
+        communication REAL NOT NULL, stepping REAL NOT NULL, allreduce REAL NOT NULL,
+        allreduces INTEGER NOT NULL, moved REAL NOT NULL, mark INTEGER NOT NULL,
+        PRIMARY KEY (window, node, rank, session)) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX windows_by_mark ON windows (mark)",
+    """CREATE TABLE series (
+        id INTEGER PRIMARY KEY, node TEXT NOT NULL, metric TEXT NOT NULL, labels TEXT NOT NULL,
+        UNIQUE (node, metric, labels)) STRICT""",
+    """CREATE TABLE minutes (
+        id INTEGER PRIMARY KEY, series INTEGER NOT NULL, minute INTEGER NOT NULL,
+        count INTEGER NOT NULL, sum REAL NOT NULL, low REAL NOT NULL, high REAL NOT NULL,
+        last REAL NOT NULL, grown REAL NOT NULL, covered REAL NOT NULL,
+        mark INTEGER NOT NULL) STRICT""",
+    "CREATE INDEX minutes_by_mark ON minutes (mark)",
+    """CREATE TABLE events (
+        id INTEGER PRIMARY KEY, node TEXT NOT NULL, t REAL NOT NULL, at REAL NOT NULL,
+        what TEXT NOT NULL, rank INTEGER, step INTEGER, value REAL, text TEXT NOT NULL,
+        mark INTEGER NOT NULL) STRICT""",
+    "CREATE INDEX events_by_mark ON events (mark)",
+)
+
+_COLUMNS = tuple(field.name for field in fields(Window))
+_UPSERT = (
+    f"INSERT INTO windows ({', '.join(_COLUMNS)}, mark)"  # noqa: S608  # names of ours
+    f" VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
+    " ON CONFLICT (window, node, rank, session) DO UPDATE SET"
+    " first_step = min(first_step, excluded.first_step),"
+    " last_step = max(last_step, excluded.last_step), steps = steps + excluded.steps,"
+    " began = min(began, excluded.began), ended = max(ended, excluded.ended),"
+    " samples = CASE WHEN samples IS NULL THEN excluded.samples"
+    " ELSE samples + ifnull(excluded.samples, 0) END, "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
+    + ", mark = excluded.mark"
+)
+
+
+class RunFile:
+    """One run's file, open to be written. Any thread."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """See `create` and `open`."""
+        self.path = path
+        self.job = ""  # the label of the job whose rows belong here
+        self.every = 1  # batches in a collection interval
+        self.node = ""
+        self.trouble = ""
+        self.lost = 0
+        self._connection: sqlite3.Connection | None = connection
+        self._lock = threading.RLock()
+        self._offset = 0.0
+        self._waiting: list[Minute | Event] = []
+        self._heartbeat: tuple[float, float] | None = None
+        self._series: dict[tuple[str, str, str], int] = {}
+        self._sessions: dict[str, int] = {}
+        self._mark = _newest(connection)
+
+    # --- Opening and closing --------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path, document: Mapping[str, Any]) -> RunFile:
+        """A new file that says of what it is. Raises StoreError if that cannot be made."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("xb").close()
+            connection = _connect(path)
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in TABLES:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute("COMMIT")
+        except FileExistsError:
+            raise StoreError(f"{path}: there is a run of that name already") from None
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{path}: cannot be created: {error}") from None
+        file = cls(path, connection)
+        file.put_document(document)
+        return file
+
+    @classmethod
+    def open(cls, path: Path) -> RunFile:
+        """The file of a run that goes on. Raises StoreError if it is none, or frozen."""
+        if not path.is_file():
+            raise StoreError(f"{path}: no such file of a run")
+        if not path.stat().st_mode & 0o200:
+            raise StoreError(f"{path}: is frozen with its report")
+        Reading(path).mark()  # before anything is written into what may be somebody else's
+        try:
+            return cls(path, _connect(path))
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: cannot be opened: {error}") from None
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._connection is None
+
+    def close(self) -> None:
+        """Write what waits, and let go of the file."""
+        self.flush()
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def freeze(self) -> str:
+        """Close it for good: one file, read-only; the SHA-256 of its bytes. Raises StoreError."""
+        self.flush()
+        if self.trouble:
+            raise StoreError(f"{self.path}: cannot be frozen: {self.trouble}")
+        try:
+            with self._lock:
+                assert self._connection
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._connection.execute("PRAGMA journal_mode = DELETE")
+                self._connection.execute("VACUUM")
+            self.close()
+            self.path.chmod(0o444)
+            return digest(self.path)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.path}: cannot be frozen: {error}") from None
+
+    # --- Writing --------------------------------------------------------------------------------
+
+    def set_axis(self, axis: Axis) -> None:
+        """How CLOCK_BOOTTIME becomes run seconds from now on."""
+        self._offset = axis.offset
+
+    def put_document(self, document: Mapping[str, Any]) -> None:
+        """Keep what the run is, so that the file explains itself."""
+        text = json.dumps(document, sort_keys=True)
+        self._write(lambda connection: _put(connection, "run", text))
+
+    def add(self, rows: Iterable[Minute | Event]) -> None:
+        """Take rows in; they are on the disk after `flush`, which comes about once a second."""
+        with self._lock:
+            self._waiting.extend(rows)
+            if (over := len(self._waiting) - WAITING) > 0:
+                del self._waiting[:over]
+                self.lost += over
+
+    def heartbeat(self, t: float, at: float) -> None:
+        """Somebody looks at the run, at run second *t* and Unix time *at*."""
+        with self._lock:
+            self._heartbeat = (t, at)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            if self._connection is None or not (self._waiting or self._heartbeat):
+                return
+            rows, beat = list(self._waiting), self._heartbeat
+
+            def work(connection: sqlite3.Connection) -> None:
+                for row in rows:
+                    self._insert(connection, row)
+                if beat is not None:
+                    _put(connection, "heartbeat", json.dumps(beat))
+
+            if self._write(work):
+                del self._waiting[: len(rows)]
+                self._heartbeat = None
+
+    def take(self, packets: Iterable[tuple[str, int, Sequence[StepFold]]]) -> bool:
+        """Add the folds of packets, (session, sequence, folds) each, all or none; one that came
+        before is left out. False if they are not on the disk.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            for session, sequence, folds in packets:
+                if sequence > self._cursor(connection, session):
+                    self._upsert(connection, session, folds)
+                    self._advance(connection, session, sequence)
+
+        return self._write(work)
+
+    def cursor(self, session: str) -> int:
+        """The last sequence of *session* that is in here; 0 if none is."""
+        with self._lock:
+            if self._connection is None:
+                return 0
+            try:
+                return self._cursor(self._connection, session)
+            except sqlite3.Error:
+                return 0
+
+    def _write(self, work: Callable[[sqlite3.Connection], None]) -> bool:
+        """Do *work* whole or not at all; what goes wrong is told in `trouble`, until something
+        goes well.
+        """
+        with self._lock:
+            connection = self._connection
+            if connection is None:
+                return False
+            self._mark += 1
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                work(connection)
+                connection.execute("COMMIT")
+            except (sqlite3.Error, ValueError, OverflowError) as error:
+                self.trouble = f"{self.path}: {error}"
+                self._series.clear()  # what we believed may have been taken back
+                self._sessions.clear()
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                return False
+            self.trouble = ""
+            return True
+
+    def _insert(self, connection: sqlite3.Connection, row: Minute | Event) -> None:
+        if isinstance(row, Event):
+            connection.execute(
+                "INSERT INTO events (node, t, at, what, rank, step, value, text, mark)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*astuple(row), self._mark),
+            )
+            return
+        series = self._known(connection, row)
+        connection.execute(
+            "INSERT INTO minutes (series, minute, count, sum, low, high, last, grown, covered,"
+            " mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (series, row.minute, row.count, row.sum, row.low, row.high, row.last, row.grown,
+             row.covered, self._mark),
+        )  # fmt: skip
+
+    def _known(self, connection: sqlite3.Connection, row: Minute) -> int:
+        """The number of the row's series, which is made if need be."""
+        key = (row.node, row.metric, json.dumps(row.labels))
+        if key not in self._series:
+            connection.execute(
+                "INSERT OR IGNORE INTO series (node, metric, labels) VALUES (?, ?, ?)", key
+            )
+            found = connection.execute(
+                "SELECT id FROM series WHERE node = ? AND metric = ? AND labels = ?", key
+            ).fetchone()
+            self._series[key] = found[0]
+        return self._series[key]
+
+    def _cursor(self, connection: sqlite3.Connection, session: str) -> int:
+        if session not in self._sessions:
+            found = connection.execute(
+                "SELECT sequence FROM sessions WHERE session = ?", (session,)
+            ).fetchone()
+            self._sessions[session] = found[0] if found else 0
+        return self._sessions[session]
+
+    def _advance(self, connection: sqlite3.Connection, session: str, sequence: int) -> None:
+        connection.execute(
+            "INSERT INTO sessions (session, sequence) VALUES (?, ?)"
+            " ON CONFLICT (session) DO UPDATE SET sequence = excluded.sequence",
+            (session, sequence),
+        )
+        self._sessions[session] = sequence
+
+    def _upsert(
+        self, connection: sqlite3.Connection, session: str, folds: Sequence[StepFold]
+    ) -> None:
+        rows = [self._window(session, fold) for fold in folds if fold.ended + self._offset >= 0]
+        connection.executemany(_UPSERT, [(*astuple(row), self._mark) for row in rows])
+
+    def _window(self, session: str, fold: StepFold) -> Window:
+        return Window(
+            node=self.node,
+            rank=fold.rank,
+            window=(fold.last_step - 1) // self.every,
+            session=session,
+            first_step=fold.first_step,
+            last_step=fold.last_step,
+            steps=fold.count,
+            began=fold.began + self._offset,
+            ended=fold.ended + self._offset,
+            samples=fold.samples_sum,
+            loss=fold.loss_sum or 0.0,
+            losses=fold.loss_count,
+            nonfinite=fold.nonfinite,
+            norm=fold.norm_sum,
+            norms=fold.norm_count,
+            compute=fold.compute_sum or 0.0,
+            computes=fold.compute_count,
+            communication=fold.comm_sum or 0.0,
+            stepping=fold.stepping_sum,
+            allreduce=fold.allreduce_sum,
+            allreduces=fold.allreduce_count,
+            moved=fold.bytes_sum or 0.0,
+        )
+
+    # --- Reading --------------------------------------------------------------------------------
+
+    def last_heartbeat(self) -> tuple[float, float] | None:
+        """Run seconds and Unix time at which somebody looked last."""
+        return Reading(self.path).last_heartbeat()
+
+    def mark(self) -> int:
+        """The newest mark that is on the disk."""
+        return self._mark
+
+    def windows(self, since: int = 0, until: int | None = None) -> Iterator[Window]:
+        """See Rows."""
+        return Reading(self.path).windows(since, until)
+
+    def minutes(self, since: int = 0, until: int | None = None) -> Iterator[Minute]:
+        """See Rows."""
+        return Reading(self.path).minutes(since, until)
+
+    def events(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
+        """See Rows."""
+        return Reading(self.path).events(since, until)
+
+
+class Reading:
+    """A run's file to be read, also while a daemon writes it. Implements Rows.
+
+    Every method raises StoreError on a file that is none, or that cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def document(self) -> dict[str, Any]:
+        """What the run is."""
+        found: dict[str, Any] = json.loads(self._meta("run") or "{}")
+        return found
+
+    def last_heartbeat(self) -> tuple[float, float] | None:
+        """Run seconds and Unix time at which somebody looked last."""
+        text = self._meta("heartbeat")
+        if text is None:
+            return None
+        t, at = json.loads(text)
+        return float(t), float(at)
+
+    def mark(self) -> int:
+        """The newest mark."""
+        with self._open() as connection:
+            return _newest(connection)
+
+    def windows(self, since: int = 0, until: int | None = None) -> Iterator[Window]:
+        """See Rows."""
+        order = "window, node, rank, session"
+        for row in self._rows(", ".join(_COLUMNS), "windows", order, since, until):
+            yield Window(**dict(zip(_COLUMNS, row, strict=True)))
+
+    def minutes(self, since: int = 0, until: int | None = None) -> Iterator[Minute]:
+        """See Rows."""
+        with self._open() as connection:
+            series = {
+                number: (node, metric, tuple((str(k), str(v)) for k, v in json.loads(labels)))
+                for number, node, metric, labels in connection.execute(
+                    "SELECT id, node, metric, labels FROM series"
+                )
+            }
+        columns = "series, minute, count, sum, low, high, last, grown, covered"
+        for number, *row in self._rows(columns, "minutes", "minute, series, id", since, until):
+            node, metric, labels = series[number]
+            minute, count, total, low, high, last, grown, covered = row
+            yield Minute(
+                node=node, metric=metric, labels=labels, minute=minute, count=count, sum=total,
+                low=low, high=high, last=last, grown=grown, covered=covered,
+            )  # fmt: skip
+
+    def events(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
+        """See Rows."""
+        columns = "node, t, at, what, rank, step, value, text"
+        for node, t, at, what, rank, step, value, text in self._rows(
+            columns, "events", "t, id", since, until
+        ):
+            yield Event(
+                node=node, t=t, at=at, what=What(what), rank=rank, step=step, value=value, text=text
+            )
+
+    def _rows(
+        self, columns: str, table: str, order: str, since: int, until: int | None
+    ) -> Iterator[tuple[Any, ...]]:
+        where = "" if since == 0 and until is None else " WHERE mark > ? AND mark <= ?"
+        bounds = () if not where else (since, 1 << 62 if until is None else until)
+        query = f"SELECT {columns} FROM {table}{where} ORDER BY {order}"  # noqa: S608  # ours
+        with self._open() as connection:
+            cursor = connection.execute(query, bounds)
+            while batch := cursor.fetchmany(BATCH):
+                yield from batch
+
+    def _meta(self, key: str) -> str | None:
+        with self._open() as connection:
+            found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(found[0]) if found else None
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        connection = None
+        try:
+            connection = _reader(self.path)
+            _check(self.path, connection)
+            yield connection
+        except (sqlite3.Error, OSError) as error:
+            what = "no file of a run" if is_corrupt(error) else "cannot be read"
+            raise StoreError(f"{self.path}: {what}: {error}") from None
+        finally:
+            if connection is not None:
+                connection.close()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA cache_size = -512")
+    # NORMAL: a kill -9 loses nothing committed; a power cut may lose the last commits.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    return connection
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    path.stat()
+    # A frozen file has no WAL, and may lie where nobody may write.
+    frozen = not path.with_name(f"{path.name}-wal").exists()
+    mode = "immutable=1" if frozen and not path.stat().st_mode & 0o200 else "mode=ro"
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?{mode}", timeout=2.0, isolation_level=None, uri=True,
+        check_same_thread=False,
+    )  # fmt: skip
+    connection.execute("PRAGMA cache_size = -512")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    """Raises StoreError if the file is not of a run, or of a newer dvfd."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if version > VERSION:
+        raise StoreError(f"{path}: made by a newer dvfd: version {version}, this knows {VERSION}")
+    if version < 1 or not {"windows", "minutes", "events"} <= tables:
+        raise StoreError(f"{path}: no file of a run: it lacks the tables of one")
+
+
+def _newest(connection: sqlite3.Connection) -> int:
+    tables = ("windows", "minutes", "events")
+    marks = [
+        connection.execute(f"SELECT max(mark) FROM {table}").fetchone()[0]  # noqa: S608  # ours
+        for table in tables
+    ]
+    return max((mark for mark in marks if mark is not None), default=0)
+
+
+def _put(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
