@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dvfd.catalogue import load
 from dvfd.catalogue_lint import wanted
 from dvfd.config import Config
-from dvfd.model import DRILL, NONE_YET, Catalogue, Check, Criterion, Kind, Metric
+from dvfd.model import DRILL, NONE_YET, RUN, Catalogue, Check, Criterion, Kind, Metric
 from dvfd.sinks.prometheus import EXPOSED, Exposition
 
 HERE = Path(__file__).resolve().parent
@@ -52,6 +52,10 @@ its greatest age.
 
 DRILLED = """Figures of one run of a test that a person started: in its report, `dvfd history` and
 under `/api/v1`. Not on `/metrics`: there are the verdicts on them.
+"""
+
+RUNS = """Figures of a stability run: in its file, in its report and while it is on in
+`dvfd stability status`. Not on `/metrics`: there are the verdicts on them.
 """
 
 CRITERIA = """# What each verdict rests on
@@ -95,8 +99,9 @@ def _read(path: Path) -> str:
 
 def metrics_text(catalogue: Catalogue) -> str:
     """docs/metrics.md: by source, dvfd's own, what tests measure, and what nothing does yet."""
-    measured = [m for m in catalogue.metrics.values() if m.source not in {DRILL, NONE_YET}]
+    measured = [m for m in catalogue.metrics.values() if m.source not in {DRILL, RUN, NONE_YET}]
     drilled = [m for m in catalogue.metrics.values() if m.source == DRILL]
+    of_runs = [m for m in catalogue.metrics.values() if m.source == RUN]
     absent = [m for m in catalogue.metrics.values() if m.source == NONE_YET]
     judged = _judges(catalogue)
     parts = [HEAD + METRICS]
@@ -106,6 +111,8 @@ def metrics_text(catalogue: Catalogue) -> str:
     parts += ["## dvfd's own\n", *_own({f"dvfd_{m.name.removesuffix('_total')}" for m in measured})]
     parts += ["## From the tests of `dvfd check`\n", DRILLED]
     parts.extend(_metric(m, judged, prefix="") for m in drilled)
+    parts += ["## From stability runs\n", RUNS]
+    parts.extend(_metric(m, judged, prefix="") for m in of_runs)
     parts += ["## Not measured yet\n", _absent(absent, judged)]
     return "\n".join(parts)
 
@@ -214,6 +221,8 @@ def _criterion(criterion: Criterion) -> str:
     lines.append(f"- source: {criterion.item}, {criterion.clause}")
     if not absent:
         by = f"probe `{criterion.source}`"
+        if criterion.source == RUN:
+            by = "the stability run, from its own file"
         if criterion.source == DRILL:
             by = f"the test that `dvfd check {criterion.check}` runs"
         lines.append(f"- measured by: {by}, {_freshness(criterion)}")

@@ -31,6 +31,8 @@ from dvfd.operations import operations
 from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
+from dvfd.runs.conductor import Conductor
+from dvfd.runs.parts import conduct
 from dvfd.sampler import Sampler
 from dvfd.schedule import Schedule, offset
 from dvfd.sinks import log as log_sink
@@ -58,6 +60,7 @@ LIMITS = {
     "schedule": 60.0,
     "http": 15.0,
     "sender": 60.0,
+    "run": 60.0,
 }
 """Seconds without progress after which a loop is late: several times its own slowest beat."""
 
@@ -148,6 +151,7 @@ class Daemon:
         for report in remembered(self._store, self._catalogue, self._config.profile_hash):
             self._state.tell(report)
         self._open_doors()
+        self._runs.start()
         self._sampler.start()
         self._watch.start()
         self._sender.start()
@@ -175,6 +179,7 @@ class Daemon:
         self._watch.stop()
         self._schedule.stop()
         self._sampler.stop()
+        self._runs.stop()
         self._receiver.stop()
         self._sender.stop()
         self._control.stop()
@@ -206,6 +211,7 @@ class Daemon:
             "schedule": self._schedule.beat(),
             "http": self._server.beat(),
             "sender": self._sender.beat(),
+            "run": self._runs.beat(),
         }
         return {name: Loop(max(0.0, now - beat), LIMITS[name]) for name, beat in beats.items()}
 
@@ -216,6 +222,7 @@ class Daemon:
         return f"{scheme}://{self._config.http.host}:{self._server.port}/"
 
     def _build(self, state: Path, runtime: Path) -> None:
+        self._state_dir = state
         self._store = Store(state / "dvfd.db", metrics=self._catalogue.metrics, clock=self._clock)
         self._build_sources(state, runtime)
         self._build_judging()
@@ -253,6 +260,7 @@ class Daemon:
         self._breaches = Breaches(config, catalogue, self._pager, self._store, clock=clock)
         self._state = State(config, catalogue, self._sources(), clock=clock)
         self._drilled = Drilled(self._catalogue, self._store)
+        self._runs = self._conduct()
         self._judgements = self._judge_with((self._state, self._breaches))
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
         self._schedule = Schedule(
@@ -283,6 +291,7 @@ class Daemon:
                 receiver=self._receiver,
                 clock=clock,
                 address=lambda: self.address,
+                conductor=self._runs,
             ),
         )
 
@@ -321,6 +330,19 @@ class Daemon:
             trouble=self._sampler.trouble,
             maintenance=self._config.maintenance,
             drilled=self._drilled.newest,
+            runs=self._runs.results,
+        )
+
+    def _conduct(self) -> Conductor:
+        """Who conducts stability runs."""
+        return conduct(
+            self._config,
+            self._catalogue,
+            store=self._store,
+            book=self._book,
+            clock=self._clock,
+            directory=self._state_dir / "runs",
+            judge=self._on_run,
         )
 
     def _watch_over(self, live: Sequence[Check]) -> Watch:
@@ -358,6 +380,7 @@ class Daemon:
 
     def _on_sampled(self, samples: list[Sample]) -> None:
         self._store.write(samples)
+        self._runs.sampled(samples)
         self._watch.notice(samples)
 
     def _on_watch(self, check: Check, criteria: tuple[Criterion, ...]) -> None:
@@ -367,6 +390,9 @@ class Daemon:
     def _on_schedule(self, check: str, scheduled: float) -> None:
         report = self._judgements.run_check(self._catalogue.checks[check], scheduled=scheduled)
         log.info("check judged", check=check, verdict=report.verdict, late=round(report.late))
+
+    def _on_run(self, check: Check) -> None:
+        self._judgements.run_check(check, scheduled=self._clock.now())
 
     def _on_end(self, labels: Mapping[str, str]) -> None:
         self._store.end_series(labels, self._clock.now())

@@ -43,6 +43,9 @@ MEAN_AD_SIGMA = 1.2533
 BFLOAT16_RESOLUTION = 2.0**-9
 """Half the relative step of bfloat16, the coarsest number that a loss is kept in."""
 
+SMALLEST_NORM = 1e-300
+"""Stands for a norm of 0, which no model that learns has."""
+
 SMALLEST_STEP = 2.0**-24
 """The smallest float16 above zero: below it a loss of exactly 0 has not moved."""
 
@@ -278,6 +281,32 @@ class LossWatch:
             del self._ordered[bisect_left(self._ordered, oldest)]
         self._recent.append(loss)
         insort(self._ordered, loss)
+
+
+class NormWatch:
+    """Counts where a stream of gradient norms leaves the band of its own recent course, up or down.
+
+    On logarithms, since norms are positive and their noise is a factor: a factor that is Gaussian
+    gives as few false events as a loss does, twice over.
+    """
+
+    __slots__ = ("_down", "_up")
+
+    def __init__(self) -> None:
+        self._up, self._down = LossWatch(), LossWatch()
+
+    @property
+    def excursions(self) -> int:
+        """Events so far."""
+        return self._up.spikes + self._down.spikes
+
+    def add(self, norm: float) -> bool:
+        """Take the next norm; whether an excursion begins with it. One not finite takes no part."""
+        if not math.isfinite(norm):
+            return False
+        height = math.log(max(norm, SMALLEST_NORM))
+        up, down = self._up.add(height), self._down.add(-height)
+        return up or down
 
 
 def _coarse_sigma(values: Sequence[float], middle: float) -> float:

@@ -58,15 +58,30 @@ def judge(
     plus `max_age` seconds before *at* (Unix seconds), and the newest of each live series however
     old it is. *trouble* is the last error of their source: an UNKNOWN repeats it.
     """
+    readings = read(criterion, samples, at) if _refusal(criterion) is None else []
+    return judge_readings(criterion, readings, samples, at=at, trouble=trouble)
+
+
+def judge_readings(
+    criterion: Criterion,
+    readings: Sequence[Reading],
+    others: Sequence[Sample] = (),
+    *,
+    at: float,
+    trouble: str = "",
+) -> Result:
+    """Compare what is known of each series, and let the worst decide. *others* are samples of the
+    limit's metric.
+    """
     refusal = _refusal(criterion)
     if refusal is not None:
         return Result(criterion, refusal[0], at, refusal[1])
-    readings = _combine(criterion, read(criterion, samples, at))
-    if not readings:
+    groups = _combine(criterion, list(readings))
+    if not groups:
         reason = f"no sample of {criterion.metric}{_braces(criterion.where)}"
         return Result(criterion, Verdict.UNKNOWN, at, _blame(reason, trouble), absent=True)
-    bound = _bounds(criterion, samples, at)
-    findings = [_find(criterion.comparison, r, bound(r.labels)) for r in readings]
+    bound = _bounds(criterion, others, at)
+    findings = [_find(criterion.comparison, r, bound(r.labels)) for r in groups]
     return _conclude(criterion, findings, at, trouble)
 
 

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 NEVER_RUN = "the test was not run here yet: dvfd check {}"
 
+NO_RUN = "stability runs are judged by the daemon that watched them"
+
 JOB = "job"
 """The feature in `requires` that marks criteria of a training job: maintenance excuses them."""
 
@@ -82,9 +84,10 @@ class Judgements:
         trouble: Callable[[str], str] = lambda metric: "",
         maintenance: Sequence[Maintenance] = (),
         drilled: Callable[[str], Drilled | None] = lambda check: None,
+        runs: Callable[[Check, float], tuple[Result, ...]] | None = None,
     ) -> None:
         """*trouble* gives the last error of the source of a metric, or an empty string; *drilled*
-        the newest findings of the drill of a check.
+        the newest findings of the drill of a check, *runs* the results of its newest stability run.
         """
         self._store = store
         self._clock = clock
@@ -93,6 +96,7 @@ class Judgements:
         self._trouble = trouble
         self._maintenance = tuple(maintenance)
         self._drilled = drilled
+        self._runs = runs
         self._lock = threading.Lock()
         self._crashes: dict[str, str] = {}
         self._results: dict[str, Result] = {
@@ -114,8 +118,10 @@ class Judgements:
         """
         at, began = self._clock.now(), self._clock.boot()
         drilled = self._drilled(check.id) if check.drill else None
+        of_run = (self._runs or unwatched)(check, at) if check.every else ()
         with self._lock:
-            for criterion in check.criteria if criteria is None else criteria:
+            self._results |= {result.criterion.id: result for result in of_run}
+            for criterion in () if of_run else check.criteria if criteria is None else criteria:
                 self._results[criterion.id] = self._judge(criterion, at, drilled)
             results = tuple(self._results[c.id] for c in check.criteria)
             late = max(0.0, at - scheduled) if scheduled is not None else 0.0
@@ -162,3 +168,10 @@ class Judgements:
             sink.tell(report)
         except Exception:  # one sink's trouble is not the others'
             log.exception("sink failed", sink=type(sink).__name__, check=report.check.id)
+
+
+def unwatched(check: Check, at: float, why: str = NO_RUN) -> tuple[Result, ...]:
+    """Every criterion of a stability run that nobody made or watched, and *why*. What a node's
+    probes saw outside a run is no part of one.
+    """
+    return tuple(judge(criterion, (), at=at, trouble=why) for criterion in check.criteria)

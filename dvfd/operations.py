@@ -15,6 +15,8 @@ from dvfd.errors import DvfdError
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue, Clock
 from dvfd.query import history, known
+from dvfd.runs import requests
+from dvfd.runs.conductor import Conductor
 from dvfd.sinks.alertmanager import Sender
 from dvfd.state import State
 from dvfd.status import document
@@ -45,9 +47,11 @@ def operations(
     receiver: Ranks,
     clock: Clock,
     address: Callable[[], str],
+    conductor: Conductor,
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
+        **requests.operations(conductor),
         "ping": Operation(lambda request, peer: "pong"),
         "address": Operation(lambda request, peer: address()),
         **_reads(catalogue, state, store, clock),

@@ -153,7 +153,7 @@ def _window(criterion: Criterion, samples: list[Sample], at: float) -> Reading:
         return Reading(newest.labels, ANYTHING, len(inside), newest.at, coverage, str(error))
     blind = silence or _too_little(criterion, coverage)
     if blind:
-        value = _widen(criterion, value)
+        value = widened(criterion, value)
     return Reading(newest.labels, value, len(inside), newest.at, coverage, blind)
 
 
@@ -176,7 +176,7 @@ def _too_little(criterion: Criterion, coverage: float) -> str:
     return f"{seen} of {whole} observed ({coverage:.1%}), wanted {100 * criterion.coverage:.4g}%"
 
 
-def _widen(criterion: Criterion, value: Interval) -> Interval:
+def widened(criterion: Criterion, value: Interval) -> Interval:
     """*value* if any number of samples may be missing from it."""
     reduce, possible = criterion.reduce, criterion.possible
     adds_up = reduce == "sum" and possible is not None and possible.low >= 0

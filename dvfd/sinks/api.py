@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from dvfd.masking import masked
-from dvfd.model import DRILL
+from dvfd.model import DRILL, RUN
 from dvfd.query import LISTED, course, near
 from dvfd.sinks import shapes
 from dvfd.sinks.http import Response
@@ -312,7 +312,7 @@ def _metrics(asked: Asked) -> list[dict[str, Any]]:
     return [
         {
             "name": metric.name,
-            "exported_as": "" if metric.source == DRILL else f"dvfd_{metric.name}",
+            "exported_as": "" if metric.source in {DRILL, RUN} else f"dvfd_{metric.name}",
             "unit": metric.unit,
             "help": metric.help,
             "labels": list(metric.labels),

@@ -110,6 +110,8 @@ class RunFile:
     @classmethod
     def create(cls, path: Path, document: Mapping[str, Any]) -> RunFile:
         """A new file that says of what it is. Raises StoreError if that cannot be made."""
+        if path.exists():
+            raise StoreError(f"{path}: there is a run of that name already")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("xb").close()
@@ -119,8 +121,6 @@ class RunFile:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
-        except FileExistsError:
-            raise StoreError(f"{path}: there is a run of that name already") from None
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{path}: cannot be created: {error}") from None
         file = cls(path, connection)
@@ -387,7 +387,7 @@ class Reading:
 
     def windows(self, since: int = 0, until: int | None = None) -> Iterator[Window]:
         """See Rows."""
-        order = "window, node, rank, session"
+        order = "window, node, rank, began"
         for row in self._rows(", ".join(_COLUMNS), "windows", order, since, until):
             yield Window(**dict(zip(_COLUMNS, row, strict=True)))
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dvfd.derive import LossWatch
+from dvfd.derive import LossWatch, NormWatch
 from dvfd.telemetry.checkpoint_state import CheckpointState
 from dvfd.telemetry.rank import PACKET_DELAY, START_LIMIT, Link, Rank
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SECTION_FLOOR = 60.0
 SECTION_TIMES = 5.0
 """A checkpoint hangs after max(60 s, 5 x the longest seen): as steps do, on a larger scale."""
+
+NORM_CLOSE, NORM_NEAR = 1e-5, 1e-7
+"""The source's allclose(rtol, atol) for gradient norms in float32 (reading 20)."""
 
 HASH_STEPS = 256
 """Steps whose hashes wait for the other ranks' ones: further apart than this, ranks are skewed."""
@@ -36,6 +39,10 @@ class Counters:
     losses: int = 0  # 1 once any loss of training came
     failed: int = 0
     lost: int = 0
+    norms: int = 0  # 1 once any gradient norm came
+    norm_excursions: int = 0
+    norm_comparisons: int = 0
+    norm_disagreements: int = 0  # steps
 
 
 @dataclass(slots=True)
@@ -51,6 +58,36 @@ class Saves:
     began_at: float | None = None
     pid: int | None = None
     longest: float = 0.0
+    took: float | None = None  # seconds, of the newest
+
+
+class Norms:
+    """Gradient norms of recent steps: after the reduction all ranks have the same one."""
+
+    def __init__(self) -> None:
+        self._steps: OrderedDict[int, tuple[int, float]] = OrderedDict()
+        self._odd: OrderedDict[int, None] = OrderedDict()
+
+    def compare(self, step: int, rank: int, norm: float) -> tuple[bool, bool]:
+        """Whether there was another rank's norm to compare with, and whether the step disagrees,
+        which it does once.
+        """
+        first = self._steps.setdefault(step, (rank, norm))
+        for steps in (self._steps, self._odd):
+            while len(steps) > HASH_STEPS:
+                steps.popitem(last=False)
+        if first[0] == rank:
+            return False, False
+        same = math.isclose(first[1], norm, rel_tol=NORM_CLOSE, abs_tol=NORM_NEAR)
+        if same or step in self._odd:
+            return True, False
+        self._odd[step] = None
+        return True, True
+
+    def clear(self) -> None:
+        """Forget: ranks that came back do their steps again."""
+        self._steps.clear()
+        self._odd.clear()
 
 
 class Hashes:
@@ -85,6 +122,8 @@ class Job:
     counters: Counters = field(default_factory=Counters)
     saves: Saves = field(default_factory=Saves)
     hashes: Hashes = field(default_factory=Hashes)
+    norms: Norms = field(default_factory=Norms)
+    norm_watch: NormWatch = field(default_factory=NormWatch)
     loss_watch: LossWatch = field(default_factory=LossWatch)
     loss_rank: int | None = None
     val_loss: float | None = None
@@ -117,6 +156,7 @@ class Job:
         if hello.run != self.run:
             self.ranks.clear()
             self.hashes.clear()
+            self.norms.clear()
             self.saves = Saves()
             self.exception = ""
         self.run, self.ended = hello.run, None
@@ -141,6 +181,8 @@ class Job:
         if self._spiked(rank, row):
             self.counters.spikes += 1
             touched.add("job_loss_spikes_total")
+        if row.grad_norm is not None and math.isfinite(row.grad_norm):
+            self._weigh(rank, row.step, row.grad_norm)
         if row.val_loss is not None and math.isfinite(row.val_loss):
             self.val_loss, self.val_at = row.val_loss, rank.progress
         return touched
@@ -149,10 +191,24 @@ class Job:
         """Whether a spike begins; one rank's losses make one series, so only one is watched."""
         if row.loss is None:
             return False
+        return self._watches(rank) and self.loss_watch.add(row.loss)
+
+    def _watches(self, rank: Rank) -> bool:
+        """Whether *rank* is the one whose course is watched; another takes over if that is lost."""
         watched = self.ranks.get(-1 if self.loss_rank is None else self.loss_rank)
         if watched is None or not watched.live:
             self.loss_rank = rank.rank
-        return self.loss_rank == rank.rank and self.loss_watch.add(row.loss)
+        return self.loss_rank == rank.rank
+
+    def _weigh(self, rank: Rank, step: int, norm: float) -> None:
+        """Hold a gradient norm against its own course, and against the other ranks'."""
+        counters = self.counters
+        counters.norms = 1
+        if self._watches(rank):
+            counters.norm_excursions += self.norm_watch.add(norm)
+        compared, differs = self.norms.compare(step, rank.rank, norm)
+        counters.norm_comparisons += compared
+        counters.norm_disagreements += differs
 
     def _compare(self, rank: Rank, row: Row) -> set[str]:
         touched = set()
@@ -195,6 +251,7 @@ class Job:
         return set()
 
     def _saved(self, rank: Rank, event: Event, now: float, wall: float) -> None:
+        self.saves.took = None if rank.section is None else now - rank.section
         if rank.section is not None:
             self.saves.longest = max(self.saves.longest, now - rank.section)
         self._close_section(rank, now)

@@ -104,6 +104,8 @@ class JobBook:
         self._conflicts = 0
         self._evicted: dict[tuple[str, str], None] = {}
         self._boot_id = self._processes.boot_id()
+        self.listener: Callable[[Job, Rank, Event], None] | None = None
+        """Hears every event once, under `lock`: a stability run's recorder."""
 
     # --- What the lines bring -------------------------------------------------------------------
 
@@ -164,6 +166,8 @@ class JobBook:
             touched = job.hear(rank, event, self._clock.boot(), self._clock.now())
             if event.event == "end":
                 self._end(job, rank)
+            if self.listener is not None:
+                self.listener(job, rank, event)
             return self._news(job, rank, touched)
 
     def left(self, seat: Seat) -> News:
@@ -356,6 +360,7 @@ class JobBook:
             if known.link is not Link.ENDED and known.process != rank.process:
                 job.counters.restarts += 1
                 job.hashes.clear()
+                job.norms.clear()
         return rank
 
     def _holds(self, seat: Seat) -> bool:

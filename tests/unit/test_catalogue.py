@@ -10,7 +10,7 @@ import pytest
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.errors import ConfigError
-from dvfd.model import DRILL, NONE_YET, Combine, Severity
+from dvfd.model import DRILL, NONE_YET, RUN, Combine, Severity
 
 PROBES = {
     "ranks",
@@ -133,7 +133,7 @@ def test_every_reading_that_touches_a_criterion_is_in_a_note(catalogue):
 
 
 def test_every_metric_is_measured_by_a_probe_or_a_drill_or_says_that_nothing_does(catalogue):
-    assert {m.source for m in catalogue.metrics.values()} <= PROBES | {DRILL, NONE_YET}
+    assert {m.source for m in catalogue.metrics.values()} <= PROBES | {DRILL, RUN, NONE_YET}
 
 
 def test_every_metric_that_nothing_measures_is_in_some_criterion(catalogue):
@@ -146,8 +146,9 @@ def test_every_metric_that_nothing_measures_is_in_some_criterion(catalogue):
 def test_criteria_know_the_source_of_their_metric(catalogue):
     for criterion in catalogue.criteria.values():
         source = catalogue.metrics[criterion.metric].source
-        drilled = source == DRILL and catalogue.checks[criterion.check].drill
-        assert criterion.source == (source if source != DRILL or drilled else NONE_YET)
+        check = catalogue.checks[criterion.check]
+        owned = {DRILL: check.drill, RUN: check.every > 0}.get(source, True)
+        assert criterion.source == (source if owned else NONE_YET)
 
 
 def test_the_live_watch_takes_its_limits_from_the_daily_list(catalogue):

@@ -13,8 +13,9 @@ from fakes_sinks import whole
 from dvfd import drills
 from dvfd.catalogue import load
 from dvfd.config import Config
-from dvfd.model import DRILL, NONE_YET
+from dvfd.model import DRILL, NONE_YET, RUN
 from dvfd.probes import CLASSES
+from dvfd.runs.tally import METRICS as RUN_METRICS
 from dvfd.sinks import alert
 from dvfd.sinks.prometheus import Exposition
 
@@ -111,6 +112,7 @@ def test_every_measured_metric_is_declared_by_the_probe_or_drill_it_names() -> N
     declared = {(probe.name, metric) for probe in CLASSES for metric in probe.metrics}
     parts = [part for check in drills.PARTS for part in drills.build(check)]
     declared |= {(DRILL, metric) for part in parts for metric in part.metrics}
+    declared |= {(RUN, metric) for metric in RUN_METRICS}
     promised = {(m.source, m.name) for m in CATALOGUE.metrics.values() if m.source != NONE_YET}
     assert declared == promised
 

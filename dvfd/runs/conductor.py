@@ -1,0 +1,394 @@
+"""The daemon's part in a stability run: arms it, watches it, moves it on, has it judged and frozen.
+
+One run at a time on a node. The run lives in the store and in its own file, so a daemon that was
+killed takes it up where it stands; what was not seen meanwhile is a gap in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from dvfd.errors import DvfdError, StoreError
+from dvfd.judgements import unwatched
+from dvfd.runs.rows import Event, What
+from dvfd.runs.run import Axis, Launched, Plan, Run, name, reanchored
+from dvfd.runs.watched import Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from dvfd.model import Check, Clock, Result, Sample
+    from dvfd.runs.verdicts import Judged
+    from dvfd.store import Store
+    from dvfd.telemetry.jobs import JobBook
+
+log = structlog.get_logger()
+
+KIND = "run"
+"""Kind of the records in the store; their key is the run's id."""
+
+BEAT = 1.0
+"""Seconds between looks at a run: its transitions are resolved to this, 5 s are wanted."""
+
+JUDGED = 60.0
+"""Seconds between judgements of a run; of a short one a sixtieth of it."""
+
+LEAST = 1.0
+"""Seconds that a run may be shortened to: less than a beat is no run."""
+
+NEVER = "no run of it was made on this node: dvfd stability start {}"
+
+
+class Watch(Protocol):
+    """Builds what watches a run: with a new file, or from the one that it has."""
+
+    def __call__(self, run: Run, check: Check, *, fresh: bool) -> Watched:
+        """Raises StoreError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What somebody asks for; see Plan. With `force`, ranks may be placed as they are."""
+
+    check: str
+    job: str
+    duration: float | None = None
+    on_failure: str = "continue"
+    argv: tuple[str, ...] = ()
+    directory: str = "/"
+    note: str = ""
+    force: bool = False
+
+
+class Conductor:
+    """Every run that this node knows, and the one that is on. Any thread."""
+
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        *,
+        store: Store,
+        clock: Clock,
+        node: str,
+        boot_id: str,
+        book: JobBook,
+        watch: Watch,
+        past: Callable[[Run, Check], tuple[Judged, ...]],
+        judge: Callable[[Check], object],
+        freeze: Callable[[Watched, tuple[Judged, ...]], str],
+    ) -> None:
+        """*watch* builds what watches a run, *past* judges a finished one from its file; *judge*
+        has the daemon judge a check and tell its sinks; *freeze* writes the report and gives its
+        SHA-256.
+        """
+        self._checks = {check.id: check for check in checks.values() if check.every}
+        self._store = store
+        self._clock = clock
+        self._node = node
+        self._boot_id = boot_id
+        self._watch = watch
+        self._book = book
+        self._finished = past
+        self._judge = judge
+        self._freeze = freeze
+        self._lock = threading.RLock()
+        self._on: Watched | None = None
+        self._newest: Run | None = None
+        self._judged_at = -1.0
+        self._found: dict[str, tuple[Judged, ...]] = {}
+        self._force: dict[str, bool] = {}
+        self._trouble = ""
+        self._stop = threading.Event()
+        self._beat = clock.boot()
+        self._thread = threading.Thread(target=self._go, name="run", daemon=True)
+
+    # --- The loop -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up the run that was on, if there is one, and begin to look."""
+        with self._lock:
+            self._take_up()
+        self._beat = self._clock.boot()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking; the run goes on, and shows a gap."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        with self._lock:
+            if self._on is not None:
+                on = self._on
+                self._keep(on.run)
+                self._set(None)
+                on.close()
+
+    def beat(self) -> float:
+        """Boot time of the loop's last progress."""
+        return self._beat
+
+    def _go(self) -> None:
+        while not self._stop.wait(BEAT):
+            self._beat = self._clock.boot()
+            try:
+                self.tick()
+            except Exception as error:  # a run that cannot be watched is a gap, not a dead daemon
+                log.exception("looking at the run failed")
+                self._trouble = f"looking at the run failed: {error!r}; see the log"
+
+    def tick(self) -> None:
+        """Look at the run that is on; judge it when it is time or something happened."""
+        with self._lock:
+            on = self._on
+            if on is None:
+                return
+            moved = on.tick()
+            if moved:
+                log.info("run moved on", run=on.run.id, stage=on.run.stage, reason=on.run.reason)
+            if moved or self._clock.boot() - self._judged_at >= self._every(on.run):
+                self._keep(on.run)
+                self._judged_at = self._clock.boot()
+                check = on.check
+            else:
+                check = None
+        if check is not None:
+            self._judge(check)  # asks us for `results`
+        self._close_if_settled(on)
+
+    @staticmethod
+    def _every(run: Run) -> float:
+        return min(JUDGED, max(BEAT, run.plan.duration / 60.0))
+
+    def _close_if_settled(self, on: Watched) -> None:
+        """Freeze a run that is over once nothing more is waited for."""
+        if not on.settled():
+            return
+        with self._lock:
+            if self._on is not on:
+                return
+            found = on.judged()
+            self._found[on.check.id] = found
+            try:
+                digest = self._freeze(on, found)
+            except (OSError, DvfdError) as error:
+                self._trouble = f"the report of {on.run.id} could not be written: {error}"
+                log.exception("report not written", run=on.run.id)
+                digest = ""
+            on.run = replace(on.run, frozen=digest)
+            self._keep(on.run)
+            self._set(None)
+            on.close()
+        log.info("run over", run=on.run.id, stage=on.run.stage, reason=on.run.reason, report=digest)
+        self._judge(on.check)
+
+    # --- What the daemon hands over -------------------------------------------------------------
+
+    def sampled(self, samples: Iterable[Sample]) -> None:
+        """What the probes measured."""
+        with self._lock:
+            if self._on is not None:
+                self._on.sampled(samples)
+
+    def results(self, check: Check, at: float) -> tuple[Result, ...]:
+        """Every criterion of a stability check, on the newest run of it."""
+        with self._lock:
+            if self._on is not None and self._on.check.id == check.id:
+                self._found[check.id] = self._on.judged()
+            elif check.id not in self._found and (past := self._past(check)):
+                self._found[check.id] = past
+            found = self._found.get(check.id)
+        if found is None:
+            words = NEVER.format(check.id.removeprefix("stability_"))
+            return unwatched(check, at, words)
+        return tuple(judged.result for judged in found)
+
+    def _past(self, check: Check) -> tuple[Judged, ...] | None:
+        """The newest finished run of *check*, judged again from its file."""
+        runs = [run for run in self.runs() if run.plan.check == check.id and run.stage.over]
+        for run in reversed(runs):
+            with suppress(StoreError):
+                return self._finished(run, check)
+        return None
+
+    # --- What people ask ------------------------------------------------------------------------
+
+    def arm(self, order: Order, *, by: str) -> Run:
+        """Begin to wait for the job. Raises DvfdError if that cannot be, or another run is on."""
+        check = self._check(order.check)
+        if order.duration is not None and not LEAST <= order.duration <= check.duration:
+            raise DvfdError(
+                f"duration {order.duration!r}: wanted {LEAST:g} to {check.duration:g} seconds"
+            )
+        if not order.job:
+            raise DvfdError("no name of the job that is to report: --job NAME")
+        with self._lock:
+            if self._on is not None and not self._on.run.stage.over:
+                on = self._on.run
+                raise DvfdError(
+                    f"run {on.id} is {on.stage} on this node: one at a time; "
+                    f"dvfd stability stop {on.id} ends it"
+                )
+            if self._on is not None:
+                raise DvfdError(
+                    f"run {self._on.run.id} is over and its last checkpoints are being verified: "
+                    "try again when dvfd stability status shows its report"
+                )
+            run = self._new(check, order, by)
+            self._force[run.id] = order.force
+            self._set(self._watch(run, check, fresh=True))
+            self._note(0.0, What.STAGE, str(run.stage))
+            self._keep(run)
+            self._found.pop(check.id, None)
+            self._judged_at = self._clock.boot()
+            self._trouble = ""
+        log.info("run armed", run=run.id, check=check.id, job=order.job, by=by)
+        return run
+
+    def launched(self, run_id: str, launched: Launched) -> Run:
+        """Note what was started for the run. Raises DvfdError if that is not on."""
+        with self._lock:
+            on = self._named(run_id)
+            on.run = replace(on.run, launched=launched)
+            self._keep(on.run)
+            return on.run
+
+    def exited(self, run_id: str, how: str) -> Run:
+        """Note that the training command ended: *how*, like `ended with exit code 1`."""
+        with self._lock:
+            on = self._named(run_id)
+            on.exited = on.exited or how
+            self._note(on.t(), What.NOTE, f"the training command {how}")
+        log.info("training command ended", run=run_id, how=how)
+        self.tick()
+        return self.run(run_id)
+
+    def abort(self, run_id: str, reason: str, *, by: str) -> Run:
+        """End the run. Raises DvfdError if it is not on, or over."""
+        with self._lock:
+            on = self._named(run_id)
+            on.abort(f"stopped by {by}: {reason}" if reason else f"stopped by {by}")
+            self._keep(on.run)
+        log.info("run stopped", run=run_id, by=by, reason=reason)
+        self.tick()
+        return self.run(run_id)
+
+    def runs(self) -> list[Run]:
+        """Every run that this node knows, oldest first."""
+        found = []
+        for document in self._store.all(KIND).values():
+            with suppress(DvfdError):
+                found.append(Run.from_document(document))
+        return sorted(found, key=lambda run: run.armed_at)
+
+    def run(self, run_id: str = "") -> Run:
+        """The run of that name, or the newest. Raises DvfdError if there is none."""
+        with self._lock:
+            if self._on is not None and run_id in {"", self._on.run.id}:
+                return self._on.run
+        found = [run for run in self.runs() if run_id in {"", run.id}]
+        if not found:
+            what = f"no run {run_id!r}" if run_id else "no run"
+            raise DvfdError(f"{what} is known here: dvfd stability list")
+        return found[-1]
+
+    def status(self, run_id: str = "") -> dict[str, Any]:
+        """The run, its times and its criteria, as JSON. Raises DvfdError if there is none."""
+        run = self.run(run_id)
+        with self._lock:
+            on = self._on if self._on is not None and self._on.run.id == run.id else None
+            t = on.t() if on else (run.ended_t or run.seen_t)
+            found = self._found.get(run.plan.check, ()) if on or run == self._last(run) else ()
+            trouble = "; ".join(filter(None, (self._trouble, on.file.trouble if on else "")))
+        left = run.left(t)
+        return {
+            "run": run.to_document(),
+            "t": t,
+            "elapsed": run.elapsed(t),
+            "left": left,
+            "ends_at": None if run.stage.over or run.began_t is None else self._clock.now() + left,
+            "judged": [judged.to_document() for judged in found],
+            "trouble": trouble,
+        }
+
+    def _last(self, run: Run) -> Run | None:
+        same = [other for other in self.runs() if other.plan.check == run.plan.check]
+        return same[-1] if same else None
+
+    # --- Inside ---------------------------------------------------------------------------------
+
+    def _check(self, check_id: str) -> Check:
+        if check_id not in self._checks:
+            known = ", ".join(self._checks)
+            raise DvfdError(f"{check_id!r} is no stability run: wanted one of {known}")
+        return self._checks[check_id]
+
+    def _named(self, run_id: str) -> Watched:
+        """The run that is on, if it has that name."""
+        if self._on is None or self._on.run.id != run_id:
+            raise DvfdError(f"run {run_id!r} is not on: dvfd stability status shows what is")
+        return self._on
+
+    def _new(self, check: Check, order: Order, by: str) -> Run:
+        at = self._clock.now()
+        plan = Plan.of(
+            check,
+            job=order.job,
+            duration=order.duration,
+            on_failure=order.on_failure,
+            by=by,
+            note=order.note,
+            argv=order.argv,
+            directory=order.directory,
+        )
+        axis = Axis(boot_id=self._boot_id, offset=-self._clock.boot())
+        return Run(
+            id=name(check.id, at), plan=plan, node=self._node, armed_at=at, axis=axis, seen_at=at
+        )
+
+    def _keep(self, run: Run) -> None:
+        self._store.put(KIND, run.id, run.to_document() | {"force": self._force.get(run.id, False)})
+
+    def _set(self, on: Watched | None) -> None:
+        """Watch *on*; its telemetry goes to its file, its job's events to its recorder."""
+        self._on = on
+        listens = on is not None and not on.run.stage.over
+        self._store.record(on.file if on is not None and listens else None)
+        self._book.listener = on.heard if on is not None and listens else None
+        if on is not None:
+            on.accepts = self._force.get(on.run.id, False)
+
+    def _note(self, t: float, what: What, text: str) -> None:
+        on = self._on
+        assert on
+        on.file.add([Event(node=on.run.node, t=t, at=self._clock.now(), what=what, text=text)])
+
+    def _take_up(self) -> None:
+        """After a restart: the run that was on, from its file; what nobody saw is a gap."""
+        unfinished = [
+            run for run in self.runs() if not run.stage.over or (not run.frozen and run.ended_t)
+        ]
+        for run in unfinished[-1:]:
+            check = self._checks.get(run.plan.check)
+            if check is None:
+                continue
+            here = reanchored(
+                run, boot_id=self._boot_id, boot=self._clock.boot(), now=self._clock.now()
+            )
+            document = self._store.get(KIND, run.id) or {}
+            self._force[run.id] = bool(document.get("force"))
+            try:
+                self._set(self._watch(here, check, fresh=False))
+            except StoreError as error:
+                self._trouble = f"run {run.id} cannot be taken up: {error}"
+                log.exception("run cannot be taken up", run=run.id)
+                continue
+            assert self._on
+            self._on.resumed()
+            log.info("run taken up", run=run.id, stage=here.stage, gap=here.axis.t(
+                self._clock.boot()) - run.seen_t)  # fmt: skip

@@ -1,0 +1,99 @@
+"""Build what conducts stability runs in a daemon: the composition of this room."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dvfd import shell
+from dvfd.probes.verifier import Verifier
+from dvfd.runs.conductor import Conductor
+from dvfd.runs.recorder import Recorder
+from dvfd.runs.report import freeze
+from dvfd.runs.saves import Manifestless, Saves
+from dvfd.runs.sight import Sight
+from dvfd.runs.tally import Context, Tally
+from dvfd.runs.verdicts import judged
+from dvfd.runs.watched import Watched
+from dvfd.store.run_file import Reading, RunFile
+from dvfd.telemetry.processes import Processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dvfd.config import Config
+    from dvfd.model import Catalogue, Check, Clock
+    from dvfd.runs.run import Run
+    from dvfd.runs.verdicts import Judged
+    from dvfd.store import Store
+    from dvfd.telemetry.jobs import JobBook
+
+GBPS = 1e9 / 8
+
+
+def conduct(
+    config: Config,
+    catalogue: Catalogue,
+    *,
+    store: Store,
+    book: JobBook,
+    clock: Clock,
+    directory: Path,
+    judge: Callable[[Check], object],
+) -> Conductor:
+    """Who conducts the runs of this node; their files lie in *directory*."""
+    boot_id = Processes().boot_id()
+
+    def watch(run: Run, check: Check, *, fresh: bool) -> Watched:
+        path = directory / f"{run.id}.db"
+        file = RunFile.create(path, run.to_document()) if fresh else RunFile.open(path)
+        file.job, file.every, file.node = run.plan.job, run.plan.every, run.node
+        file.set_axis(run.axis)
+        records = Manifestless()
+        saves = Saves(Verifier(config.checkpoints, records=records, run=shell.run), file)
+        if not fresh:
+            saves.resume(file.events())
+        recorder = Recorder(run, check, metrics=catalogue.metrics, book=book, pen=file, saves=saves)
+        return Watched(
+            run,
+            check,
+            file=file,
+            recorder=recorder,
+            tally=Tally(run.plan, context(config)),
+            sight=Sight(book, armed=-run.axis.offset),
+            clock=clock,
+        )
+
+    def past(run: Run, check: Check) -> tuple[Judged, ...]:
+        return judged_again(directory / f"{run.id}.db", run, check, context(config))
+
+    return Conductor(
+        catalogue.checks,
+        store=store,
+        clock=clock,
+        node=config.node.name,
+        boot_id=boot_id,
+        book=book,
+        watch=watch,
+        past=past,
+        judge=judge,
+        freeze=partial(freeze, config=config, catalogue=catalogue),
+    )
+
+
+def judged_again(path: Path, run: Run, check: Check, held_against: Context) -> tuple[Judged, ...]:
+    """A run that is over, judged from its file alone. Raises StoreError."""
+    tally, file = Tally(run.plan, held_against), Reading(path)
+    for rows in (file.windows, file.minutes, file.events):
+        for row in rows():
+            tally.add(row)
+    return judged(check, run, tally, t=run.ended_t or run.seen_t, at=run.ended_at or run.seen_at)
+
+
+def context(config: Config) -> Context:
+    """What a run is held against, as far as the configuration says."""
+    return Context(
+        single_process=config.profile.single_process_throughput,
+        link=config.profile.link_gbps * GBPS if config.profile.nodes > 1 else None,
+    )

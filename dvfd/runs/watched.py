@@ -1,0 +1,133 @@
+"""One run under a daemon's eyes: its file, its recorder, its figures. Not thread-safe by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dvfd.runs.advance import Seen, advance, discounted
+from dvfd.runs.rows import Event, What
+from dvfd.runs.run import Stage
+from dvfd.runs.verdicts import judged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dvfd.model import Check, Clock, Sample
+    from dvfd.runs.recorder import Recorder
+    from dvfd.runs.run import Run
+    from dvfd.runs.sight import Sight
+    from dvfd.runs.tally import Tally
+    from dvfd.runs.verdicts import Judged
+    from dvfd.store.run_file import RunFile
+    from dvfd.telemetry.job import Job
+    from dvfd.telemetry.rank import Rank
+    from dvfd.telemetry.wire import Event as Told
+
+CLOSING = 900.0
+"""Seconds after its end in which checkpoints are still verified before the report is frozen: a
+checkpoint may take [checkpoints] timeout, 600 s by default, and one more may wait behind it."""
+
+
+class Watched:
+    """A run that is on, or that only waits for its last checkpoints to be verified."""
+
+    def __init__(
+        self,
+        run: Run,
+        check: Check,
+        *,
+        file: RunFile,
+        recorder: Recorder,
+        tally: Tally,
+        sight: Sight,
+        clock: Clock,
+    ) -> None:
+        self.run = run
+        self.check = check
+        self.file = file
+        self.exited = ""  # how the training command ended, once it did
+        self.lost = ""  # the criterion that can no longer be met
+        self.accepts = False  # misplaced ranks begin all the same, in a run that never counts
+        self._recorder = recorder
+        self._tally = tally
+        self._sight = sight
+        self._clock = clock
+        self._mark = 0
+
+    def t(self) -> float:
+        """Run seconds now."""
+        return self.run.axis.t(self._clock.boot())
+
+    def sampled(self, samples: Iterable[Sample]) -> None:
+        """What the probes measured."""
+        if not self.run.stage.over:
+            self._recorder.sampled(samples)
+
+    def heard(self, job: Job, rank: Rank, told: Told) -> None:
+        """What a rank told of itself."""
+        self._recorder.heard(job, rank, told)
+
+    def tick(self) -> bool:
+        """Look once; whether the run moved on."""
+        at, boot = self._clock.now(), self._clock.boot()
+        t = self.run.axis.t(boot)
+        self._recorder.tick(t, at, boot)
+        self.file.heartbeat(t, at)
+        self.file.flush()
+        before = self.run
+        self.run = replace(before, seen_t=t, seen_at=at)
+        if not before.stage.over:
+            self._move(self._sight.look(before, boot=boot, exited=self.exited, lost=self.lost), at)
+        return self.run.stage is not before.stage
+
+    def _move(self, seen: Seen, at: float) -> None:
+        if seen.wrong and self.accepts and self.run.stage is Stage.ARMED:
+            self.run = discounted(self.run, seen.wrong)
+        while (after := advance(self.run, seen, at=at)) is not self.run:
+            self._entered(after, seen.t, at)
+
+    def _entered(self, after: Run, t: float, at: float) -> None:
+        self.run = after
+        words = f"{after.stage}: {after.reason}" if after.reason else str(after.stage)
+        node = after.node
+        self.file.add([Event(node=node, t=t, at=at, what=What.STAGE, text=words)])
+        if after.stage.over:
+            self._recorder.stop(t if after.ended_t is None else after.ended_t)
+
+    def resumed(self) -> None:
+        """Nobody looked since the last heartbeat: the daemon was away."""
+        t, at = self.file.last_heartbeat() or (self.run.seen_t, self.run.seen_at)
+        self._recorder.resumed(t, at)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
+
+    def abort(self, reason: str) -> None:
+        """End it now. Raises DvfdError if it is over."""
+        t, at = self.t(), self._clock.now()
+        after = self.run.moved(Stage.ABORTED, ended_t=t, ended_at=at, reason=reason)
+        self._entered(after, t, at)
+
+    def settled(self) -> bool:
+        """Whether a run that is over has nothing more to wait for."""
+        ended = self.run.ended_t
+        waited = ended is None or self.t() - ended > CLOSING
+        return self.run.stage.over and (waited or self._recorder.idle())
+
+    def judged(self) -> tuple[Judged, ...]:
+        """Every criterion of its check as it stands."""
+        self._read()
+        found = judged(self.check, self.run, self._tally, t=self.t(), at=self._clock.now())
+        self.lost = next((j.result.criterion.id for j in found if j.outlook.lost), "")
+        return found
+
+    def _read(self) -> None:
+        """Take what is new in the file."""
+        self.file.flush()
+        mark = self.file.mark()
+        for rows in (self.file.windows, self.file.minutes, self.file.events):
+            for row in rows(self._mark, mark):
+                self._tally.add(row)
+        self._mark = mark
