@@ -209,6 +209,63 @@ class Delivery:
         return "; ".join(errors) if len(errors) == len(self.peers) else ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLine:
+    """One criterion of the stability run that is on: what it says so far, what it has left."""
+
+    criterion: str
+    text: str
+    verdict: Verdict  # that counts: UNKNOWN while it may still come either way
+    so_far: Verdict
+    reason: str
+    margin: float | None = None
+    unit: str = ""
+    left: str = ""  # in words: of its budget, or what the rest must average
+    burn_rate: float | None = None  # above 1 the budget will not last
+    lost: bool = False  # it can no longer be met
+    severity: str = "critical"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """The stability run that is on; seconds, and Unix seconds in `ends_at`."""
+
+    id: str
+    check: str
+    title: str
+    job: str
+    stage: str
+    elapsed: float
+    duration: float
+    ends_at: float | None = None  # None before its first step
+    uncounted: tuple[str, ...] = ()  # why a pass of it will not count
+    trouble: str = ""  # of watching it
+    lines: tuple[RunLine, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL once a critical criterion can no longer be met; else nothing is decided yet."""
+        lost = any(line.lost and line.severity == Severity.CRITICAL for line in self.lines)
+        return Verdict.FAIL if lost else Verdict.UNKNOWN
+
+    @property
+    def worst(self) -> tuple[RunLine, ...]:
+        """The lines that need a look, worst first: lost, failing so far, burning, not known."""
+        ranks = [(_need(line), line) for line in self.lines]
+        return tuple(line for rank, line in sorted(ranks, key=lambda pair: pair[0]) if rank < 4)
+
+
+def _need(line: RunLine) -> int:
+    """How much a line of a run needs a look: 0 the most, 4 none."""
+    if line.lost:
+        return 0
+    if line.so_far is Verdict.FAIL:
+        return 1
+    if line.burn_rate is not None and line.burn_rate > 1:
+        return 2
+    return 3 if line.so_far is Verdict.UNKNOWN else 4
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The health of a store that keeps nothing, for a daemon that is only starting."""
@@ -254,6 +311,7 @@ class Sources:
     scraped: Callable[[], float | None] = lambda: None
     reload: Callable[[], ReloadHealth] = NoReload
     web: Callable[[], WebHealth] = NoWeb
+    run: Callable[[], RunState | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +355,7 @@ class Snapshot:
     scraped_at: float | None = None  # when somebody last read /metrics
     reload: ReloadHealth = NoReload()
     web: WebHealth = NoWeb()
+    run: RunState | None = None  # the stability run that is on
 
     @property
     def results(self) -> dict[str, Result]:
@@ -438,6 +497,7 @@ class State:
             scraped_at=ask.scraped(),
             reload=ask.reload(),
             web=ask.web(),
+            run=ask.run(),
         )
 
     def _note(self, results: Iterable[Result]) -> None:

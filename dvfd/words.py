@@ -77,6 +77,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
+def lasting(seconds: float) -> str:
+    """Seconds to the minute, as one tells the length of a run: `23 h 59 min`."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]
+    return " ".join(filter(None, parts)) or f"{whole} s"
+
+
 def printable(text: str) -> str:
     """*text* without what would move a terminal's cursor or set its title; lines stay lines."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

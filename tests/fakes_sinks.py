@@ -28,7 +28,19 @@ from dvfd.model import (
     Verdict,
     labels,
 )
-from dvfd.state import Delivery, Loop, NoReload, NoWeb, Peer, Raised, Snapshot, Sources, State
+from dvfd.state import (
+    Delivery,
+    Loop,
+    NoReload,
+    NoWeb,
+    Peer,
+    Raised,
+    RunLine,
+    RunState,
+    Snapshot,
+    Sources,
+    State,
+)
 
 NOW = FakeClock().now()
 
@@ -173,7 +185,34 @@ RAISED = Raised(
     delivered=True,
 )
 
+
+def run_line(name: str = "throughput", **keys: Any) -> RunLine:
+    defaults: dict[str, Any] = {
+        "criterion": f"stability_phase1.{name}",
+        "text": f"text of {name}",
+        "verdict": Verdict.UNKNOWN,
+        "so_far": Verdict.PASS,
+        "reason": "passes so far, after 6 h of 24 h",
+    }
+    return RunLine(**(defaults | keys))
+
+
+def run_state(*lines: RunLine, **keys: Any) -> RunState:
+    defaults: dict[str, Any] = {
+        "id": "phase1_20261125T120000Z_c0fe",
+        "check": "stability_phase1",
+        "title": "24-hour stability, 4 processes on 1 node",
+        "job": "gpt",
+        "stage": "running",
+        "elapsed": 6 * 3600.0 + 12 * 60,
+        "duration": 86_400.0,
+        "ends_at": NOW + 64_080,
+    }
+    return RunState(lines=lines or (run_line(),), **(defaults | keys))
+
+
 FULL = sources(
+    run=run_state,
     reload=lambda: NoReload(succeeded_at=NOW),
     web=lambda: NoWeb(expires_at=NOW + 86_400 * 30),
     raised=lambda: (RAISED,),

@@ -20,7 +20,7 @@ from dvfd.model import NONE_YET, WORST_FIRST, Comparison, Severity, Verdict, lab
 from dvfd.sinks.chart import draw
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.state import NoPast, breaches, interval
-from dvfd.words import NONE, SOURCES, ago, counted, duration, source_state
+from dvfd.words import NONE, SOURCES, ago, counted, duration, lasting, source_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +56,9 @@ CHARTED = 4
 
 RUNS = 14
 """Runs shown of a checklist: two weeks of the daily one."""
+
+PRESSING = 6
+"""Criteria of a run shown before "and more": those that need a look, worst first."""
 
 REFRESH = 10
 """Seconds until the page asks for a newer one."""
@@ -155,6 +158,7 @@ def render(snapshot: Snapshot, view: View | None = None, past: Past | None = Non
         style=_style()[0],
         headline=headline(snapshot),
         why=reasons[:WHY],
+        pressing=snapshot.run.worst[:PRESSING] if snapshot.run else (),
         more=len(reasons) - WHY,
         checks=sorted(snapshot.checks.values(), key=_place),
         history={c: runs(past, c) for c, state in snapshot.checks.items() if state.check.schedule},
@@ -328,6 +332,7 @@ def _template() -> jinja2.Template:
         "sign": lambda comparison: SIGNS.get(comparison, str(comparison)),
         "ago": ago,
         "duration": duration,
+        "lasting": lasting,
         "clock": clock,
         "day": day,
         "minute": minute,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dvfd.config import Config
     from dvfd.model import Metric, Sample
-    from dvfd.state import Delivery, Raised, Snapshot
+    from dvfd.state import Delivery, Raised, RunState, Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The format that every Prometheus since 0.4 reads; names here need nothing newer."""
@@ -64,6 +64,7 @@ def families(snapshot: Snapshot) -> Iterator[Family]:
     for family in (
         *_measured(snapshot),
         *_verdicts(snapshot),
+        *_run(snapshot.run),
         *_probes(snapshot),
         *_daemon(snapshot),
         *_profile(snapshot.config),
@@ -149,6 +150,31 @@ def _verdicts(snapshot: Snapshot) -> Iterator[Family]:
         "When a run of the check last ended with PASS",
         ("check",),
         (((check,), state.last_pass) for check, state in checks.items()),
+    )
+
+
+def _run(run: RunState | None) -> Iterator[Family]:
+    """Three series of the stability run that is on; its criteria are among the verdicts."""
+    if run is None:
+        return
+    yield gauge(
+        "run_info",
+        "The stability run that is on, left out while there is none; verdict is FAIL once a "
+        "criterion can no longer be met, else UNKNOWN. The value is always 1",
+        ("run", "check", "stage", "verdict"),
+        [((run.id, run.check, run.stage, run.verdict.value), 1.0)],
+    )
+    yield gauge(
+        "run_elapsed_seconds",
+        "How long the stability run that is on has run since the first step of all its ranks",
+        ("run",),
+        [((run.id,), run.elapsed)],
+    )
+    yield gauge(
+        "run_duration_seconds",
+        "How long the stability run that is on is to run",
+        ("run",),
+        [((run.id,), run.duration)],
     )
 
 

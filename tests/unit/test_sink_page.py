@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 
 import pytest
 from fakes import FakeClock
-from fakes_sinks import NOW, Health, check, criterion, result, snapshot, sources, state, whole
+from fakes_sinks import (
+    NOW,
+    Health,
+    check,
+    criterion,
+    result,
+    run_line,
+    run_state,
+    snapshot,
+    sources,
+    state,
+    whole,
+)
 
 from dvfd.model import Labels, ProbeHealth, Sample, Verdict
 from dvfd.sinks.page import View, day, headline, render, response
@@ -408,3 +420,53 @@ def test_the_fullest_page_takes_less_than_100_ms_of_processor_time():
         return time.process_time() - begun
 
     assert min(seconds() for _ in range(5)) < 0.1
+
+
+def run_shown(*lines, **keys) -> str:
+    page = shown(run=lambda: run_state(*lines, **keys))
+    return page.partition("Stability run")[2].partition("Jobs")[0]
+
+
+def test_a_run_that_is_on_shows_how_far_it_is_and_when_it_ends():
+    section = run_shown()
+
+    assert "6 h 12 min of 24 h" in section
+    assert "ends " + time.strftime("%Y-%m-%d %H:%M", time.gmtime(NOW + 64_080)) in section
+    assert "All 1 criteria pass so far. Nothing has passed before the run is complete." in section
+
+
+def test_without_a_run_the_page_has_no_section_of_it():
+    assert "Stability run" not in shown()
+
+
+def test_the_criteria_of_a_run_that_need_a_look_come_worst_first_with_what_is_left():
+    section = run_shown(
+        run_line("calm"),
+        run_line("blind", so_far=Verdict.UNKNOWN),
+        run_line("uptime", burn_rate=2.5, left="30.0 of 86.4 s left", margin=0.0003, unit="ratio"),
+        run_line("restarts", so_far=Verdict.FAIL, lost=True),
+    )
+
+    places = [section.find(f"stability_phase1.{n}") for n in ("restarts", "uptime", "blind")]
+    assert places == sorted(places)
+    assert -1 not in places
+    assert "stability_phase1.calm" not in section
+    assert "Can no longer be met." in section
+    assert "30.0 of 86.4 s left, burning at 2.5 times the pace that lasts" in section
+    assert "margin 0.0003 ratio" in section
+
+
+def test_a_run_that_will_not_count_says_so_while_it_is_on():
+    section = run_shown(uncounted=("shortened: 20 min of 24 h",))
+
+    assert "A pass of it will not count: shortened: 20 min of 24 h" in section
+
+
+def test_many_criteria_of_a_run_that_need_a_look_are_cut_with_a_count():
+    section = run_shown(*(run_line(f"c{n}", so_far=Verdict.UNKNOWN) for n in range(9)))
+
+    assert "and 3 more: dvfd stability status" in section
+
+
+def test_a_run_before_its_first_step_says_what_it_waits_for():
+    assert "waits for the first step of all ranks" in run_shown(ends_at=None, stage="armed")

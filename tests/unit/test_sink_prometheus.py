@@ -13,6 +13,8 @@ from fakes_sinks import (
     check,
     criterion,
     result,
+    run_line,
+    run_state,
     sample,
     samples,
     snapshot,
@@ -207,3 +209,25 @@ def test_an_alert_is_one_series_that_says_whether_an_alertmanager_has_it(deliver
 
 def test_without_an_alert_there_is_no_such_series():
     assert lines(snapshot(), "dvfd_alert_raised") == []
+
+
+def test_a_run_that_is_on_is_three_series_and_none_after_it():
+    on = snapshot(of=sources(run=run_state))
+
+    assert lines(on, "dvfd_run_") == [
+        (
+            'dvfd_run_info{check="stability_phase1",run="phase1_20261125T120000Z_c0fe",'
+            'stage="running",verdict="UNKNOWN"} 1.0'
+        ),
+        'dvfd_run_elapsed_seconds{run="phase1_20261125T120000Z_c0fe"} 22320.0',
+        'dvfd_run_duration_seconds{run="phase1_20261125T120000Z_c0fe"} 86400.0',
+    ]
+    assert not lines(snapshot(), "dvfd_run_")
+
+
+def test_a_run_fails_on_metrics_once_a_critical_criterion_can_no_longer_be_met():
+    lost = run_state(run_line(lost=True, so_far=Verdict.FAIL))
+    warned = run_state(run_line(lost=True, so_far=Verdict.FAIL, severity="warning"))
+
+    assert 'verdict="FAIL"' in lines(snapshot(of=sources(run=lambda: lost)), "dvfd_run_info")[0]
+    assert 'verdict="UNKNOWN"' in lines(snapshot(of=sources(run=lambda: warned)), "dvfd_run_i")[0]
