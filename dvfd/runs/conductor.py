@@ -272,7 +272,7 @@ class Conductor:
         """End the run. Raises DvfdError if it is not on, or over."""
         with self._lock:
             on = self._named(run_id)
-            on.abort(f"stopped by {by}: {reason}" if reason else f"stopped by {by}")
+            on.abort(f"stopped by {by}: {reason}" if reason else f"stopped by {by}", by=by)
             self._keep(on.run)
         log.info("run stopped", run=run_id, by=by, reason=reason)
         self.tick()

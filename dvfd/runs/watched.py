@@ -104,10 +104,10 @@ class Watched:
         """Let go of the file."""
         self.file.close()
 
-    def abort(self, reason: str) -> None:
-        """End it now. Raises DvfdError if it is over."""
+    def abort(self, reason: str, *, by: str) -> None:
+        """End it now, because *by* says so. Raises DvfdError if it is over."""
         t, at = self.t(), self._clock.now()
-        after = self.run.moved(Stage.ABORTED, ended_t=t, ended_at=at, reason=reason)
+        after = self.run.moved(Stage.ABORTED, ended_t=t, ended_at=at, reason=reason, stopped_by=by)
         self._entered(after, t, at)
 
     def settled(self) -> bool:
