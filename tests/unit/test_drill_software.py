@@ -534,6 +534,7 @@ def test_the_checks_of_one_command_share_their_answers(
     monkeypatch.setenv("DVFD_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("dvfd.drills.conduct.conduct", conducts)
+    monkeypatch.setattr("dvfd.drills.conduct.LOCK", f"\0{tmp_path}")  # not the node's
     with pytest.raises(SystemExit):
         checks.judged(["openmpi_gloo", "pytorch"], "json", Options())
     assert len(memos) == 2
