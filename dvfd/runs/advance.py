@@ -15,6 +15,11 @@ ARMING = 600.0
 """Seconds from arming to the first step of all ranks: twice what a rank may take to start
 (telemetry.rank.START_LIMIT), for the nodes of a cluster do not start together."""
 
+MEND = (
+    "bind each rank to cores of its own on one NUMA node (numactl, taskset, srun --cpu-bind), "
+    "or --force makes a run of it that does not count"
+)
+
 GONE = 600.0
 """Seconds without any living rank after which a run whose training command is not ours to see is
 over: torchrun's own start-up and rendezvous limits lie below."""
@@ -129,8 +134,8 @@ def _misfits(run: Run, seen: Seen) -> list[str]:
         found.append(
             f"job {plan.job} reports each {seen.stride} batches, wanted at least each {plan.every}"
         )
-    if not plan.discounts:
-        found.extend(seen.wrong)
+    if seen.wrong and not plan.discounts:
+        found.extend((*seen.wrong, MEND))
     return found
 
 

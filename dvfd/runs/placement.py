@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from dvfd.drills.topology import Topology
 
-MEND = "bind each rank to cores of its own on one NUMA node (numactl, taskset, srun --cpu-bind)"
-
 
 def misplaced(
     pids: Mapping[int, int], *, proc: Path = Path("/proc"), sys: Path = Path("/sys")
@@ -35,7 +33,7 @@ def misplaced(
         found = [*_shared(masks, known), *_split(masks, sys)]
     except ProbeError as error:
         return (f"the binding of the ranks cannot be seen: {error}",)
-    return (*found, MEND) if found else ()
+    return tuple(found)
 
 
 def _shared(masks: Mapping[int, frozenset[int]], known: Topology) -> Iterator[str]:

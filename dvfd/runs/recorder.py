@@ -183,6 +183,9 @@ class Recorder:
     def stop(self, t: float) -> None:
         """The run is over: write what is open."""
         self._stopped = True
+        for track in self._tracks.values():
+            if track.t is not None:
+                track.fold.covered += max(0.0, min(t - track.t, track.metric.max_age))
         self._flush(None)
         self._write(What.NOTE, t, self._now[1], text="recording ended")
 

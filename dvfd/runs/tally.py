@@ -445,7 +445,8 @@ class Tally:
     def _due(self) -> int:
         """Checkpoints that the steps of all ranks call for, since the first step seen."""
         every, steps = self._plan.checkpoint_every, self._grid.steps
-        reached = min(steps.values(), default=0)
+        told = [e.step for e in self._counted(What.BEGUN) if e.step is not None]
+        reached = max([min(steps.values(), default=0), *told])  # steps come a second later
         return max(0, reached // every - (self._grid.first - 1) // every)
 
     # --- Against what others measured or said -----------------------------------------------------

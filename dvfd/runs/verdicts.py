@@ -112,7 +112,8 @@ def _counted(raw: Result, run: Run) -> Result:
     why = run.plan.uncounted
     if raw.verdict is not Verdict.PASS or not why:
         return raw
-    reason = f"passes, which does not count: {'; '.join(why)}; {raw.reason}"
+    more = f" and {len(why) - 1} more" if len(why) > 1 else ""
+    reason = f"passes, which does not count ({why[0]}{more}): {raw.reason}"
     return replace(raw, verdict=Verdict.UNKNOWN, reason=reason)
 
 

@@ -1,0 +1,43 @@
+"""Gradient norms: a lasting change is an excursion, a single large step is training."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from dvfd.derive import NormWatch
+
+
+def excursions(factor: float, steps: int, *, noise: float = 0.2) -> int:
+    """Excursions in 3000 steps of log-normal noise, of which *steps* are *factor* times as high."""
+    chance, watch = random.Random(1), NormWatch()
+    for step in range(3000):
+        height = factor if 2000 <= step < 2000 + steps else 1.0
+        watch.add(height * math.exp(chance.gauss(0, noise)))
+    return watch.excursions
+
+
+def test_a_norm_that_triples_for_thirty_steps_is_an_excursion() -> None:
+    assert excursions(3.0, 30) == 1
+
+
+def test_so_is_one_that_vanishes() -> None:
+    assert excursions(0.01, 100) == 1
+
+
+def test_a_single_large_step_is_none() -> None:
+    assert excursions(10.0, 1) == 0
+
+
+def test_noise_is_none() -> None:
+    assert excursions(1.0, 0, noise=0.5) == 0
+
+
+def test_zero_and_what_is_not_finite_break_nothing() -> None:
+    watch = NormWatch()
+    assert not any(watch.add(norm) for norm in (0.0, math.nan, math.inf) * 500)
+
+
+def test_the_first_steps_are_no_course_to_leave() -> None:
+    watch = NormWatch()
+    assert not any(watch.add(norm) for norm in [1.0] * 300 + [50.0] * 100)
