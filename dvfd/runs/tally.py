@@ -53,6 +53,9 @@ SAVING = 600.0
 """Seconds in which a checkpoint that is due may still be begun, saved and verified; twice what a
 large one takes to save, and the verifier's own limit."""
 
+GRACE = 0.02
+"""Share of the batches between two checkpoints in which a job may begin the one that is due."""
+
 OPEN = 3.0
 """Intervals that may be under way at the end of what was seen, before it counts as unseen."""
 
@@ -235,13 +238,9 @@ class Tally:
             return f"steps of {ranks} of {self._plan.processes} ranks came"
         return "no collection interval after the warm-up is whole yet"
 
-    def _losses(self, since: float) -> list[tuple[float, float]]:
-        """(samples or intervals seen, mean loss) of each interval that has a loss."""
-        return [
-            (float(number) if i.seen is None else i.seen, i.loss)
-            for number, i in enumerate(self._intervals(since))
-            if i.loss is not None
-        ]
+    def _losses(self, since: float) -> list[tuple[float | None, float]]:
+        """(samples seen, mean loss) of each interval that has a loss."""
+        return [(i.seen, i.loss) for i in self._intervals(since) if i.loss is not None]
 
     def _loss_fall(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """(loss at the start - loss at the end) / loss at the start."""
@@ -261,9 +260,9 @@ class Tally:
         if not baseline:
             words = "no run was accepted as the baseline: dvfd stability accept RUN"
             return [Reading((), blind=words)]
-        losses = self._losses(span.since)
+        losses = [(seen, loss) for seen, loss in self._losses(span.since) if seen is not None]
         if len(losses) < FEWEST:
-            words = f"{len(losses)} intervals with a loss, wanted at least {FEWEST}"
+            words = f"{len(losses)} intervals with loss and samples, wanted at least {FEWEST}"
             return [Reading((), blind=words)]
         reach = losses[-1][0]
         course = smoothed(losses, HALF_LIFE * reach)
@@ -423,11 +422,11 @@ class Tally:
         answered = verified | {
             e.step for what in (What.DAMAGED, What.UNVERIFIED) for e in self._counted(what)
         }
-        due = self._due()
+        due = self._due(len(begun))
         recent = {e.step for e in self._counted(What.BEGUN) if span.until - e.t < SAVING}
         waiting = {
             "run_checkpoints_expected": 0,
-            "run_checkpoints_attempted": max(0, min(1, due - len(begun))) if not run.frozen else 0,
+            "run_checkpoints_attempted": 0,
             "run_checkpoints_saved": len((begun - saved) & recent),
             "run_checkpoints_verified": len(saved - answered),
         }
@@ -442,12 +441,16 @@ class Tally:
             return [Reading((), ANYTHING, blind="no step came")]
         return [bounded((), float(count), float(count), float(count + doubt), count=count)]
 
-    def _due(self) -> int:
-        """Checkpoints that the steps of all ranks call for, since the first step seen."""
+    def _due(self, begun: int) -> int:
+        """Checkpoints that the steps call for, since the first step seen. The newest is not due
+        yet while it was not begun and hardly a step has followed.
+        """
         every, steps = self._plan.checkpoint_every, self._grid.steps
         told = [e.step for e in self._counted(What.BEGUN) if e.step is not None]
         reached = max([min(steps.values(), default=0), *told])  # steps come a second later
-        return max(0, reached // every - (self._grid.first - 1) // every)
+        due = max(0, reached // every - (self._grid.first - 1) // every)
+        early = begun < due and reached % every <= max(2, GRACE * every)
+        return due - 1 if early else due
 
     # --- Against what others measured or said -----------------------------------------------------
 
