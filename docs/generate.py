@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dvfd.catalogue import load
 from dvfd.catalogue_lint import wanted
 from dvfd.config import Config
-from dvfd.model import DRILL, NONE_YET, RUN, Catalogue, Check, Criterion, Kind, Metric
+from dvfd.model import ATTESTATION, DRILL, NONE_YET, RUN, Catalogue, Check, Criterion, Kind, Metric
 from dvfd.sinks.prometheus import EXPOSED, Exposition
 
 HERE = Path(__file__).resolve().parent
@@ -58,6 +58,10 @@ RUNS = """Figures of a stability run: in its file, in its report and while it is
 `dvfd stability status`. Not on `/metrics`: there are the verdicts on them.
 """
 
+ATTESTED = """What nothing can measure and a named person vouches for: `dvfd attest` states it,
+`dvfd attestations` lists it. Not on `/metrics`: there are the verdicts on it.
+"""
+
 CRITERIA = """# What each verdict rests on
 
 Every criterion of the framework: what is measured, by which probe or test, over which time, and
@@ -99,9 +103,11 @@ def _read(path: Path) -> str:
 
 def metrics_text(catalogue: Catalogue) -> str:
     """docs/metrics.md: by source, dvfd's own, what tests measure, and what nothing does yet."""
-    measured = [m for m in catalogue.metrics.values() if m.source not in {DRILL, RUN, NONE_YET}]
+    others = {DRILL, RUN, ATTESTATION, NONE_YET}
+    measured = [m for m in catalogue.metrics.values() if m.source not in others]
     drilled = [m for m in catalogue.metrics.values() if m.source == DRILL]
     of_runs = [m for m in catalogue.metrics.values() if m.source == RUN]
+    attested = [m for m in catalogue.metrics.values() if m.source == ATTESTATION]
     absent = [m for m in catalogue.metrics.values() if m.source == NONE_YET]
     judged = _judges(catalogue)
     parts = [HEAD + METRICS]
@@ -113,6 +119,8 @@ def metrics_text(catalogue: Catalogue) -> str:
     parts.extend(_metric(m, judged, prefix="") for m in drilled)
     parts += ["## From stability runs\n", RUNS]
     parts.extend(_metric(m, judged, prefix="") for m in of_runs)
+    parts += ["## From named people\n", ATTESTED]
+    parts.extend(_metric(m, judged, prefix="") for m in attested)
     parts += ["## Not measured yet\n", _absent(absent, judged)]
     return "\n".join(parts)
 
@@ -225,7 +233,11 @@ def _criterion(criterion: Criterion) -> str:
             by = "the stability run, from its own file"
         if criterion.source == DRILL:
             by = f"the test that `dvfd check {criterion.check}` runs"
-        lines.append(f"- measured by: {by}, {_freshness(criterion)}")
+        if criterion.source == ATTESTATION:
+            item = dict(criterion.where).get("item", "ITEM")
+            lines.append(f"- stated by: a named person, `dvfd attest {item}`, until it expires")
+        else:
+            lines.append(f"- measured by: {by}, {_freshness(criterion)}")
     if unknown := list(_blind(criterion)):
         lines.append(f"- UNKNOWN also: {'; '.join(unknown)}")
     if criterion.requires:

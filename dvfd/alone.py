@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from dvfd import log
+from dvfd.attestations import Attestations
 from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
 from dvfd.config import Config, state_dir
 from dvfd.config import load as load_config
+from dvfd.control import Peer
 from dvfd.drilled import Drilled
 from dvfd.drills.findings import Findings
 from dvfd.environment import environment_hash
@@ -34,11 +40,7 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
     """
     config, catalogue, clock = _framework()
     check = catalogue.checks[known({"check": name}, "check", catalogue.checks)]
-    store = Store(state_dir() / "dvfd.db", metrics=catalogue.metrics, clock=clock)
-    store.start()
-    try:
-        if not store.health().ok:
-            raise StoreError(store.health().reason)
+    with _opened(catalogue, clock) as store:
         drilled = Drilled(catalogue, store)
         if findings is not None:
             drilled.keep(findings, at=clock.now())
@@ -52,12 +54,11 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
             trouble=lambda metric: NO_DAEMON,
             maintenance=config.maintenance,
             drilled=drilled.newest,
+            attested=Attestations(catalogue, store, clock).judged,
         )
         report = judgements.run_check(check)
         where, notice = store.health().path, store.health().reason
         return report_document(report), "; ".join(filter(None, (where, notice, NO_DAEMON)))
-    finally:
-        store.stop()
 
 
 def status_alone() -> dict[str, Any]:
@@ -85,14 +86,66 @@ def history_alone(name: str, hours: float) -> dict[str, Any]:
     """Like the daemon's `history`, from the store on disk. Raises StoreError if there is none."""
     _, catalogue, clock = _framework()
     known({"metric or check": name}, "metric or check", [*catalogue.metrics, *catalogue.checks])
+    with _beside(catalogue, clock) as store:
+        until = clock.now()
+        since = until - 3600.0 * checked(hours)
+        return history(name, catalogue, store, since=since, until=until)
+
+
+def attest_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `attest`, into the store on disk. Raises StoreError if that is in use."""
+    _, catalogue, clock = _framework()
+    here = Peer(os.getpid(), os.getuid(), os.getgid())
+    with _opened(catalogue, clock) as store:
+        made = Attestations(catalogue, store, clock).attest(request, here.name)
+        if not store.flush():
+            raise StoreError(f"nothing was kept: {store.health().reason or 'the disk is slow'}")
+        return asdict(made)
+
+
+def attestations_alone() -> dict[str, Any]:
+    """Like the daemon's `attestations`, from the store on disk; without one nobody said a thing."""
+    _, catalogue, clock = _framework()
+    if not (state_dir() / "dvfd.db").exists():
+        return Attestations(catalogue, Nothing(), clock).document()
+    with _beside(catalogue, clock) as store:
+        return Attestations(catalogue, store, clock).document()
+
+
+class Nothing:
+    """What is kept where no store is."""
+
+    def put(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
+        """Raises StoreError: there is nowhere to keep it."""
+        raise StoreError(f"{kind} {key}: there is no store; {NO_DAEMON}")
+
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Nothing."""
+        return {}
+
+
+@contextmanager
+def _opened(catalogue: Catalogue, clock: SystemClock) -> Iterator[Store]:
+    """The store, opened exclusively. Raises StoreError if somebody else has it."""
+    store = Store(state_dir() / "dvfd.db", metrics=catalogue.metrics, clock=clock)
+    store.start()
+    try:
+        if not store.health().ok:
+            raise StoreError(store.health().reason)
+        yield store
+    finally:
+        store.stop()
+
+
+@contextmanager
+def _beside(catalogue: Catalogue, clock: SystemClock) -> Iterator[Store]:
+    """The store, to read only. Raises StoreError if there is none."""
     path = state_dir() / "dvfd.db"
     if not path.exists():
         raise StoreError(f"{path}: not there, so nothing is remembered; {NO_DAEMON}")
     store = Store.read_only(path, catalogue.metrics, clock)
     try:
-        until = clock.now()
-        since = until - 3600.0 * checked(hours)
-        return history(name, catalogue, store, since=since, until=until)
+        yield store
     finally:
         store.stop()
 

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from dvfd import __version__, notify, probes
+from dvfd.attestations import Attestations
 from dvfd.breaches import Breaches
 from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
@@ -260,6 +261,7 @@ class Daemon:
         self._breaches = Breaches(config, catalogue, self._pager, self._store, clock=clock)
         self._state = State(config, catalogue, self._sources(), clock=clock)
         self._drilled = Drilled(self._catalogue, self._store)
+        self._attestations = Attestations(catalogue, self._store, clock)
         self._runs = self._conduct()
         self._judgements = self._judge_with((self._state, self._breaches))
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
@@ -292,6 +294,7 @@ class Daemon:
                 clock=clock,
                 address=lambda: self.address,
                 conductor=self._runs,
+                attestations=self._attestations,
             ),
         )
 
@@ -331,6 +334,7 @@ class Daemon:
             maintenance=self._config.maintenance,
             drilled=self._drilled.newest,
             runs=self._runs.results,
+            attested=self._attestations.judged,
         )
 
     def _conduct(self) -> Conductor:
@@ -343,6 +347,7 @@ class Daemon:
             clock=self._clock,
             directory=self._state_dir / "runs",
             judge=self._on_run,
+            attestations=self._attestations,
         )
 
     def _watch_over(self, live: Sequence[Check]) -> Watch:

@@ -11,6 +11,7 @@ import structlog
 from dvfd.config import Maintenance
 from dvfd.judge import judge
 from dvfd.model import (
+    ATTESTATION,
     DRILL,
     Catalogue,
     Check,
@@ -85,9 +86,11 @@ class Judgements:
         maintenance: Sequence[Maintenance] = (),
         drilled: Callable[[str], Drilled | None] = lambda check: None,
         runs: Callable[[Check, float], tuple[Result, ...]] | None = None,
+        attested: Callable[[Criterion, float], Result] | None = None,
     ) -> None:
         """*trouble* gives the last error of the source of a metric, or an empty string; *drilled*
-        the newest findings of the drill of a check, *runs* the results of its newest stability run.
+        the newest findings of the drill of a check, *runs* the results of its newest stability run,
+        *attested* the result of a criterion on what people state.
         """
         self._store = store
         self._clock = clock
@@ -97,6 +100,7 @@ class Judgements:
         self._maintenance = tuple(maintenance)
         self._drilled = drilled
         self._runs = runs
+        self._attested = attested
         self._lock = threading.Lock()
         self._crashes: dict[str, str] = {}
         self._results: dict[str, Result] = {
@@ -121,8 +125,9 @@ class Judgements:
         of_run = (self._runs or unwatched)(check, at) if check.every else ()
         with self._lock:
             self._results |= {result.criterion.id: result for result in of_run}
-            for criterion in () if of_run else check.criteria if criteria is None else criteria:
-                self._results[criterion.id] = self._judge(criterion, at, drilled)
+            for criterion in check.criteria if criteria is None else criteria:
+                if not of_run or criterion.source == ATTESTATION:  # nobody's word ends with a run
+                    self._results[criterion.id] = self._judge(criterion, at, drilled)
             results = tuple(self._results[c.id] for c in check.criteria)
             late = max(0.0, at - scheduled) if scheduled is not None else 0.0
             took = self._clock.boot() - began
@@ -153,7 +158,11 @@ class Judgements:
         return result
 
     def _held(self, criterion: Criterion, at: float, drilled: Drilled | None) -> Result:
-        """*criterion* held against the drill's figures if it is one's, else against the store."""
+        """*criterion* held against the drill's figures if it is one's, against what people state
+        if it is about that, else against the store.
+        """
+        if criterion.source == ATTESTATION and self._attested:
+            return self._attested(criterion, at)
         if criterion.source == DRILL:
             samples = drilled.samples if drilled else ()
             trouble = drilled.trouble(criterion) if drilled else NEVER_RUN.format(criterion.check)

@@ -116,6 +116,10 @@ RUN = "run"
 """The `source` of a metric that a stability run measures, for the criteria of its own check."""
 
 
+ATTESTATION = "attestation"
+"""The `source` of a metric that named people state."""
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """A closed interval of values."""
@@ -340,6 +344,23 @@ class Gate:
     authority: tuple[str, ...]
     due: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """What a named person vouches for or denies, until it expires.
+
+    `by` and `role` are what was typed, `submitted` is the user who typed it, as the kernel says.
+    """
+
+    item: str
+    value: bool
+    by: str
+    role: str
+    at: float
+    expires: float
+    note: str = ""
+    submitted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

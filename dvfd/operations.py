@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from dvfd import attestations as people
+from dvfd.attestations import Attestations
 from dvfd.control import Operation, Peer
 from dvfd.drilled import Drilled
 from dvfd.drills.findings import Findings
@@ -48,13 +50,15 @@ def operations(
     clock: Clock,
     address: Callable[[], str],
     conductor: Conductor,
+    attestations: Attestations,
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
         **requests.operations(conductor),
+        **people.operations(attestations),
         "ping": Operation(lambda request, peer: "pong"),
         "address": Operation(lambda request, peer: address()),
-        **_reads(catalogue, state, store, clock),
+        **_reads(catalogue, state, store, clock, attestations),
         **_changes(
             catalogue=catalogue,
             store=store,
@@ -67,7 +71,9 @@ def operations(
     }
 
 
-def _reads(catalogue: Catalogue, state: State, store: Store, clock: Clock) -> dict[str, Operation]:
+def _reads(
+    catalogue: Catalogue, state: State, store: Store, clock: Clock, attestations: Attestations
+) -> dict[str, Operation]:
     def past(request: Mapping[str, Any], peer: Peer) -> Any:
         until = clock.now()
         since = until - 3600.0 * hours(request.get("hours", 1.0))
@@ -77,6 +83,7 @@ def _reads(catalogue: Catalogue, state: State, store: Store, clock: Clock) -> di
         return {
             "checks": sorted(catalogue.checks),
             "metrics": sorted(catalogue.metrics),
+            "items": sorted(attestations.items),
             "jobs": sorted(str(job["job"]) for job in state.snapshot().jobs),
         }
 

@@ -26,6 +26,8 @@ INTERRUPTED = 130
 COMMANDS = {
     "alerts": "dvfd.cli.alerts",
     "assets": "dvfd.cli.assets",
+    "attest": "dvfd.cli.attest",
+    "attestations": "dvfd.cli.attest",
     "calibrate": "dvfd.cli.calibrate",
     "check": "dvfd.cli.checks",
     "checklist": "dvfd.cli.checks",
@@ -53,6 +55,8 @@ SECTIONS = {
         "check": "Run and judge checks of the framework now.",
         "checklist": "Judge the daily, weekly or monthly list now.",
         "checkpoint": "Whether a checkpoint is whole and loads.",
+        "attest": "State what nothing can measure, by name, until a day.",
+        "attestations": "What people stated, and what nobody has yet.",
     },
     "Look after": {
         "doctor": "What works here, what does not, the line to type.",

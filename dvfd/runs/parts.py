@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from dvfd.attestations import Attestations
     from dvfd.config import Config
     from dvfd.model import Catalogue, Check, Clock
     from dvfd.runs.run import Run
@@ -41,6 +42,7 @@ def conduct(
     clock: Clock,
     directory: Path,
     judge: Callable[[Check], object],
+    attestations: Attestations,
 ) -> Conductor:
     """Who conducts the runs of this node; their files lie in *directory*."""
     boot_id = Processes().boot_id()
@@ -60,13 +62,13 @@ def conduct(
             check,
             file=file,
             recorder=recorder,
-            tally=Tally(run.plan, context(config)),
+            tally=Tally(run.plan, context(config, attestations)),
             sight=Sight(book, armed=-run.axis.offset),
             clock=clock,
         )
 
     def past(run: Run, check: Check) -> tuple[Judged, ...]:
-        return judged_again(directory / f"{run.id}.db", run, check, context(config))
+        return judged_again(directory / f"{run.id}.db", run, check, context(config, attestations))
 
     return Conductor(
         catalogue.checks,
@@ -91,9 +93,12 @@ def judged_again(path: Path, run: Run, check: Check, held_against: Context) -> t
     return judged(check, run, tally, t=run.ended_t or run.seen_t, at=run.ended_at or run.seen_at)
 
 
-def context(config: Config) -> Context:
-    """What a run is held against, as far as the configuration says."""
+def context(config: Config, attestations: Attestations) -> Context:
+    """What a run is held against, as far as the configuration and people say, then and now."""
     return Context(
         single_process=config.profile.single_process_throughput,
         link=config.profile.link_gbps * GBPS if config.profile.nodes > 1 else None,
+        attested=attestations.values(),
+        unattested=attestations.lacks(),
+        vouchers=attestations.vouchers(),
     )

@@ -70,6 +70,7 @@ class Context:
     baseline: Sequence[tuple[float, float]] = ()  # samples seen, loss: of the accepted run
     attested: Mapping[str, float] = field(default_factory=dict)  # item: 1 or 0, while it stands
     unattested: Mapping[str, str] = field(default_factory=dict)  # item: why there is no value
+    vouchers: Mapping[str, str] = field(default_factory=dict)  # item: who stated it, until when
 
 
 class Tally:
@@ -122,6 +123,12 @@ class Tally:
     def disturbed(self) -> bool:
         """Whether a fault was injected on purpose."""
         return any(event.what is What.INJECTED for event in self._events)
+
+    def voucher(self, criterion: Criterion) -> str:
+        """Who stated what *criterion* is about, if it is about that and somebody did."""
+        if criterion.metric != "attestation_value":
+            return ""
+        return self._context.vouchers.get(dict(criterion.where).get("item", ""), "")
 
     def readings(self, criterion: Criterion, run: Run, t: float) -> list[Reading]:
         """What is known of *criterion* at run second *t*, by series."""

@@ -72,7 +72,8 @@ def _one(criterion: Criterion, run: Run, tally: Tally, t: float, at: float) -> J
     readings = tally.readings(applies, run, t)
     others = tally.others(applies, run, t, at)
     raw = judge_readings(applies, readings, others, at=at, trouble=_waits(run))
-    raw = replace(raw, criterion=criterion)
+    said = "; ".join(filter(None, (raw.reason, tally.voucher(criterion))))
+    raw = replace(raw, criterion=criterion, reason=said)
     outlook = _outlook(criterion, run, readings, raw, t)
     return Judged(_worth(raw, run, outlook, t), raw.verdict, outlook)
 

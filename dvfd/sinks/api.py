@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from dvfd.masking import masked
-from dvfd.model import DRILL, RUN
+from dvfd.model import ATTESTATION, DRILL, RUN
 from dvfd.query import LISTED, course, near
 from dvfd.sinks import shapes
 from dvfd.sinks.http import Response
@@ -34,6 +34,9 @@ ROOT = "/api/v1"
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
+
+UNEXPORTED = frozenset({DRILL, RUN, ATTESTATION})
+"""Sources whose figures are not on /metrics: the verdicts on them are."""
 
 REPORTS = 50
 """Reports of one answer at most: one has 10 to 40 KB."""
@@ -312,7 +315,7 @@ def _metrics(asked: Asked) -> list[dict[str, Any]]:
     return [
         {
             "name": metric.name,
-            "exported_as": "" if metric.source in {DRILL, RUN} else f"dvfd_{metric.name}",
+            "exported_as": "" if metric.source in UNEXPORTED else f"dvfd_{metric.name}",
             "unit": metric.unit,
             "help": metric.help,
             "labels": list(metric.labels),

@@ -11,9 +11,10 @@ from fakes import FakeClock
 from fakes_sinks import whole
 
 from dvfd import drills
+from dvfd.attestations import METRIC as ATTESTED
 from dvfd.catalogue import load
 from dvfd.config import Config
-from dvfd.model import DRILL, NONE_YET, RUN
+from dvfd.model import ATTESTATION, DRILL, NONE_YET, RUN
 from dvfd.probes import CLASSES
 from dvfd.runs.tally import METRICS as RUN_METRICS
 from dvfd.sinks import alert
@@ -112,7 +113,7 @@ def test_every_measured_metric_is_declared_by_the_probe_or_drill_it_names() -> N
     declared = {(probe.name, metric) for probe in CLASSES for metric in probe.metrics}
     parts = [part for check in drills.PARTS for part in drills.build(check)]
     declared |= {(DRILL, metric) for part in parts for metric in part.metrics}
-    declared |= {(RUN, metric) for metric in RUN_METRICS}
+    declared |= {(RUN, metric) for metric in RUN_METRICS} | {(ATTESTATION, ATTESTED)}
     promised = {(m.source, m.name) for m in CATALOGUE.metrics.values() if m.source != NONE_YET}
     assert declared == promised
 
