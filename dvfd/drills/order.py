@@ -54,8 +54,10 @@ def leave(run: str, order: Order, directory: Path = DIRECTORY) -> Path:
     """Write *order* for the unit. Raises ConfigError for a name that no unit can have, OSError."""
     path = place(run, directory)
     beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(asdict(order), indent=1) + "\n", encoding="utf-8")
-    beside.chmod(0o644)
+    beside.unlink(missing_ok=True)
+    private = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it may hold secrets
+    with os.fdopen(private, "w", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(order), indent=1) + "\n")
     beside.replace(path)
     return path
 

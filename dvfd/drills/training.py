@@ -125,7 +125,7 @@ def _above(pid: int, parents: Mapping[int, int]) -> list[int]:
 
 def _candidate(proc: Path, pid: int) -> _Candidate | None:
     environment = _environment(proc, pid)
-    if tree.MARK in environment:
+    if not environment.get(tree.MARK, tree.HELD).startswith(tree.HELD):
         return None
     for rank, local, world in LAUNCHERS:
         try:

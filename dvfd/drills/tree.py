@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 MARK = "DVFD_DRILL"
 """The environment variable; its value is new for each run of a tool: `PID.RANDOM` of ours."""
 
+HELD = "stability."
+"""How the mark of a stability run's training begins, its run's name follows. That is a job and no
+drill: it is nobody's orphan, and other drills keep away from it.
+"""
+
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 PATIENCE = 10.0
@@ -135,5 +140,5 @@ def _marks(proc: Path) -> Iterator[tuple[int, str]]:
 
 
 def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # what stays is told
         os.kill(pid, signal.SIGKILL)

@@ -26,7 +26,7 @@ TREE = dict(walk(cli.dvfd))
 LEAVES = [name for name, command in TREE.items() if not isinstance(command, click.Group)]
 JUDGING = (
     "alerts test", "check", "checklist", "checkpoint verify", "config check", "doctor", "run",
-    "status", "store check",
+    "stability start", "stability status", "stability stop", "status", "store check",
 )  # fmt: skip
 
 

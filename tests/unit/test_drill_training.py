@@ -78,6 +78,12 @@ def test_the_processes_of_a_drill_are_no_job(proc):
     assert training(proc.root) == []
 
 
+def test_the_training_of_a_stability_run_is_a_job(proc):
+    proc.add(101, **rank(0, DVFD_DRILL="stability.phase1_x"))
+
+    assert [r.pid for r in training(proc.root)] == [101]
+
+
 def test_neither_we_nor_our_ancestors_nor_our_children_are_a_job(proc):
     proc.add(1, parent=0)
     proc.add(os.getpid() + 1, parent=1, **rank(0))
