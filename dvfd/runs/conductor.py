@@ -80,12 +80,13 @@ class Conductor:
         book: JobBook,
         watch: Watch,
         past: Callable[[Run, Check], tuple[Judged, ...]],
+        final: Callable[[Watched], tuple[Judged, ...]],
         judge: Callable[[Check], object],
         freeze: Callable[[Watched, tuple[Judged, ...]], str],
     ) -> None:
-        """*watch* builds what watches a run, *past* judges a finished one from its file; *judge*
-        has the daemon judge a check and tell its sinks; *freeze* writes the report and gives its
-        SHA-256.
+        """*watch* builds what watches a run; *past* judges a finished one from its file, *final*
+        one that is about to be frozen; *judge* has the daemon judge a check and tell its sinks;
+        *freeze* writes the report and gives its SHA-256.
         """
         self._checks = {check.id: check for check in checks.values() if check.every}
         self._store = store
@@ -95,6 +96,7 @@ class Conductor:
         self._watch = watch
         self._book = book
         self._finished = past
+        self._final = final
         self._judge = judge
         self._freeze = freeze
         self._lock = threading.RLock()
@@ -170,22 +172,28 @@ class Conductor:
         if not on.settled():
             return
         with self._lock:
-            if self._on is not on:
+            if self._on is not on or on.closing:
                 return
-            found = on.judged()
-            self._found[on.check.id] = found
-            try:
-                digest = self._freeze(on, found)
-            except (OSError, DvfdError) as error:
-                self._trouble = f"the report of {on.run.id} could not be written: {error}"
-                log.exception("report not written", run=on.run.id)
-                digest = ""
+            on.closing = True
+        digest, trouble = self._frozen(on)
+        with self._lock:
+            self._trouble = trouble
             on.run = replace(on.run, frozen=digest)
             self._keep(on.run)
             self._set(None)
             on.close()
         log.info("run over", run=on.run.id, stage=on.run.stage, reason=on.run.reason, report=digest)
         self._judge(on.check)
+
+    def _frozen(self, on: Watched) -> tuple[str, str]:
+        """Judge it from its file and write the report: its SHA-256, and what went wrong."""
+        try:
+            found = self._final(on)
+            self._found[on.check.id] = found
+            return self._freeze(on, found), ""
+        except (OSError, DvfdError) as error:
+            log.exception("report not written", run=on.run.id)
+            return "", f"the report of {on.run.id} could not be written: {error}"
 
     # --- What the daemon hands over -------------------------------------------------------------
 
@@ -262,7 +270,7 @@ class Conductor:
         """Note that the training command ended: *how*, like `ended with exit code 1`."""
         with self._lock:
             on = self._named(run_id)
-            on.exited = on.exited or how
+            on.run = replace(on.run, exited=on.run.exited or how)
             self._note(on.t(), What.NOTE, f"the training command {how}")
         log.info("training command ended", run=run_id, how=how)
         self.tick()

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 GBPS = 1e9 / 8
 
+CONTEXT = "context"
+"""The key of a run's document that holds what it was held against at its end."""
+
 
 def conduct(
     config: Config,
@@ -67,8 +70,13 @@ def conduct(
             clock=clock,
         )
 
+    def final(on: Watched) -> tuple[Judged, ...]:
+        held_against = context(config, attestations)
+        on.file.put_document(on.run.to_document() | {CONTEXT: held_against.to_document()})
+        return judged_again(on.file.path, on.run, on.check)
+
     def past(run: Run, check: Check) -> tuple[Judged, ...]:
-        return judged_again(directory / f"{run.id}.db", run, check, context(config, attestations))
+        return judged_again(directory / f"{run.id}.db", run, check)
 
     return Conductor(
         catalogue.checks,
@@ -79,14 +87,19 @@ def conduct(
         book=book,
         watch=watch,
         past=past,
+        final=final,
         judge=judge,
         freeze=partial(freeze, config=config, catalogue=catalogue),
     )
 
 
-def judged_again(path: Path, run: Run, check: Check, held_against: Context) -> tuple[Judged, ...]:
-    """A run that is over, judged from its file alone. Raises StoreError."""
-    tally, file = Tally(run.plan, held_against), Reading(path)
+def judged_again(path: Path, run: Run, check: Check) -> tuple[Judged, ...]:
+    """A run that is over, judged from its file alone, on what it was held against at its end.
+
+    Raises StoreError.
+    """
+    file = Reading(path)
+    tally = Tally(run.plan, Context.from_document(file.document().get(CONTEXT) or {}))
     for rows in (file.windows, file.minutes, file.events):
         for row in rows():
             tally.add(row)

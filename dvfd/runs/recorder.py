@@ -45,6 +45,9 @@ while there was nothing to count."""
 STEP = 1.0
 """Seconds by which wall and boot clock must part to be a step, or boot and monotonic a suspend."""
 
+SAVING = 120.0
+"""Seconds after which nobody waits any more, at a run's end, for a save that was begun in it."""
+
 SKEWED = 1
 """Steps between ranks of one step; more is a synchronisation issue (reading 40)."""
 
@@ -119,6 +122,7 @@ class Recorder:
         self._healed_t: float | None = None
         self._shifts: tuple[float, float] | None = None
         self._stopped = False
+        self._begun: dict[int | None, float] = {}  # saves that are under way, by step
         self._now = (0.0, 0.0)
 
     # --- What comes from outside ----------------------------------------------------------------
@@ -132,13 +136,15 @@ class Recorder:
 
     def heard(self, job: Job, rank: Rank, told: Told) -> None:
         """What a rank told of itself: checkpoints, probed collectives. Called by the book."""
-        if job.name != self._job or self._stopped:
+        if job.name != self._job or (self._stopped and told.step not in self._begun):
             return
         step, t, at = told.step, *self._now
         match told.event:
             case "checkpoint_begin":
+                self._begun[step] = t
                 self._write(What.BEGUN, t, at, rank=rank.rank, step=step, text=told.path)
             case "checkpoint_saved":
+                self._begun.pop(step, None)
                 took = job.saves.took
                 self._write(
                     What.SAVED, t, at, rank=rank.rank, step=step, text=told.path, value=took
@@ -148,6 +154,7 @@ class Recorder:
                     words = f"{told.path}: {why}"
                     self._write(What.UNVERIFIED, t, at, step=step, text=words)
             case "checkpoint_failed":
+                self._begun.pop(step, None)
                 self._write(What.FAILED, t, at, rank=rank.rank, step=step, text=told.error)
             case "exception":
                 words = ": ".join(filter(None, (told.type, told.error)))[:500]
@@ -190,8 +197,9 @@ class Recorder:
         self._write(What.NOTE, t, self._now[1], text="recording ended")
 
     def idle(self) -> bool:
-        """Whether no checkpoint waits for its verification."""
-        return self._saves.idle
+        """Whether no checkpoint is being saved, or waits for its verification."""
+        since = self._now[0] - SAVING
+        return self._saves.idle and not any(t > since for t in self._begun.values())
 
     # --- Clocks ---------------------------------------------------------------------------------
 

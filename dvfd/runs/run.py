@@ -142,6 +142,7 @@ class Run:
     seen_t: float = 0.0  # the newest moment at which a daemon looked
     seen_at: float = 0.0
     reason: str = ""
+    exited: str = ""  # how the training command ended, once it did
     stopped_by: str = ""  # the person who ended it: its training is to end, too
     frozen: str = ""  # SHA-256 of its report, once there is one
     hashes: Mapping[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ class Saves:
         self._pen = pen
         self._proc = proc
         self._waiting: dict[str, Save] = {}
-        self._asked: str = ""
+        self._lock = threading.RLock()
+        self._asked = ""
 
     @property
     def idle(self) -> bool:
@@ -69,10 +71,11 @@ class Saves:
 
     def add(self, save: Save) -> str:
         """Have *save* verified; why that cannot be, or nothing."""
-        if len(self._waiting) >= QUEUE:
-            return f"{len(self._waiting)} checkpoints wait for their verification already"
-        self._waiting.setdefault(save.key, save)
-        return ""
+        with self._lock:
+            if len(self._waiting) >= QUEUE:
+                return f"{len(self._waiting)} checkpoints wait for their verification already"
+            self._waiting.setdefault(save.key, save)
+            return ""
 
     def resume(self, events: Iterable[Event]) -> None:
         """After a restart: what was saved and has no answer yet."""
@@ -88,6 +91,10 @@ class Saves:
 
     def tick(self, t: float, at: float) -> None:
         """Take the answer on the oldest, and ask for the next."""
+        with self._lock:
+            self._look(t, at)
+
+    def _look(self, t: float, at: float) -> None:
         while self._waiting:
             key, save = next(iter(self._waiting.items()))
             if self._asked != key:

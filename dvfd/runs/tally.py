@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from dvfd.model import Sample, labels
 from dvfd.reduce import ANYTHING, Reading
@@ -16,7 +17,7 @@ from dvfd.runs.intervals import Grid, interpolated, smoothed
 from dvfd.runs.rows import Event, Minute, What, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from dvfd.model import Criterion, Labels
     from dvfd.runs.intervals import Interval
@@ -71,6 +72,18 @@ class Context:
     attested: Mapping[str, float] = field(default_factory=dict)  # item: 1 or 0, while it stands
     unattested: Mapping[str, str] = field(default_factory=dict)  # item: why there is no value
     vouchers: Mapping[str, str] = field(default_factory=dict)  # item: who stated it, until when
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON, as it stands at this moment."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Context:
+        """Of what `to_document` made; JSON has no tuples. What is missing is not known."""
+        known = {each.name: document[each.name] for each in fields(cls) if each.name in document}
+        baseline = tuple((float(seen), float(loss)) for seen, loss in known.pop("baseline", ()))
+        return cls(**known, baseline=baseline)
 
 
 class Tally:
@@ -211,9 +224,9 @@ class Tally:
 
     # --- Windows of batches ---------------------------------------------------------------------
 
-    def _intervals(self, since: float) -> list[Interval]:
-        """What all ranks finished after run second *since*, in order."""
-        found = [i for i in self._grid.intervals if i.began >= since]
+    def _intervals(self, since: float, until: float) -> list[Interval]:
+        """What all ranks began and finished between two run seconds, in order."""
+        found = [i for i in self._grid.intervals if i.began >= since and i.ended <= until]
         return sorted(found, key=lambda interval: (interval.key, interval.began))
 
     def _covered(self, found: Sequence[Interval], span: Span) -> float:
@@ -230,7 +243,7 @@ class Tally:
         """Of all ranks together, after the warm-up."""
         if run.warm_t is None:
             return [Reading((), blind="the warm-up is not over")]
-        found = self._intervals(run.warm_t)
+        found = self._intervals(run.warm_t, span.until)
         told = [i.throughput for i in found if i.throughput is not None]
         if len(told) < len(found):
             return [Reading((), blind="some ranks tell no samples: Reporter.step(samples=...)")]
@@ -245,13 +258,14 @@ class Tally:
             return f"steps of {ranks} of {self._plan.processes} ranks came"
         return "no collection interval after the warm-up is whole yet"
 
-    def _losses(self, since: float) -> list[tuple[float | None, float]]:
+    def _losses(self, span: Span) -> list[tuple[float | None, float]]:
         """(samples seen, mean loss) of each interval that has a loss."""
-        return [(i.seen, i.loss) for i in self._intervals(since) if i.loss is not None]
+        found = self._intervals(span.since, span.until)
+        return [(i.seen, i.loss) for i in found if i.loss is not None]
 
     def _loss_fall(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """(loss at the start - loss at the end) / loss at the start."""
-        losses = [loss for _, loss in self._losses(span.since)]
+        losses = [loss for _, loss in self._losses(span)]
         if len(losses) < FEWEST:
             words = f"{len(losses)} intervals with a loss, wanted at least {FEWEST}"
             return [Reading((), blind=words)]
@@ -267,7 +281,7 @@ class Tally:
         if not baseline:
             words = "no run was accepted as the baseline: dvfd stability accept RUN"
             return [Reading((), blind=words)]
-        losses = [(seen, loss) for seen, loss in self._losses(span.since) if seen is not None]
+        losses = [(seen, loss) for seen, loss in self._losses(span) if seen is not None]
         if len(losses) < FEWEST:
             words = f"{len(losses)} intervals with loss and samples, wanted at least {FEWEST}"
             return [Reading((), blind=words)]
@@ -323,13 +337,13 @@ class Tally:
     def _communication(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Exposed communication over the time of the steps that told it."""
         where = labels(processes=self._plan.processes)
-        found = [i.communication for i in self._intervals(span.since)]
+        found = [i.communication for i in self._intervals(span.since, span.until)]
         lack = "no rank tells its communication: Reporter.step(communication=...)"
         return self._of_intervals(criterion, where, span, found, lack)
 
     def _allreduce(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Of a gradient bucket as ranks told it, the slowest rank's; of 64 KiB as it was probed."""
-        found = [i.allreduce for i in self._intervals(span.since)]
+        found = [i.allreduce for i in self._intervals(span.since, span.until)]
         lack = "no rank tells its all-reduce: Reporter.step(allreduce=...)"
         bucket = self._of_intervals(criterion, labels(message="bucket"), span, found, lack)
         probed = [
@@ -350,7 +364,7 @@ class Tally:
         n, every = self._plan.processes, self._plan.every
         found = [
             2 * (n - 1) / n * i.moved / every / i.allreduce / link if i.allreduce else None
-            for i in self._intervals(span.since)
+            for i in self._intervals(span.since, span.until)
         ]
         lack = "no rank tells bytes and time of its all-reduce"
         return self._of_intervals(criterion, (), span, found, lack)
@@ -470,7 +484,7 @@ class Tally:
             return [Reading(where, blind=words)]
         if run.warm_t is None:
             return [Reading(where, blind="the warm-up is not over")]
-        found = self._intervals(run.warm_t)
+        found = self._intervals(run.warm_t, span.until)
         told = [i.throughput for i in found if i.throughput is not None]
         if not told:
             return [Reading(where, blind=self._few())]

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dvfd.telemetry.rank import Rank
     from dvfd.telemetry.wire import Event as Told
 
+LAST_WORDS = 3.0
+"""Seconds after its end in which ranks still tell of its last steps: they do so every second."""
+
 CLOSING = 900.0
 """Seconds after its end in which checkpoints are still verified before the report is frozen: a
 checkpoint may take [checkpoints] timeout, 600 s by default, and one more may wait behind it."""
@@ -46,8 +49,8 @@ class Watched:
         self.run = run
         self.check = check
         self.file = file
-        self.exited = ""  # how the training command ended, once it did
         self.lost = ""  # the criterion that can no longer be met
+        self.closing = False  # its report is being written
         self.accepts = False  # misplaced ranks begin all the same, in a run that never counts
         self._recorder = recorder
         self._tally = tally
@@ -78,7 +81,9 @@ class Watched:
         before = self.run
         self.run = replace(before, seen_t=t, seen_at=at)
         if not before.stage.over:
-            self._move(self._sight.look(before, boot=boot, exited=self.exited, lost=self.lost), at)
+            self._move(
+                self._sight.look(before, boot=boot, exited=before.exited, lost=self.lost), at
+            )
         return self.run.stage is not before.stage
 
     def _move(self, seen: Seen, at: float) -> None:
@@ -112,9 +117,10 @@ class Watched:
 
     def settled(self) -> bool:
         """Whether a run that is over has nothing more to wait for."""
-        ended = self.run.ended_t
-        waited = ended is None or self.t() - ended > CLOSING
-        return self.run.stage.over and (waited or self._recorder.idle())
+        if self.run.ended_t is None:
+            return self.run.stage.over
+        since = self.t() - self.run.ended_t
+        return since > CLOSING or (since >= LAST_WORDS and self._recorder.idle())
 
     def judged(self) -> tuple[Judged, ...]:
         """Every criterion of its check as it stands."""

@@ -97,7 +97,8 @@ class RunFile:
         self.trouble = ""
         self.lost = 0
         self._connection: sqlite3.Connection | None = connection
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of the connection
+        self._queue = threading.Lock()  # of what waits: who adds never waits for the disk
         self._offset = 0.0
         self._waiting: list[Minute | Event] = []
         self._heartbeat: tuple[float, float] | None = None
@@ -184,7 +185,7 @@ class RunFile:
 
     def add(self, rows: Iterable[Minute | Event]) -> None:
         """Take rows in; they are on the disk after `flush`, which comes about once a second."""
-        with self._lock:
+        with self._queue:
             self._waiting.extend(rows)
             if (over := len(self._waiting) - WAITING) > 0:
                 del self._waiting[:over]
@@ -192,15 +193,16 @@ class RunFile:
 
     def heartbeat(self, t: float, at: float) -> None:
         """Somebody looks at the run, at run second *t* and Unix time *at*."""
-        with self._lock:
+        with self._queue:
             self._heartbeat = (t, at)
 
     def flush(self) -> None:
         """Write what waits."""
         with self._lock:
-            if self._connection is None or not (self._waiting or self._heartbeat):
+            with self._queue:
+                rows, beat = list(self._waiting), self._heartbeat
+            if self._connection is None or not (rows or beat):
                 return
-            rows, beat = list(self._waiting), self._heartbeat
 
             def work(connection: sqlite3.Connection) -> None:
                 for row in rows:
@@ -209,8 +211,10 @@ class RunFile:
                     _put(connection, "heartbeat", json.dumps(beat))
 
             if self._write(work):
-                del self._waiting[: len(rows)]
-                self._heartbeat = None
+                with self._queue:
+                    del self._waiting[: len(rows)]
+                    if self._heartbeat is beat:
+                        self._heartbeat = None
 
     def take(self, packets: Iterable[tuple[str, int, Sequence[StepFold]]]) -> bool:
         """Add the folds of packets, (session, sequence, folds) each, all or none; one that came
