@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from dvfd import shell
 from dvfd.probes.verifier import Verifier
 from dvfd.runs.conductor import Conductor
+from dvfd.runs.freezing import CONTEXT, freeze
 from dvfd.runs.recorder import Recorder
-from dvfd.runs.report import freeze
 from dvfd.runs.saves import Manifestless, Saves
 from dvfd.runs.sight import Sight
 from dvfd.runs.tally import Context, Tally
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from dvfd.telemetry.jobs import JobBook
 
 GBPS = 1e9 / 8
-
-CONTEXT = "context"
-"""The key of a run's document that holds what it was held against at its end."""
 
 
 def conduct(

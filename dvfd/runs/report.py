@@ -1,58 +1,175 @@
-"""The report of a run, frozen at its end: what it was, and what every criterion was worth."""
+"""The report of a run as a document: what it was, what every criterion was worth, and why. Pure.
+
+Everything in it is from the run's file and from what it is judged with: the same file gives the
+same bytes. HTML and JUnit are made of this document alone.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dvfd.model import Verdict, worst
-from dvfd.store.run_file import digest
+from dvfd import __version__
+from dvfd.masking import STARS, masked
+from dvfd.model import Severity, Verdict, worst
+from dvfd.runs.courses import courses
+from dvfd.runs.happened import happened
+from dvfd.runs.run import Stage
+from dvfd.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from dvfd.config import Config
-    from dvfd.model import Catalogue
+    from dvfd.model import Check
+    from dvfd.runs.rows import Rows
     from dvfd.runs.run import Run
     from dvfd.runs.verdicts import Judged
-    from dvfd.runs.watched import Watched
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
 
-
-def freeze(on: Watched, found: Sequence[Judged], *, config: Config, catalogue: Catalogue) -> str:
-    """Close the run's file for good and write its report beside it; the report's SHA-256.
-
-    Raises OSError, StoreError.
-    """
-    hashes = {"catalogue": catalogue.hash, "profile": config.profile_hash}
-    evidence = on.file.freeze()
-    text = as_text(document(on.run, found, hashes | {"evidence": evidence}, catalogue.overrides))
-    path = on.file.path.with_suffix(".json")
-    beside = path.with_suffix(".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-    return digest(path)
+SECRET = re.compile(r"(?i)token|passw|pwd|secret|api[-_]?key|credential")
+"""A word of a command that names a secret: its value is not for a report."""
 
 
 def document(
-    run: Run, found: Sequence[Judged], hashes: dict[str, str], overrides: Sequence[str]
+    run: Run,
+    check: Check,
+    rows: Rows,
+    judged: Sequence[Judged],
+    goodput: Mapping[str, Any] | None,
+    *,
+    hashes: Mapping[str, str],
+    overrides: Sequence[str],
+    environment: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The report as JSON types."""
-    verdict = worst(j.result.verdict for j in found if j.result.criterion.severity == "critical")
-    return {
+    """The report as JSON types. `goodput` says where time went, as dvfd.runs.goodput has it;
+    `environment` is what the node was, by name.
+    """
+    until = run.ended_t if run.ended_t is not None else run.seen_t
+    verdict = worst(
+        each.result.verdict
+        for each in judged
+        if each.result.criterion.severity is Severity.CRITICAL
+    )
+    against = uncounted(run)
+    found = {
         "schema": SCHEMA,
-        "run": run.to_document() | {"frozen": ""},
+        "kind": "stability run",
+        "check": check.id,
+        "title": check.title,
+        "clause": check.clause,
+        "phase": check.phase,
+        "node": run.node,
+        "run": _ordered(run),
+        "stage": run.stage.value,
+        "reason": masked(run.reason),
+        "at": run.armed_at if run.ended_at is None else run.ended_at,
+        "times": times(run, until),
         "verdict": verdict.value,
-        "counts": not run.plan.uncounted and verdict is not Verdict.UNKNOWN,
-        "uncounted": list(run.plan.uncounted),
-        "results": [judged.to_document() for judged in found],
-        "hashes": hashes,
+        "counts": not against,
+        "uncounted": against,
+        "headline": headline(run, verdict, against, judged),
+        "results": [masked(each.to_document()) for each in judged],
+        "series": courses(run, rows, judged, until),
+        "goodput": None if goodput is None else dict(goodput),
+        "hashes": dict(hashes),
         "overrides": list(overrides),
+        "environment": masked(dict(environment)),
+        "versions": {"dvfd": __version__, "report": SCHEMA},
+        **happened(run, rows.events(), until),
+    }
+    plain: dict[str, Any] = _plain(found)
+    return plain
+
+
+def _ordered(run: Run) -> dict[str, Any]:
+    """What was ordered, and how the run went on; without what a report cannot know of itself."""
+    found: dict[str, Any] = masked(run.to_document())
+    found.pop("frozen")
+    found["plan"]["shortened"] = run.plan.shortened
+    found["plan"]["argv"] = _command(found["plan"]["argv"])
+    return found
+
+
+def _command(argv: Sequence[str]) -> list[str]:
+    """A command without what its words say are secrets: `--token X`, `--token=X`, `API_KEY=X`."""
+    found: list[str] = []
+    hide = False
+    for word in argv:
+        name, sign, _ = word.partition("=")
+        named = SECRET.search(name) is not None
+        found.append(STARS if hide else f"{name}={STARS}" if named and sign else word)
+        hide = named and not sign and word.startswith("-")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """*value* as JSON can hold it: no number that is none, no half of a letter."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def uncounted(run: Run) -> list[str]:
+    """Why a pass of *run* counts for nothing; empty if it does."""
+    against = list(run.plan.uncounted)
+    if run.stage is Stage.ABORTED:
+        against.insert(0, f"aborted: {masked(run.reason) or 'nobody said why'}")
+    elif run.stage is not Stage.COMPLETE:
+        against.insert(0, f"not over: it is {run.stage}")
+    return against
+
+
+def headline(run: Run, verdict: Verdict, against: Sequence[str], judged: Sequence[Judged]) -> str:
+    """One sentence for who reads no further."""
+    rows = [(each.result.verdict, each.result.criterion.severity) for each in judged]
+    found = f"Of {len(rows)} criteria, {counted(rows)}." if rows else "No criterion was judged."
+    if verdict is Verdict.FAIL and against:
+        return f"{found} A run that does not count can fail; it cannot pass."
+    if verdict is Verdict.UNKNOWN and run.stage is Stage.COMPLETE and _well(judged):
+        return f"{found} Each would pass if the run counted."
+    return found
+
+
+def _well(judged: Sequence[Judged]) -> bool:
+    """Whether every criterion that applies would pass."""
+    applying = [each.so_far for each in judged if each.so_far is not Verdict.NOT_APPLICABLE]
+    return bool(applying) and set(applying) == {Verdict.PASS}
+
+
+def times(run: Run, until: float) -> dict[str, Any]:
+    """The moments of a run: run seconds, Unix seconds, and UTC as people write it."""
+    moments = {"armed": 0.0, "began": run.began_t, "warm": run.warm_t, "ended": run.ended_t}
+    return {
+        **{name: _moment(run, name, t) for name, t in moments.items()},
+        "elapsed": run.elapsed(until),
+        "duration": run.plan.duration,
+        "planned": run.plan.planned,
     }
 
 
-def as_text(report: dict[str, Any]) -> str:
+def _moment(run: Run, name: str, t: float | None) -> dict[str, Any] | None:
+    if t is None:
+        return None
+    at = run.ended_at if name == "ended" and run.ended_at is not None else run.armed_at + t
+    return {"t": t, "at": at, "iso": iso(at)}
+
+
+def iso(at: float) -> str:
+    """A moment in UTC, to the second."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def as_text(report: Mapping[str, Any]) -> str:
     """Byte by byte the same for the same report."""
     return json.dumps(report, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

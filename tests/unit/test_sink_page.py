@@ -470,3 +470,10 @@ def test_many_criteria_of_a_run_that_need_a_look_are_cut_with_a_count():
 
 def test_a_run_before_its_first_step_says_what_it_waits_for():
     assert "waits for the first step of all ranks" in run_shown(ends_at=None, stage="armed")
+
+
+def test_a_criterion_that_passes_so_far_is_not_green_while_the_run_is_on():
+    section = run_shown(run_line("uptime", burn_rate=2.5, left="30.0 of 86.4 s left"))
+
+    assert "UNKNOWN" in section
+    assert "PASS" not in section

@@ -1,0 +1,174 @@
+"""Freeze a run: close its file, judge it once more from that alone, write the report beside it.
+
+A child process judges and renders: two days of sixteen ranks would leave tens of MiB behind in
+the daemon. `python -m dvfd.runs.freezing` reads an Evidence from our own pipe, nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dvfd import shell
+from dvfd.environment import environment_facts, environment_hash
+from dvfd.errors import DvfdError
+from dvfd.runs.report import as_text, document
+from dvfd.runs.run import Run
+from dvfd.runs.tally import Context, Tally
+from dvfd.runs.verdicts import judged
+from dvfd.store.run_file import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from dvfd.config import Config
+    from dvfd.model import Catalogue, Check
+    from dvfd.runs.verdicts import Judged
+    from dvfd.runs.watched import Watched
+
+FREEZING = 300.0
+"""Seconds that judging and rendering may take; a run of 48 h and 16 ranks takes well below 60."""
+
+
+CONTEXT, FACTS = "context", "facts"
+"""Keys of a run's document in its file: what it was held against at its end, what the node was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A run's file, and the catalogue that it is judged by."""
+
+    path: Path
+    check: Check
+    hashes: Mapping[str, str]
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The files of a report, and the SHA-256 of its JSON."""
+
+    paths: tuple[Path, ...]
+    sha256: str
+
+
+def freeze(on: Watched, _found: Sequence[Judged], *, config: Config, catalogue: Catalogue) -> str:
+    """Close the file of *on* for good and write the report beside it; the SHA-256 of its JSON.
+
+    What the run is held against stands in the file already; what the node was is added, so that
+    the file can be judged again without us. Raises OSError, StoreError, DvfdError.
+    """
+    on.file.put_document(Reading(on.file.path).document() | {FACTS: environment_facts()})
+    hashes = {
+        "catalogue": catalogue.hash,
+        "profile": config.profile_hash,
+        "environment": environment_hash(),
+        "evidence": on.file.freeze(),
+    }
+    return by_child(Evidence(on.file.path, on.check, hashes, catalogue.overrides)).sha256
+
+
+def by_child(evidence: Evidence) -> Frozen:
+    """`frozen` in a process of its own. Raises DvfdError with what that said."""
+    argv = [sys.executable, "-P", "-m", "dvfd.runs.freezing"]
+    done = shell.run(argv, timeout=FREEZING, stdin=pickle.dumps(evidence), nice=5, bound=True)
+    if done.code != 0:
+        said = done.stderr.strip().splitlines()
+        raise DvfdError(f"the report could not be made: {said[-1] if said else done.code}")
+    answer = json.loads(done.stdout)
+    return Frozen(tuple(map(Path, answer["paths"])), answer["sha256"])
+
+
+def frozen(evidence: Evidence) -> Frozen:
+    """Judge the file and write its report beside it: JSON, HTML, JUnit, and sums of all of them.
+
+    The JSON comes last: where it is, all is whole. Raises DvfdError rather than take the place of
+    another report, StoreError, OSError.
+    """
+    from dvfd.cli.formats import junit  # noqa: PLC0415  # the daemon only asks us for a child
+    from dvfd.runs.render import html  # noqa: PLC0415  # jinja2
+
+    report = report_of(evidence)
+    text = as_text(report)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    parts = {
+        ".html": html(report, sha256).encode(),
+        ".xml": junit(report).encode(),
+        ".json": text.encode(),
+    }
+    _spare(evidence.path.with_suffix(".json"), parts[".json"])
+    named = {evidence.path.with_suffix(suffix): data for suffix, data in parts.items()}
+    sums = {path.name: hashlib.sha256(data).hexdigest() for path, data in named.items()}
+    sums[evidence.path.name] = evidence.hashes["evidence"]
+    lines = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+    whole = {evidence.path.with_suffix(".sha256"): lines.encode(), **named}
+    for path, data in whole.items():
+        _write(path, data)
+    return Frozen(tuple(sorted(whole)), sha256)
+
+
+def report_of(evidence: Evidence) -> dict[str, Any]:
+    """The report of a run's file, judged from that alone. Raises StoreError, DvfdError."""
+    file = Reading(evidence.path)
+    kept = file.document()
+    run = Run.from_document(kept)
+    tally = Tally(run.plan, Context.from_document(kept.get(CONTEXT) or {}))
+    for rows in (file.windows, file.minutes, file.events):
+        for row in rows():
+            tally.add(row)
+    t = run.seen_t if run.ended_t is None else run.ended_t
+    at = run.seen_at if run.ended_at is None else run.ended_at
+    return document(
+        run,
+        evidence.check,
+        file,
+        judged(evidence.check, run, tally, t=t, at=at),
+        None,
+        hashes=evidence.hashes,
+        overrides=evidence.overrides,
+        environment=kept.get(FACTS) or {},
+    )
+
+
+def _spare(path: Path, data: bytes) -> None:
+    """Raises DvfdError if another report lies at *path*; the same one may be written again."""
+    if path.exists() and path.read_bytes() != data:
+        raise DvfdError(f"{path}: there is another report of this run: move it away first")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, also through a power cut."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def main() -> int:
+    """Freeze what the daemon hands over; where the files are, on standard output."""
+    try:
+        evidence = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own parent
+        found = frozen(evidence)
+    except (DvfdError, OSError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    print(json.dumps({"paths": [str(p) for p in found.paths], "sha256": found.sha256}))  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
