@@ -43,9 +43,11 @@ class FakeRuns:
             "check": "stability_phase1", "job": "phase1", "duration": 86400.0, "argv": [],
             "on_failure": "continue",
         }  # fmt: skip
+        began = None if stage == "armed" else 60.0
         self.run = {
             "id": ID, "plan": {**wanted, **plan}, "node": "node4", "stage": stage,
-            "armed_at": 1e9, "launched": None, "ended_at": None, "ended_t": None, "seen_at": 1e9,
+            "armed_at": 1e9, "launched": None, "began_t": began, "ended_at": None, "ended_t": None,
+            "seen_at": 1e9,
             "reason": "", "stopped_by": "", "frozen": "",
         }  # fmt: skip
         return self.run

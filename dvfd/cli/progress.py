@@ -60,8 +60,10 @@ def standing(found: Document) -> str:
     words = [run["stage"], f"{lasting(found['elapsed'])} of {lasting(run['plan']['duration'])}"]
     if over(run):
         return ": ".join(filter(None, [", ".join(words), run["reason"]]))
-    if found["ends_at"] is None:
+    if run["began_t"] is None:
         return f"{run['stage']}, waits for the first step of all ranks of job {run['plan']['job']}"
+    if found["ends_at"] is None:
+        return ", ".join(words)
     moment = time.strftime("%a %H:%M:%S", time.localtime(found["ends_at"]))
     return f"{', '.join(words)}, ends {moment} ({lasting(found['left'])} left)"
 

@@ -163,7 +163,7 @@ def _else_disarmed(run: str) -> Iterator[None]:
     """Take a run back whose training could not be started."""
     try:
         yield
-    except (DvfdError, KeyboardInterrupt) as error:
+    except (DvfdError, OSError, KeyboardInterrupt) as error:
         why = f"its training could not be started: {str(error) or 'interrupted'}"
         with contextlib.suppress(DvfdError):
             daemon("stability_stop", id=run, reason=" ".join(why.split()))

@@ -268,6 +268,7 @@ class Trainer:
 
     def _restore(self) -> None:
         """Go on from the newest whole checkpoint that rank 0 can see, if there is one."""
+        began = time.monotonic()
         payload = self._world.broadcast(self._newest() if self._world.leads else b"")
         if not payload:
             return
@@ -280,6 +281,9 @@ class Trainer:
         self._sampler.position = state["position"]
         self.step = self._saved = state["step"]
         self._printed = (self.step, time.monotonic())
+        if self._world.leads and self._options.checkpoint_dir:
+            path = checkpoint.path_of(self._options.checkpoint_dir.absolute(), self.step)
+            self._reporter.checkpoint_loaded(str(path), self.step, self._printed[1] - began)
 
     def _newest(self) -> bytes:
         directory = self._options.checkpoint_dir

@@ -188,16 +188,16 @@ class Holder:
                 return
 
     def _heard(self, code: int) -> bool:
-        answer: dict[str, Any] = {}
+        """Whether the daemon knows by now, or the run is over anyway."""
         try:
             return self._request("stability_exited", code=code)
         except DvfdError as refusal:
-            say(str(refusal))
-        try:
-            self._request("stability_status", into=answer)
-        except DvfdError:
-            return False
-        return over(answer.get("run", {}))
+            answer: dict[str, Any] = {}
+            with contextlib.suppress(DvfdError):
+                self._request("stability_status", into=answer)
+            if not over(answer.get("run", {})):
+                self._complain(str(refusal))
+            return over(answer.get("run", {}))
 
 
 def to_end(run: Mapping[str, Any], *, only: bool) -> str:

@@ -153,6 +153,11 @@ class Recorder:
                 if why:
                     words = f"{told.path}: {why}"
                     self._write(What.UNVERIFIED, t, at, step=step, text=words)
+            case "checkpoint_loaded":
+                took = float(told.seconds)
+                self._write(
+                    What.RESTORED, t, at, rank=rank.rank, step=step, text=told.path, value=took
+                )
             case "checkpoint_failed":
                 self._begun.pop(step, None)
                 self._write(What.FAILED, t, at, rank=rank.rank, step=step, text=told.error)

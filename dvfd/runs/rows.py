@@ -84,6 +84,7 @@ class What(StrEnum):
     BEGUN = "checkpoint begun"  # value: seconds that it took are told by SAVED
     SAVED = "checkpoint saved"  # value: seconds that it took, text: path
     FAILED = "checkpoint failed"  # text: why
+    RESTORED = "checkpoint loaded"  # value: seconds that it took, text: path
     VERIFIED = "checkpoint verified"  # text: path
     DAMAGED = "checkpoint damaged"  # text: path and what is wrong
     UNVERIFIED = "checkpoint unverified"  # it could not be said; text: why

@@ -212,6 +212,10 @@ class Reporter:
         """Report that the checkpoint of *step* is complete at *path*."""
         self._tell("checkpoint_saved", path=path, step=step)
 
+    def checkpoint_loaded(self, path: object, step: int, seconds: float) -> None:
+        """Report that the checkpoint of *step* was loaded, and the *seconds* that it took."""
+        self._tell("checkpoint_loaded", path=path, step=step, seconds=seconds)
+
     def checkpoint_failed(self, path: object, step: int, error: object = "") -> None:
         """Report that the checkpoint of *step* could not be written."""
         self._tell("checkpoint_failed", path=path, step=step, error=error)
@@ -309,6 +313,8 @@ class Reporter:
         try:
             step = fields.get("step")
             fields["step"] = None if step is None else int(step)
+            if "seconds" in fields:
+                fields["seconds"] = round(fields["seconds"])
             texts = {k: str(v)[:TEXT_LIMIT] for k, v in fields.items() if k in _TEXTS}
             self._late.append((event, {**fields, **texts}))
             if self._acquire(True, _PATIENCE):

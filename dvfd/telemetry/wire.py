@@ -39,7 +39,7 @@ SEQUENCE_LIMIT = 1 << 62
 """Sequences and steps: SQLite's integers are signed and of 64 bits."""
 
 EVENTS = frozenset((
-    "checkpoint_begin", "checkpoint_saved", "checkpoint_failed",
+    "checkpoint_begin", "checkpoint_saved", "checkpoint_failed", "checkpoint_loaded",
     "pause", "exception", "note", "end",
 ))  # fmt: skip
 

@@ -164,6 +164,20 @@ def test_events_not_committed_go_again_on_a_new_line(listener: Listener, tmp_pat
         assert "disk full" in again.packets()[1].error
 
 
+@pytest.mark.parametrize(("took", "told"), [(2.6, 3), ("soon", None), (math.nan, None)])
+def test_a_loaded_checkpoint_is_told_in_whole_seconds_or_not_at_all(
+    listener: Listener, took: object, told: int | None
+) -> None:
+    reporter = a_reporter(listener)
+    reporter.checkpoint_loaded("/ckpt", 500, took)
+
+    events = [p for p in listener.packets() if isinstance(p, wire.Event)]
+    assert [(e.event, e.step, e.seconds) for e in events] == (
+        [] if told is None else [("checkpoint_loaded", 500, told)]
+    )
+    assert reporter.stats()["errors"] == (told is None)
+
+
 def test_an_overflow_drops_the_oldest_and_says_how_many(tmp_path: Path) -> None:
     reporter = Reporter(job="gpt", socket=str(tmp_path / "s"), batch=2, capacity=4)
     for step in range(1, 11):
