@@ -196,38 +196,40 @@ class RunFile:
         with self._queue:
             self._heartbeat = (t, at)
 
-    def flush(self) -> None:
-        """Write what waits."""
+    def flush(self) -> bool:
+        """Write what waits; False if it is not on the disk."""
+        return self.take(())
+
+    def take(self, packets: Iterable[tuple[str, int, Sequence[StepFold]]]) -> bool:
+        """Add the folds of packets, (session, sequence, folds) each, and what waits: all or none.
+        A packet that came before is left out. False if they are not on the disk.
+        """
+        given = tuple(packets)
         with self._lock:
             with self._queue:
                 rows, beat = list(self._waiting), self._heartbeat
-            if self._connection is None or not (rows or beat):
-                return
+            if self._connection is None:
+                return False
+            if not (given or rows or beat):
+                return True
 
             def work(connection: sqlite3.Connection) -> None:
+                for session, sequence, folds in given:
+                    if sequence > self._cursor(connection, session):
+                        self._upsert(connection, session, folds)
+                        self._advance(connection, session, sequence)
                 for row in rows:
                     self._insert(connection, row)
                 if beat is not None:
                     _put(connection, "heartbeat", json.dumps(beat))
 
-            if self._write(work):
+            written = self._write(work)
+            if written:
                 with self._queue:
                     del self._waiting[: len(rows)]
                     if self._heartbeat is beat:
                         self._heartbeat = None
-
-    def take(self, packets: Iterable[tuple[str, int, Sequence[StepFold]]]) -> bool:
-        """Add the folds of packets, (session, sequence, folds) each, all or none; one that came
-        before is left out. False if they are not on the disk.
-        """
-
-        def work(connection: sqlite3.Connection) -> None:
-            for session, sequence, folds in packets:
-                if sequence > self._cursor(connection, session):
-                    self._upsert(connection, session, folds)
-                    self._advance(connection, session, sequence)
-
-        return self._write(work)
+            return written
 
     def cursor(self, session: str) -> int:
         """The last sequence of *session* that is in here; 0 if none is."""

@@ -264,12 +264,10 @@ class Writer:
         file = self.recording
         if file is None:
             return list(turn)
-        mine = [
-            operation
-            for _, operation in turn
-            if isinstance(operation, CommitTelemetry) and operation.of(file.job)
-        ]
-        if not mine or file.take([(o.session, o.sequence, o.rows) for o in mine]):
+        told = [each for _, each in turn if isinstance(each, CommitTelemetry)]
+        mine = [each for each in told if each.of(file.job)]
+        # An event that a rank told lies in the file already, or waits there.
+        if not told or file.take((o.session, o.sequence, o.rows) for o in mine):
             return list(turn)
         for operation in mine:
             self._pending.refuse(operation.session)
