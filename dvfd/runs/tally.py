@@ -440,9 +440,7 @@ class Tally:
         saved = {e.step for e in self._counted(What.SAVED)}
         begun = {e.step for e in self._counted(What.BEGUN)} | saved
         verified = {e.step for e in self._counted(What.VERIFIED)}
-        answered = verified | {
-            e.step for what in (What.DAMAGED, What.UNVERIFIED) for e in self._counted(what)
-        }
+        answered = verified | {e.step for e in self._counted(What.DAMAGED)}
         due = self._due(len(begun))
         recent = {e.step for e in self._counted(What.BEGUN) if span.until - e.t < SAVING}
         waiting = {
