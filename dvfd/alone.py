@@ -24,6 +24,7 @@ from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
 from dvfd.query import history, known
 from dvfd.remembered import remembered
+from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
 from dvfd.store import Store, report_document
@@ -90,6 +91,14 @@ def history_alone(name: str, hours: float) -> dict[str, Any]:
         until = clock.now()
         since = until - 3600.0 * checked(hours)
         return history(name, catalogue, store, since=since, until=until)
+
+
+def goodput_alone(job: str, hours: float) -> dict[str, Any]:
+    """Like the daemon's `goodput`, from the store on disk. Raises StoreError if there is none."""
+    _, catalogue, clock = _framework()
+    with _beside(catalogue, clock) as store:
+        until = clock.now()
+        return spent(store, job=job, since=until - 3600.0 * checked(hours), until=until)
 
 
 def attest_alone(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dvfd.query import history, known
 from dvfd.runs import requests
 from dvfd.runs.conductor import Conductor
 from dvfd.sinks.alertmanager import Sender
+from dvfd.spent import document as spent
 from dvfd.state import State
 from dvfd.status import document
 from dvfd.store import Store, report_document
@@ -79,6 +80,11 @@ def _reads(
         since = until - 3600.0 * hours(request.get("hours", 1.0))
         return history(str(request.get("name")), catalogue, store, since=since, until=until)
 
+    def goodput(request: Mapping[str, Any], peer: Peer) -> Any:
+        until = clock.now()
+        since = until - 3600.0 * hours(request.get("hours", 24.0))
+        return spent(store, job=str(request.get("job") or ""), since=since, until=until)
+
     def names(request: Mapping[str, Any], peer: Peer) -> Any:
         return {
             "checks": sorted(catalogue.checks),
@@ -90,6 +96,7 @@ def _reads(
     return {
         "status": Operation(lambda request, peer: document(state.snapshot(), running=True)),
         "history": Operation(past),
+        "goodput": Operation(goodput),
         "names": Operation(names),
     }
 

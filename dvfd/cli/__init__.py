@@ -35,6 +35,7 @@ COMMANDS = {
     "completion": "dvfd.cli.completion",
     "config": "dvfd.cli.config",
     "doctor": "dvfd.cli.doctor",
+    "goodput": "dvfd.cli.goodput",
     "history": "dvfd.cli.history",
     "job": "dvfd.cli.job",
     "run": "dvfd.cli.run",
@@ -51,6 +52,7 @@ SECTIONS = {
         "run": "Watch this node and the jobs on it until told to stop.",
         "status": "Verdict, reasons, alerts, jobs, sources: what is known now.",
         "history": "The last values of a metric, or reports of a check.",
+        "goodput": "Where the time of a job or a run went.",
     },
     "Judge": {
         "check": "Run and judge checks of the framework now.",
