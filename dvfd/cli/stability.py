@@ -25,6 +25,7 @@ from dvfd.cli.common import (
     show,
 )
 from dvfd.cli.formats import exit_code
+from dvfd.cli.stability_report import judge, report
 from dvfd.cli.text import columns, shortened
 from dvfd.errors import DvfdError
 from dvfd.words import printable
@@ -296,6 +297,10 @@ def _tell(line: str, before: str) -> None:
         click.echo(f"\r\x1b[K{shortened(printable(line), columns() - 1)}", nl=False)
     elif line.partition(",")[0] != before.partition(",")[0]:  # the stage
         click.echo(printable(line))
+
+
+stability.add_command(report)
+stability.add_command(judge)
 
 
 # --- Ending it ---------------------------------------------------------------------------------

@@ -12,24 +12,27 @@ import os
 import pickle
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvfd import shell
 from dvfd.environment import environment_facts, environment_hash
 from dvfd.errors import DvfdError
+from dvfd.runs.goodput import account
 from dvfd.runs.report import as_text, document
 from dvfd.runs.run import Run
 from dvfd.runs.tally import Context, Tally
 from dvfd.runs.verdicts import judged
-from dvfd.store.run_file import Reading
+from dvfd.store.run_file import Reading, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from dvfd.config import Config
     from dvfd.model import Catalogue, Check
+    from dvfd.runs.rows import Row, Rows
     from dvfd.runs.verdicts import Judged
     from dvfd.runs.watched import Watched
 
@@ -37,8 +40,10 @@ FREEZING = 300.0
 """Seconds that judging and rendering may take; a run of 48 h and 16 ranks takes well below 60."""
 
 
-CONTEXT, FACTS = "context", "facts"
-"""Keys of a run's document in its file: what it was held against at its end, what the node was."""
+CONTEXT, FACTS, ENVIRONMENT = "context", "facts", "environment"
+"""Keys of a run's document in its file: what it was held against at its end, what the node was, in
+words and as a hash.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +70,22 @@ def freeze(on: Watched, _found: Sequence[Judged], *, config: Config, catalogue: 
     What the run is held against stands in the file already; what the node was is added, so that
     the file can be judged again without us. Raises OSError, StoreError, DvfdError.
     """
-    on.file.put_document(Reading(on.file.path).document() | {FACTS: environment_facts()})
-    hashes = {
-        "catalogue": catalogue.hash,
-        "profile": config.profile_hash,
-        "environment": environment_hash(),
-        "evidence": on.file.freeze(),
-    }
-    return by_child(Evidence(on.file.path, on.check, hashes, catalogue.overrides)).sha256
+    here = {FACTS: environment_facts(), ENVIRONMENT: environment_hash()}
+    on.file.put_document(Reading(on.file.path).document() | here)
+    on.file.freeze()
+    return by_child(evidence(on.file.path, on.check, config=config, catalogue=catalogue)).sha256
 
 
-def by_child(evidence: Evidence) -> Frozen:
+def evidence(path: Path, check: Check, *, config: Config, catalogue: Catalogue) -> Evidence:
+    """The run's file at *path*, to be judged by this site's catalogue. Raises OSError."""
+    hashes = {"catalogue": catalogue.hash, "profile": config.profile_hash, "evidence": digest(path)}
+    return Evidence(path, check, hashes, catalogue.overrides)
+
+
+def by_child(given: Evidence) -> Frozen:
     """`frozen` in a process of its own. Raises DvfdError with what that said."""
     argv = [sys.executable, "-P", "-m", "dvfd.runs.freezing"]
-    done = shell.run(argv, timeout=FREEZING, stdin=pickle.dumps(evidence), nice=5, bound=True)
+    done = shell.run(argv, timeout=FREEZING, stdin=pickle.dumps(given), nice=5, bound=True)
     if done.code != 0:
         said = done.stderr.strip().splitlines()
         raise DvfdError(f"the report could not be made: {said[-1] if said else done.code}")
@@ -86,7 +93,7 @@ def by_child(evidence: Evidence) -> Frozen:
     return Frozen(tuple(map(Path, answer["paths"])), answer["sha256"])
 
 
-def frozen(evidence: Evidence) -> Frozen:
+def frozen(given: Evidence) -> Frozen:
     """Judge the file and write its report beside it: JSON, HTML, JUnit, and sums of all of them.
 
     The JSON comes last: where it is, all is whole. Raises DvfdError rather than take the place of
@@ -95,28 +102,28 @@ def frozen(evidence: Evidence) -> Frozen:
     from dvfd.cli.formats import junit  # noqa: PLC0415  # the daemon only asks us for a child
     from dvfd.runs.render import html  # noqa: PLC0415  # jinja2
 
-    report = report_of(evidence)
+    report = report_of(given)
     text = as_text(report)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     parts = {
         ".html": html(report, sha256).encode(),
-        ".xml": junit(report).encode(),
+        ".xml": f"{junit(report)}\n".encode(),
         ".json": text.encode(),
     }
-    _spare(evidence.path.with_suffix(".json"), parts[".json"])
-    named = {evidence.path.with_suffix(suffix): data for suffix, data in parts.items()}
+    _spare(given.path.with_suffix(".json"), parts[".json"])
+    named = {given.path.with_suffix(suffix): data for suffix, data in parts.items()}
     sums = {path.name: hashlib.sha256(data).hexdigest() for path, data in named.items()}
-    sums[evidence.path.name] = evidence.hashes["evidence"]
+    sums[given.path.name] = given.hashes["evidence"]
     lines = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
-    whole = {evidence.path.with_suffix(".sha256"): lines.encode(), **named}
+    whole = {given.path.with_suffix(".sha256"): lines.encode(), **named}
     for path, data in whole.items():
         _write(path, data)
     return Frozen(tuple(sorted(whole)), sha256)
 
 
-def report_of(evidence: Evidence) -> dict[str, Any]:
+def report_of(given: Evidence) -> dict[str, Any]:
     """The report of a run's file, judged from that alone. Raises StoreError, DvfdError."""
-    file = Reading(evidence.path)
+    file = Reading(given.path)
     kept = file.document()
     run = Run.from_document(kept)
     tally = Tally(run.plan, Context.from_document(kept.get(CONTEXT) or {}))
@@ -127,14 +134,22 @@ def report_of(evidence: Evidence) -> dict[str, Any]:
     at = run.seen_at if run.ended_at is None else run.ended_at
     return document(
         run,
-        evidence.check,
+        given.check,
         file,
-        judged(evidence.check, run, tally, t=t, at=at),
-        None,
-        hashes=evidence.hashes,
-        overrides=evidence.overrides,
+        judged(given.check, run, tally, t=t, at=at),
+        where_time_went(run, file, t),
+        hashes={**given.hashes, ENVIRONMENT: kept.get(ENVIRONMENT) or ""},
+        overrides=given.overrides,
         environment=kept.get(FACTS) or {},
     )
+
+
+def where_time_went(run: Run, file: Rows, until: float) -> dict[str, Any] | None:
+    """The parts of the run's own time, from its first step to its end; None without a step."""
+    if run.began_t is None:
+        return None
+    told: Iterator[Row] = chain(file.windows(), file.events())
+    return account(told, since=run.began_t, until=until, plan=run.plan, run=run.id).to_document()
 
 
 def _spare(path: Path, data: bytes) -> None:
@@ -161,8 +176,8 @@ def _write(path: Path, data: bytes) -> None:
 def main() -> int:
     """Freeze what the daemon hands over; where the files are, on standard output."""
     try:
-        evidence = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own parent
-        found = frozen(evidence)
+        given = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own parent
+        found = frozen(given)
     except (DvfdError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

@@ -83,15 +83,26 @@ def _because(row: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     return str(row["reason"])
 
 
-def spent(goodput: Mapping[str, Any] | None) -> list[tuple[str, float, float, float]]:
-    """Where time went: name, seconds, share, and the share that lies before it."""
-    parts = [(str(p["name"]), float(p["seconds"])) for p in (goodput or {}).get("parts", ())]
-    whole = sum(seconds for _, seconds in parts)
-    found, before = [], 0.0
-    for name, seconds in parts:
-        share = seconds / whole if whole > 0 else 0.0
-        found.append((name, seconds, share, before))
-        before += share
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the run's time: seconds, its share, and the share that lies before it."""
+
+    part: str
+    words: str
+    seconds: float
+    share: float
+    before: float
+
+
+def spent(goodput: Mapping[str, Any] | None) -> list[Part]:
+    """Where time went, in the order of goodput; those below a second are left out."""
+    found: list[Part] = []
+    whole = goodput["seconds"] if goodput else 0.0
+    for each in goodput["parts"] if goodput and whole > 0 else ():
+        if each["seconds"] >= 1:
+            before = found[-1].before + found[-1].share if found else 0.0
+            share = each["seconds"] / whole
+            found.append(Part(each["part"], each["words"], each["seconds"], share, before))
     return found
 
 

@@ -115,3 +115,10 @@ def test_a_run_is_judged_by_what_its_file_says_that_it_was_held_against(tmp_path
     [result] = report_of(Evidence(file.path, check, {}))["results"]
 
     assert result["observed"] == pytest.approx(275.7 / 4 / 62.5, rel=0.03)
+
+
+def test_the_report_says_where_every_second_went(evidence):
+    goodput = report_of(evidence)["goodput"]
+
+    assert sum(part["seconds"] for part in goodput["parts"]) == pytest.approx(HOUR)
+    assert goodput["goodput"] > 0.9

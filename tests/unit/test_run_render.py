@@ -19,7 +19,15 @@ HOUR = 3600.0
 SUM = "5ea1" * 16
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;\u202e"
 SPENT = {
-    "parts": [{"name": "training", "seconds": 3000.0}, {"name": "checkpoints", "seconds": 600}]
+    "seconds": 3600.0,
+    "goodput": 0.83333,
+    "goodput_at_most": 0.9,
+    "parts": [
+        {"part": "productive", "words": "productive steps", "seconds": 3000.0},
+        {"part": "save", "words": "saving checkpoints", "seconds": 600.0},
+        {"part": "data", "words": "waiting for data", "seconds": 0.0},
+    ],
+    "notes": ["loading checkpoints is part of initialisation"],
 }
 
 
@@ -43,7 +51,7 @@ def document():
         rows(
             HOUR, event(2000.0, What.RESTART, "rank 2 came back", rank=2), away=((600.0, 1200.0),)
         ),
-        goodput={"ratio": 0.8333, **SPENT},
+        goodput=SPENT,
     )
 
 
@@ -190,12 +198,13 @@ def test_what_fails_comes_before_what_cannot_be_known(document):
 
 
 def test_where_time_went_is_a_bar_and_a_table(page):
-    assert [(name, share, before) for name, _, share, before in spent(SPENT)] == [
-        ("training", pytest.approx(5 / 6), 0.0),
-        ("checkpoints", pytest.approx(1 / 6), pytest.approx(5 / 6)),
+    assert [(p.part, p.share, p.before) for p in spent(SPENT)] == [
+        ("productive", pytest.approx(5 / 6), 0.0),
+        ("save", pytest.approx(1 / 6), pytest.approx(5 / 6)),
     ]
-    assert page.count('<rect class="p') == 2
-    assert "Goodput 83.33 %" in words(page)
+    assert page.count('<rect class="') == 2
+    assert "Goodput 83.33 % at most 90 %" in words(page)
+    assert "loading checkpoints is part of initialisation" in words(page)
 
 
 def test_without_goodput_the_page_has_no_section_of_it():
