@@ -334,7 +334,8 @@ def stop(run: str | None, reason: str, output: str) -> None:
     except ToolError as error:
         click.echo(f"dvfd: {error}", err=True)
         sys.exit(LEFT)
-    gone = f"its training is gone: {count} processes" if count else "none of its training was left"
+    many = f"{count} process{'es' if count > 1 else ''}"
+    gone = f"its training is gone: {many}" if count else "none of its training was left"
     show(
         {"run": known, "processes": count, "told": told}, output,
         lambda _: f"{known['id']}: {known['reason'] or known['stage']}; {gone}",

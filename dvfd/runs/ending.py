@@ -62,13 +62,8 @@ def stop(run: str, launched: Mapping[str, Any]) -> int:
     Raises ToolError naming what cannot be ended, and by whom it could be.
     """
     count = len(living(run))
-    pid, start = launched.get("pid", 0), launched.get("start", 0)
-    if start and started(pid) == start:
-        end_holder(pid, start, patience=HOLDER)
-        grace = 0.0
-    else:
-        grace = GRACE
-    return max(count, end(run, grace=grace))
+    held = end_holder(launched.get("pid", 0), launched.get("start", 0), patience=HOLDER)
+    return max(count, int(held), end(run, grace=0.0 if held else GRACE))
 
 
 def _topmost(pids: AbstractSet[int]) -> set[int]:
@@ -95,17 +90,18 @@ def _stat(pid: int, proc: Path) -> Mapping[str, int]:
     return {} if fields[0] in b"ZX" else {"ppid": int(fields[1]), "start": int(fields[19])}
 
 
-def end_holder(pid: int, start: int, *, patience: float) -> None:
-    """Have the supervisor that is *pid* since *start* end its training and itself.
+def end_holder(pid: int, start: int, *, patience: float) -> bool:
+    """Have the supervisor that is *pid* since *start* end its training and itself; whether there
+    was one.
 
     One that does not within *patience* seconds is killed. Raises ToolError if it is not ours.
     """
     if not start or started(pid) != start:
-        return
+        return False
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
-        return
+        return False
     except PermissionError:
         owner = _owner(pid)
         raise ToolError(
@@ -115,8 +111,9 @@ def end_holder(pid: int, start: int, *, patience: float) -> None:
     while started(pid) == start:
         if time.monotonic() > until:
             os.kill(pid, signal.SIGKILL)
-            return
+            break
         time.sleep(LOOK)
+    return True
 
 
 def _owner(pid: int) -> str:

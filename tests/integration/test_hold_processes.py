@@ -20,12 +20,9 @@ import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.fork() == 0:
     os.setsid()
-    if os.fork() == 0:
-        time.sleep(300)
-    os._exit(0)
 time.sleep(300)
 """
-"""Ignores SIGTERM, and has a grandchild in a session of its own that does so, too."""
+"""Ignores SIGTERM, and has a child in a session of its own that does so, too."""
 
 OBEDIENT = """
 import signal, sys, time
@@ -33,6 +30,7 @@ def leave(*_):
     open(sys.argv[1], "w").write("saved")
     sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
+open(sys.argv[1] + ".ready", "w").close()
 time.sleep(300)
 """
 
@@ -112,8 +110,7 @@ def test_a_run_that_is_complete_ends_its_training_in_order(
     daemon: FakeRuns, hold, tmp_path: Path
 ) -> None:
     held = hold(*python(OBEDIENT, str(tmp_path / "checkpoint")), options=("--grace=30",))
-    eventually(lambda: daemon.told("status"), 30)
-    running(1)
+    eventually((tmp_path / "checkpoint.ready").exists, 30)
     assert daemon.run
     daemon.run["stage"] = "complete"
     assert held.process.wait(30) == 0
@@ -249,3 +246,17 @@ def test_it_stays_small_beside_the_job(daemon: FakeRuns, hold) -> None:
     lines = Path(f"/proc/{held.process.pid}/status").read_text().splitlines()
     [kilobytes] = [int(line.split()[1]) for line in lines if line.startswith("VmRSS:")]
     assert kilobytes < 25 * 1024
+
+
+def test_what_lost_its_parent_before_is_asked_to_end_as_well(
+    daemon: FakeRuns, hold, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "checkpoint")
+    leaves = f"import os\nif os.fork():\n    os._exit(0)\nos.setsid(){OBEDIENT}"
+    begins = f"subprocess.run([sys.executable, '-c', {leaves!r}, {place!r}])"
+    both = f"import subprocess, sys, time; {begins}; time.sleep(300)"
+    held = hold(*python(both), options=("--grace=30",))
+    eventually(Path(f"{place}.ready").exists, 30)
+    held.process.terminate()
+    assert held.process.wait(30) == 0
+    assert Path(place).read_text() == "saved"

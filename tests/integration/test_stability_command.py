@@ -70,7 +70,7 @@ def test_stop_ends_it_and_says_how_many_there_were(runs, dvfd) -> None:
     dvfd("start", "phase1", *SLEEPS)
     done = dvfd("stop", "--reason", "enough")
     assert done.returncode == 0
-    assert "its training is gone: 1 processes" in done.stdout
+    assert "its training is gone: 1 process\n" in done.stdout
     assert not ending.living(ID)
 
 
@@ -78,7 +78,7 @@ def test_stop_ends_a_training_whose_supervisor_was_killed(runs, dvfd) -> None:
     dvfd("start", "phase1", *SLEEPS)
     os.kill(runs.run["launched"]["pid"], signal.SIGKILL)
     assert len(ending.living(ID)) == 1
-    assert "gone: 1 processes" in dvfd("stop").stdout
+    assert "gone: 1 process\n" in dvfd("stop").stdout
     assert not ending.living(ID)
 
 

@@ -1,0 +1,166 @@
+"""The source's torchrun lines of stability runs, word for word but for a shorter duration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from node import Node, running
+from testbed import eventually
+
+pytest.importorskip("torch")
+pytestmark = [pytest.mark.slow, pytest.mark.torch]
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--width=32", "--layers=1", "--context=32")
+CONFIG = '[node]\nname = "n"\n[http]\nport = 0\n'
+
+
+class Torchrun:
+    """The script under torchrun, in a directory of its own."""
+
+    def __init__(self, directory: Path, *options: str, environment: dict[str, str]) -> None:
+        self.directory = directory
+        argv = [
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=4",
+            str(ROOT / "tests/phase1_24hr_stability.py"), "--backend=gloo", *options, *SMALL,
+        ]  # fmt: skip
+        with (directory / "out").open("w") as out, (directory / "err").open("w") as err:
+            self.process = subprocess.Popen(
+                argv, env=environment | {"TMPDIR": str(directory)}, cwd=directory, stdout=out,
+                stderr=err,
+            )  # fmt: skip
+
+    def said(self, stream: str) -> str:
+        return (self.directory / stream).read_text(errors="replace")
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a node where no daemon answers."""
+    (tmp_path / "dvfd.toml").write_text(CONFIG)
+    ours = {k: v for k, v in os.environ.items() if k != "DVFD_SOCKET"}
+    return {
+        **ours, "DVFD_CONFIG": str(tmp_path / "dvfd.toml"), "OMP_NUM_THREADS": "1",
+        "DVFD_STATE_DIR": str(tmp_path / "state"), "RUNTIME_DIRECTORY": str(tmp_path),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def torchrun(tmp_path: Path, environment: dict[str, str]) -> Iterator[object]:
+    """Start the script; it ends with the test."""
+    started: list[Torchrun] = []
+
+    def start(*options: str, of: dict[str, str] | None = None) -> Torchrun:
+        started.append(Torchrun(tmp_path, *options, environment=of or environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+def stewards(directory: Path) -> list[int]:
+    """The stewards and daemons that were started in *directory*."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if "dvfd" in command and f"TMPDIR={directory}" in environment:
+            found.append(int(entry.name))
+    return found
+
+
+def test_without_a_daemon_one_is_started_and_nothing_is_left_but_the_runs_files(
+    torchrun, tmp_path: Path
+) -> None:
+    run = torchrun("--duration=15", "--force")
+    run.process.wait(240)
+    report, words = run.said("out"), run.said("err")
+    assert "complete, 15 s of 15 s" in report, words
+    assert "does not count (shortened: 15 s of 24 h" in report
+    assert "no daemon answers here: started one" in words
+    assert run.process.returncode == 1  # of torchrun: rank 0 ended with 2 or 3
+    files = sorted((tmp_path / "state/runs").iterdir())
+    assert [path.suffix for path in files] == [".checkpoints", ".db", ".json"]
+    eventually(lambda: not stewards(tmp_path), 30)
+    assert not list(tmp_path.glob("dvfd-ranks-*"))
+
+
+def test_the_daemon_of_the_node_is_asked_where_one_answers(torchrun, tmp_path: Path) -> None:
+    with running(Node(tmp_path / "node", [])) as node:
+        run = torchrun("--duration=15", "--force", of=node.environment)
+        run.process.wait(240)
+        known = node.ask("stability_status", id="")["run"]
+        assert (known["stage"], known["plan"]["job"]) == ("complete", "stability_phase1")
+        assert f"{known['id']}: " in run.said("out"), run.said("err")
+        assert "started one" not in run.said("err")
+
+
+def test_a_run_that_is_refused_trains_nothing(torchrun, tmp_path: Path) -> None:
+    with running(Node(tmp_path / "node", [])) as node:
+        on = node.ask(
+            "stability_arm", check="stability_phase1", job="x", duration=None, argv=[]
+        )  # fmt: skip
+        run = torchrun("--duration=15", of=node.environment)
+        assert run.process.wait(120) == 1
+        assert f"run {on['id']} is armed on this node" in run.said("err")
+        assert run.said("out") == ""
+        assert "step=" not in run.said("err")
+
+
+def test_a_rank_that_is_killed_does_not_keep_the_report_from_being_printed(
+    torchrun, tmp_path: Path
+) -> None:
+    run = torchrun("--duration=300", "--force")
+    eventually(lambda: "dvfd: warm-up" in run.said("err"), 120)
+    os.kill(rank(run.process.pid, 2), signal.SIGKILL)
+    assert run.process.wait(120) == 1
+    report = eventually(lambda: run.said("out"), 120)
+    assert "aborted" in report
+    assert "PASS" not in report
+    eventually(lambda: not stewards(tmp_path), 60)
+
+
+def rank(agent: int, wanted: int) -> int:
+    """The pid of a rank of torchrun's *agent*."""
+    for pid in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
+        if f"RANK={wanted}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return int(pid)
+    raise LookupError(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [
+        ("phase1_24hr_stability", 1),
+        ("phase2a_48hr_stability", 2),
+        ("24hr_3node_stability", 3),
+        ("48hr_4node_stability", 4),
+    ],
+)
+def test_without_torchrun_a_script_says_the_line_to_type(
+    name: str, nodes: int, environment: dict[str, str]
+) -> None:
+    script = ROOT / f"tests/{name}.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    several = f"--nnodes={nodes} " if nodes > 1 else ""
+    line = f"torchrun {several}--nproc_per_node=4 {script} --backend=gloo"
+    assert line in done.stderr
