@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dvfd.model import Kind, labels
@@ -122,6 +123,7 @@ class Recorder:
         self._healed_t: float | None = None
         self._shifts: tuple[float, float] | None = None
         self._stopped = False
+        self._gap: float | None = None  # since when nobody looked
         self._begun: dict[int | None, float] = {}  # saves that are under way, by step
         self._now = (0.0, 0.0)
 
@@ -190,7 +192,8 @@ class Recorder:
 
     def resumed(self, t: float, at: float) -> None:
         """Nobody looked since run second *t*: the daemon was away."""
-        self._write(What.UNSEEN, t, at, text="no daemon looked")
+        self._gap = t
+        self._move(What.UNSEEN, "no daemon looked", t, at)
 
     def stop(self, t: float) -> None:
         """The run is over: write what is open."""
@@ -233,6 +236,8 @@ class Recorder:
             self._move(What.DOWN, f"job {self._job} is not here", t, at)
             return
         up = job.up(boot)
+        if up and self._gap is not None:
+            self._fill(job, t, at)
         if job.ended is not None:
             self._move(What.DOWN, f"job {self._job} has ended", t, at)
         elif up is None:
@@ -243,6 +248,18 @@ class Recorder:
         self._compare(job, t, at)
         self._losses(job, t, at)
         self._back(job, t, at)
+
+    def _fill(self, job: Job, t: float, at: float) -> None:
+        """Say that a gap was none where the ranks' own records, sent again from their rings, show
+        progress all through it.
+        """
+        gap, self._gap = self._gap or 0.0, None
+        for rank in job.ranks.values():
+            ends = [gap, *(end for boot, _ in rank.ends if (end := self._axis.t(boot)) > gap), t]
+            if any(after - before > rank.limit for before, after in pairwise(ends)):
+                return
+        words = "told afterwards: the ranks made progress while no daemon looked"
+        self._write(What.UP, gap, at, text=words)
 
     def _move(self, what: What, text: str, t: float, at: float) -> None:
         """Write a state once, when it begins."""
