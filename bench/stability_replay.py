@@ -25,6 +25,7 @@ from dvfd.catalogue import load
 from dvfd.config import parse
 from dvfd.model import Check, Sample, labels
 from dvfd.runs import parts
+from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Order
 from dvfd.store import Store
 from dvfd.store.run_file import Reading
@@ -92,6 +93,7 @@ def serve(place: Path, hours: float) -> None:
     conductor = parts.conduct(
         config, catalogue, store=store, book=book, clock=clock, directory=place / "runs",
         judge=judge, attestations=Attestations(catalogue, store, clock),
+        baselines=Baselines(place / "runs", store, clock),
     )  # fmt: skip
     store.start()
     receiver.start()

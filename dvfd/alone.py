@@ -24,6 +24,8 @@ from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
 from dvfd.query import history, known
 from dvfd.remembered import remembered
+from dvfd.runs.baselines import Baselines
+from dvfd.runs.run import Run
 from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
@@ -101,14 +103,33 @@ def goodput_alone(job: str, hours: float) -> dict[str, Any]:
         return spent(store, job=job, since=until - 3600.0 * checked(hours), until=until)
 
 
+def accept_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `stability_accept`, into the store on disk. Raises DvfdError."""
+    _, catalogue, clock = _framework()
+    here = Peer(os.getpid(), os.getuid(), os.getgid())
+    with _opened(catalogue, clock) as store:
+        document = store.get("run", known(request, "id", list(store.all("run"))))
+        made = Baselines(state_dir() / "runs", store, clock).accept(
+            Run.from_document(document or {}), request, here.name
+        )
+        _kept(store)
+        return made.to_document()
+
+
+def accepted_alone() -> dict[str, Any]:
+    """Like the daemon's `stability_accepted`. Raises StoreError if there is no store."""
+    _, catalogue, clock = _framework()
+    with _beside(catalogue, clock) as store:
+        return Baselines(state_dir() / "runs", store, clock).document()
+
+
 def attest_alone(request: Mapping[str, Any]) -> dict[str, Any]:
     """Like the daemon's `attest`, into the store on disk. Raises StoreError if that is in use."""
     _, catalogue, clock = _framework()
     here = Peer(os.getpid(), os.getuid(), os.getgid())
     with _opened(catalogue, clock) as store:
         made = Attestations(catalogue, store, clock).attest(request, here.name)
-        if not store.flush():
-            raise StoreError(f"nothing was kept: {store.health().reason or 'the disk is slow'}")
+        _kept(store)
         return asdict(made)
 
 
@@ -131,6 +152,12 @@ class Nothing:
     def all(self, kind: str) -> dict[str, dict[str, Any]]:
         """Nothing."""
         return {}
+
+
+def _kept(store: Store) -> None:
+    """Raises StoreError unless all is on the disk."""
+    if not store.flush():
+        raise StoreError(f"nothing was kept: {store.health().reason or 'the disk is slow'}")
 
 
 @contextmanager

@@ -101,15 +101,15 @@ class Attestations:
         item = known(request, "item", self.items)
         if not isinstance(value := request.get("value"), bool):
             raise DvfdError(f"value: true or false wanted, got {value!r:.40}")
-        role = _words(request, "role", WORDS)
+        role = words(request, "role", WORDS)
         made = Attestation(
             item=item,
             value=value,
-            by=_words(request, "name", WORDS),
+            by=words(request, "name", WORDS),
             role=self._roles.get(role.casefold(), role),
             at=now,
             expires=_expiry(request.get("expires"), now),
-            note=_words(request, "note", NOTE, empty=True),
+            note=words(request, "note", NOTE, empty=True),
             submitted=submitted,
         )
         with self._lock:
@@ -142,7 +142,7 @@ class Attestations:
         if result.absent:
             return replace(result, reason=self.lack(item, at))
         if said and result.verdict is not Verdict.NOT_APPLICABLE:
-            return replace(result, reason=f"{result.reason}; {words(said)}")
+            return replace(result, reason=f"{result.reason}; {statement(said)}")
         return result
 
     def lack(self, item: str, at: float) -> str:
@@ -203,7 +203,7 @@ def answers(catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
     return {item: tuple(by) for item, by in found.items()}
 
 
-def words(said: Attestation) -> str:
+def statement(said: Attestation) -> str:
     """Who said what, in which role, and until when it stands."""
     answer = "yes" if said.value else "no"
     note = f": {said.note}" if said.note else ""
@@ -232,17 +232,17 @@ def _value(said: Attestation | None) -> float | None:
 
 
 def _who(said: Attestation | None) -> str | None:
-    return None if said is None else words(said)
+    return None if said is None else statement(said)
 
 
-def _words(request: Mapping[str, Any], key: str, most: int, *, empty: bool = False) -> str:
+def words(request: Mapping[str, Any], key: str, most: int, *, empty: bool = False) -> str:
     """The words under *key*, without the space around them. Raises DvfdError if they are none."""
     found = request.get(key, "")
     if not isinstance(found, str) or not found.isprintable():
         raise DvfdError(f"{key}: printable words wanted, got {found!r:.40}")
     found = found.strip()
     if not found and not empty:
-        raise DvfdError(f"{key}: missing: an attestation needs the person's name and role")
+        raise DvfdError(f"{key}: missing: who vouches for something does so by name")
     if len(found) > most:
         raise DvfdError(f"{key}: {len(found)} letters, wanted at most {most}")
     return found

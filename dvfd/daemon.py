@@ -32,6 +32,7 @@ from dvfd.operations import operations
 from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
+from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
 from dvfd.runs.parts import conduct
 from dvfd.sampler import Sampler
@@ -262,6 +263,7 @@ class Daemon:
         self._state = State(config, catalogue, self._sources(), clock=clock)
         self._drilled = Drilled(self._catalogue, self._store)
         self._attestations = Attestations(catalogue, self._store, clock)
+        self._baselines = Baselines(self._state_dir / "runs", self._store, clock)
         self._runs = self._conduct()
         self._judgements = self._judge_with((self._state, self._breaches))
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
@@ -295,6 +297,7 @@ class Daemon:
                 address=lambda: self.address,
                 conductor=self._runs,
                 attestations=self._attestations,
+                baselines=self._baselines,
             ),
         )
 
@@ -348,6 +351,7 @@ class Daemon:
             directory=self._state_dir / "runs",
             judge=self._on_run,
             attestations=self._attestations,
+            baselines=self._baselines,
         )
 
     def _watch_over(self, live: Sequence[Check]) -> Watch:

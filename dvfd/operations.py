@@ -17,7 +17,9 @@ from dvfd.errors import DvfdError
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue, Clock
 from dvfd.query import history, known
+from dvfd.runs import baselines as accepted
 from dvfd.runs import requests
+from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
 from dvfd.sinks.alertmanager import Sender
 from dvfd.spent import document as spent
@@ -52,11 +54,13 @@ def operations(
     address: Callable[[], str],
     conductor: Conductor,
     attestations: Attestations,
+    baselines: Baselines,
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
         **requests.operations(conductor),
         **people.operations(attestations),
+        **accepted.operations(baselines, conductor.run),
         "ping": Operation(lambda request, peer: "pong"),
         "address": Operation(lambda request, peer: address()),
         **_reads(catalogue, state, store, clock, attestations),

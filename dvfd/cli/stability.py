@@ -25,6 +25,7 @@ from dvfd.cli.common import (
     show,
 )
 from dvfd.cli.formats import exit_code
+from dvfd.cli.stability_accept import accept, accepted
 from dvfd.cli.stability_report import judge, report
 from dvfd.cli.text import columns, shortened
 from dvfd.errors import DvfdError
@@ -301,6 +302,8 @@ def _tell(line: str, before: str) -> None:
 
 stability.add_command(report)
 stability.add_command(judge)
+stability.add_command(accept)
+stability.add_command(accepted)
 
 
 # --- Ending it ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dvfd import shell
 from dvfd.probes.verifier import Verifier
+from dvfd.runs.baselines import job_hash
 from dvfd.runs.conductor import Conductor
 from dvfd.runs.freezing import CONTEXT, freeze
 from dvfd.runs.recorder import Recorder
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
     from dvfd.attestations import Attestations
     from dvfd.config import Config
     from dvfd.model import Catalogue, Check, Clock
+    from dvfd.runs.baselines import Baselines
     from dvfd.runs.run import Run
     from dvfd.runs.verdicts import Judged
     from dvfd.store import Store
     from dvfd.telemetry.jobs import JobBook
 
 GBPS = 1e9 / 8
+
+SMALLER, LOSS = "scaling_smaller_efficiency_ratio", "run_loss_baseline_ratio"
+"""The metrics that come from an accepted run, or are held against one."""
 
 
 def conduct(
@@ -43,6 +48,7 @@ def conduct(
     directory: Path,
     judge: Callable[[Check], object],
     attestations: Attestations,
+    baselines: Baselines,
 ) -> Conductor:
     """Who conducts the runs of this node; their files lie in *directory*."""
     boot_id = Processes().boot_id()
@@ -62,13 +68,13 @@ def conduct(
             check,
             file=file,
             recorder=recorder,
-            tally=Tally(run.plan, context(config, attestations)),
+            tally=Tally(run.plan, context(config, attestations, baselines, run)),
             sight=Sight(book, armed=-run.axis.offset),
             clock=clock,
         )
 
     def final(on: Watched) -> tuple[Judged, ...]:
-        held_against = context(config, attestations)
+        held_against = context(config, attestations, baselines, on.run)
         on.file.put_document(on.run.to_document() | {CONTEXT: held_against.to_document()})
         return judged_again(on.file.path, on.run, on.check)
 
@@ -103,11 +109,18 @@ def judged_again(path: Path, run: Run, check: Check) -> tuple[Judged, ...]:
     return judged(check, run, tally, t=run.ended_t or run.seen_t, at=run.ended_at or run.seen_at)
 
 
-def context(config: Config, attestations: Attestations) -> Context:
-    """What a run is held against, as far as the configuration and people say, then and now."""
+def context(config: Config, attestations: Attestations, baselines: Baselines, run: Run) -> Context:
+    """What *run* is held against: what the configuration says, what people stated, and the runs
+    that they accepted.
+    """
+    smaller, same = baselines.smaller(run.plan.processes), baselines.baseline(job_hash(run))
+    compared = {SMALLER: smaller, LOSS: same}
     return Context(
         single_process=config.profile.single_process_throughput,
         link=config.profile.link_gbps * GBPS if config.profile.nodes > 1 else None,
+        smaller_efficiency=smaller.measured.efficiency if smaller else None,
+        baseline=same.measured.curve if same else (),
+        accepted={metric: other.words for metric, other in compared.items() if other},
         attested=attestations.values(),
         unattested=attestations.lacks(),
         vouchers=attestations.vouchers(),

@@ -72,6 +72,7 @@ class Context:
     attested: Mapping[str, float] = field(default_factory=dict)  # item: 1 or 0, while it stands
     unattested: Mapping[str, str] = field(default_factory=dict)  # item: why there is no value
     vouchers: Mapping[str, str] = field(default_factory=dict)  # item: who stated it, until when
+    accepted: Mapping[str, str] = field(default_factory=dict)  # metric: which run, who accepted it
 
     def to_document(self) -> dict[str, Any]:
         """As JSON, as it stands at this moment."""
@@ -138,10 +139,11 @@ class Tally:
         return any(event.what is What.INJECTED for event in self._events)
 
     def voucher(self, criterion: Criterion) -> str:
-        """Who stated what *criterion* is about, if it is about that and somebody did."""
-        if criterion.metric != "attestation_value":
-            return ""
-        return self._context.vouchers.get(dict(criterion.where).get("item", ""), "")
+        """Who stated what *criterion* is about, or who accepted the run that it compares with."""
+        if criterion.metric == "attestation_value":
+            return self._context.vouchers.get(dict(criterion.where).get("item", ""), "")
+        named = (criterion.metric, criterion.limit.metric)
+        return "; ".join(filter(None, (self._context.accepted.get(name) for name in named)))
 
     def readings(self, criterion: Criterion, run: Run, t: float) -> list[Reading]:
         """What is known of *criterion* at run second *t*, by series."""
