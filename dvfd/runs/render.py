@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,8 +109,8 @@ def percent(share: float | None) -> str:
     """A share as people read it; never rounded up to all of it."""
     if share is None:
         return NONE
-    hundredths = math.floor(10_000 * share + 1e-6)
-    return f"{hundredths / 100:g} %"
+    hundredths = round(10_000 * share)
+    return f"{(min(hundredths, 9_999) if share < 1 else hundredths) / 100:g} %"
 
 
 def moment(t: float, report: Mapping[str, Any]) -> str:
