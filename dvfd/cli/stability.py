@@ -191,6 +191,7 @@ def _launch(run: str, argv: tuple[str, ...], *, job: str, grace: float, only: bo
     if starting.by_systemd():
         starting.start_unit(order)
         _wait_until_launched(run, None, "its journal")
+        starting.forget(run)
         return f"journalctl -u {starting.unit(run)}"
     log = _runs() / f"{run}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

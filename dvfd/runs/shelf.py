@@ -48,15 +48,15 @@ def answer(directory: Path, run_id: str | None) -> dict[str, Any]:
         "elapsed": run.elapsed(t),
         "left": left,
         "ends_at": None,
-        "judged": _judged(directory / f"{run.id}.json"),
+        "judged": (report(directory, run.id) or {"results": []})["results"],
         "trouble": "",
     }
 
 
-def _judged(report: Path) -> list[dict[str, Any]]:
-    """The criteria in the report; none before there is one."""
+def report(directory: Path, run_id: str) -> dict[str, Any] | None:
+    """The frozen report of a run; None where there is none, or none that may be read."""
     try:
-        found: list[dict[str, Any]] = json.loads(report.read_text(encoding="utf-8"))["results"]
-    except (OSError, ValueError, KeyError):
-        return []
+        found: dict[str, Any] = json.loads((directory / f"{run_id}.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
     return found

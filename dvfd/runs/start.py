@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import subprocess
@@ -73,6 +74,12 @@ def start_unit(start: Start, directory: Path = orders.DIRECTORY) -> None:
     done = _systemctl("start", unit(start.run))
     if done.code:
         raise DvfdError(f"systemctl start {unit(start.run)}: {done.stderr.strip()}")
+
+
+def forget(run: str, directory: Path = orders.DIRECTORY) -> None:
+    """Remove an order that was carried out: what the environment holds is nobody else's."""
+    with contextlib.suppress(OSError):
+        orders.place(run, directory).unlink()
 
 
 def start_session(start: Start, log: Path) -> subprocess.Popen[bytes]:

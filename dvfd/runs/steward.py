@@ -23,9 +23,10 @@ from dvfd.asking import ask
 from dvfd.cli import progress
 from dvfd.cli.common import control_path
 from dvfd.cli.formats import exit_code
+from dvfd.cli.stability_report import in_words
 from dvfd.errors import DvfdError
 from dvfd.places import state_dir
-from dvfd.runs import ending
+from dvfd.runs import ending, shelf
 from dvfd.shell import LIBC, PR_SET_PDEATHSIG
 
 if TYPE_CHECKING:
@@ -89,8 +90,10 @@ class Steward:
         if judged is None:
             say(f"no daemon answers: dvfd stability status {self._run} will tell")
             return UNKNOWN
-        print(progress.text(judged), flush=True)  # noqa: T201  # the report is what this is for
-        return exit_code(judged)
+        report = shelf.report(state_dir() / "runs", self._run)
+        words = in_words(report) if report else progress.text(judged)
+        print(words, flush=True)  # noqa: T201  # the report is what this is for
+        return exit_code(report or judged)
 
     def _arm(self) -> None:
         order = self._order

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from booted import (
@@ -26,6 +27,8 @@ from booted import (
     wheelhouse,
 )  # fmt: skip
 from testbed import eventually
+
+from dvfd.runs import ending
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -66,6 +69,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
 http.server.HTTPServer(("127.0.0.1", 9093), Handler).serve_forever()
+"""
+
+TRAINING = """
+import subprocess, sys
+RANK = '''
+import sys, time
+from dvfd.telemetry.reporter import Reporter
+with Reporter(job="held", rank=int(sys.argv[1]), world_size=4, checkpoint_every=500) as reporter:
+    for step in range(1, 1000000):
+        reporter.step(step, samples=1, loss=1.0)
+        time.sleep(0.02)
+'''
+ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank)]) for rank in range(4)]
+print("the ranks are up", flush=True)
+[rank.wait() for rank in ranks]
 """
 
 KNOCK = """
@@ -272,6 +290,46 @@ def test_a_drill_runs_the_reference_job_apart_from_the_daemon(node: Machine) -> 
     done = node.run("/opt/dvfd/bin/python", "-c", COMMITTED, "drilled")
     assert sum(row[2] for row in json.loads(done.stdout)) == 2 * 20, words
     assert time.monotonic() - began < 120
+
+
+def test_a_stability_run_goes_on_through_death_and_restart_of_the_daemon_until_it_is_stopped(
+    node: Machine,
+) -> None:
+    training = ("/opt/dvfd/bin/python", "-c", TRAINING)
+    start = ("stability", "start", "phase1", "--job=held", "--duration=3000", "--force")
+    said = node.run("dvfd", *start, "--no-follow", "--", *training).stdout
+    run = said.split()[1].rstrip(":")
+    unit = f"dvfd-drill@{run}.service"
+    assert f"journalctl -u {unit}" in said
+    held = node.show(unit, "MainPID")
+    assert "the ranks are up" in node.journal(unit)
+
+    eventually(lambda: how(node, run)["stage"] == "warm-up", 60, 0.3)
+    old = pid(node)
+    os.kill(node.host_pid(old), signal.SIGKILL)
+    restarted(node, old, 30)
+    node.run("systemctl", "restart", UNIT)
+    again = how(node, run)
+    assert len(ending.living(run)) == 5
+    assert again["stage"] in {"warm-up", "running"}
+    assert (node.show(unit, "ActiveState"), node.show(unit, "MainPID")) == ("active", held)
+
+    refused = node.run("dvfd", "stability", "stop", run, user=USER, check=False)
+    assert (refused.returncode, how(node, run)["stage"]) == (3, again["stage"])
+    done = node.run("dvfd", "stability", "stop", run, "--reason", "enough").stdout
+    assert done == f"{run}: stopped by root: enough; its training is gone: 5 processes\n"
+    eventually(lambda: node.show(unit, "ActiveState") == "inactive", 20, 0.2)
+    assert not ending.living(run)
+    order = node.run("test", "-e", f"/run/dvfd-drill/{run}.json", check=False)
+    assert order.returncode == 1  # an environment has secrets
+
+
+def how(node: Machine, run: str) -> dict[str, Any]:
+    """The run, as the daemon tells it."""
+    found: dict[str, Any] = answer(
+        node.run("dvfd", "stability", "status", run, "-o", "json", check=False)
+    )["run"]
+    return found
 
 
 def test_a_broken_configuration_is_not_tried_again_and_again(node: Machine) -> None:
