@@ -92,7 +92,7 @@ def test_without_a_daemon_one_is_started_and_nothing_is_left_but_the_runs_files(
     report, words = run.said("out"), run.said("err")
     assert "FAIL, it does not count" in report or "UNKNOWN, it does not count" in report, words
     assert "does not count: shortened: 15 s of 24 h" in report
-    assert "complete, 15 s of 15 s" in report
+    assert "complete, 15 s of 24 h, 0 s down" in report
     assert "no daemon answers here: started one" in words
     assert run.process.returncode == 1  # of torchrun: rank 0 ended with 2 or 3
     kept = {path.suffix for path in (tmp_path / "state/runs").iterdir()}
