@@ -17,6 +17,7 @@ from dvfd.config import Config
 from dvfd.errors import DvfdError
 from dvfd.model import Check, Sample, Verdict, labels
 from dvfd.runs import parts
+from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor, Order
 from dvfd.runs.run import Run, Stage
 from dvfd.store import Store
@@ -49,6 +50,7 @@ class Node:
             CONFIG, CATALOGUE, store=self.store, book=self.ranks.book, clock=self.clock,
             directory=self.directory / "runs", judge=self._judge,
             attestations=Attestations(CATALOGUE, self.store, self.clock),
+            baselines=Baselines(self.directory / "runs", self.store, self.clock),
         )  # fmt: skip
         self.conductor._take_up()
 
