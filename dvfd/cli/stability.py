@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -115,6 +116,8 @@ def start(
     check = f"stability_{phase}"
     job = job or ("reference" if reference else phase)
     argv = _reference(check, job) if reference else command
+    if shutil.which(argv[0]) is None:
+        raise DvfdError(f"{argv[0]}: no such program here: wanted one in PATH, or its whole path")
     run = must(
         daemon(
             "stability_arm", check=check, job=job, duration=duration, on_failure=on_failure,

@@ -97,6 +97,18 @@ def test_what_a_killed_command_left_behind_a_script_is_ended_by_the_next(tmp_pat
         assert not alive(tmp_path / "pid")
 
 
+def test_the_training_of_a_stability_run_is_nobodys_orphan() -> None:
+    held = {**os.environ, tree.MARK: f"{tree.HELD}phase1_x"}
+    training = subprocess.Popen(["sleep", "60"], env=held)  # its supervisor is gone
+    try:
+        eventually(lambda: training.pid in tree.marked(held[tree.MARK]), 20)
+        with conduct.alone():
+            assert training.poll() is None
+    finally:
+        training.kill()
+        training.wait()
+
+
 def test_only_what_carries_the_mark_is_ended(tmp_path: Path) -> None:
     bystander = subprocess.Popen(["sleep", "60"], env={**os.environ, tree.MARK: "another"})
     try:

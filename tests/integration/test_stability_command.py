@@ -82,13 +82,25 @@ def test_stop_ends_a_training_whose_supervisor_was_killed(runs, dvfd) -> None:
     assert not ending.living(ID)
 
 
-def test_a_command_that_cannot_be_started_is_told_at_once_and_the_run_is_over(runs, dvfd) -> None:
+def test_a_program_that_is_not_there_arms_no_run(runs, dvfd) -> None:
     done = dvfd("start", "phase1", "--no-follow", "--", "/nowhere/torchrun")
+    assert done.returncode == 3
+    assert "/nowhere/torchrun: no such program here" in done.stderr
+    assert not runs.told("arm")
+
+
+def test_a_command_that_cannot_be_started_is_told_at_once_and_the_run_is_over(
+    runs, dvfd, tmp_path
+) -> None:
+    script = tmp_path / "torchrun"
+    script.write_text("#!/nowhere/python\n")
+    script.chmod(0o755)
+    done = dvfd("start", "phase1", "--no-follow", "--", str(script))
     assert done.returncode == 3
     assert "ended with exit code 127" in done.stderr
     assert runs.run["stage"] == "aborted"
     [log] = [word for word in done.stderr.split() if word.endswith(".log")]
-    assert "/nowhere/torchrun: cannot be started" in Path(log).read_text()
+    assert f"{script}: cannot be started" in Path(log).read_text()
 
 
 def test_a_supervisor_that_cannot_be_started_takes_the_run_back(

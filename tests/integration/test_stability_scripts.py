@@ -1,4 +1,6 @@
-"""The source's torchrun lines of stability runs, word for word but for a shorter duration."""
+"""Stability runs with real ranks: the reference job, and the source's torchrun lines, word for word
+but for a shorter duration.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from node import Node, running
 from testbed import eventually
+
+from dvfd.runs import ending
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.torch]
@@ -165,3 +170,43 @@ def test_without_torchrun_a_script_says_the_line_to_type(
     several = f"--nnodes={nodes} " if nodes > 1 else ""
     line = f"torchrun {several}--nproc_per_node=4 {script} --backend=gloo"
     assert line in done.stderr
+
+
+def test_the_reference_job_trains_on_through_a_kill_of_the_daemon_and_ends_with_the_run(
+    tmp_path: Path,
+) -> None:
+    with running(Node(tmp_path / "node", [])) as node:
+        start = ("stability", "start", "phase1", "--reference", "--duration=40", "--force")
+        subprocess.run(
+            [sys.executable, "-m", "dvfd", *start, "--no-follow"], env=node.environment, check=True,
+            timeout=60,
+        )  # fmt: skip
+        run = stage(node, "armed")["id"]
+        stage(node, "warm-up")
+        training = ending.living(run)
+        node.kill()
+        node.start()
+        assert training <= ending.living(run)
+        assert len(training) >= 5  # torchrun and its ranks
+
+        done = stage(node, "complete")
+        assert (done["id"], done["plan"]["job"]) == (run, "reference")
+        eventually(lambda: not ending.living(run), 90)
+        [kept] = (tmp_path / "node/state/runs").glob("*.checkpoints")
+        assert list(kept.iterdir())
+        status = [sys.executable, "-m", "dvfd", "stability", "status", run]
+        judged = subprocess.run(status, env=node.environment, timeout=60, check=False)
+        assert judged.returncode in {2, 3}  # a shortened run passes nothing
+
+
+def stage(node: Node, wanted: str) -> dict[str, Any]:
+    """The run, once it has come so far."""
+    order = ["armed", "warm-up", "running", "complete"]
+
+    def far() -> Any:
+        run = (node.ask("stability_status", id="") or {}).get("run", {"stage": "armed"})
+        assert run["stage"] != "aborted", run["reason"]
+        return order.index(run["stage"]) >= order.index(wanted) and run
+
+    found: dict[str, Any] = eventually(far, 150, 0.2)
+    return found
