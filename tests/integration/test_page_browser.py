@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from browser import DESKTOP, PHONE, axe, chromium, violations, visit
 from fakes import FakeClock
-from fakes_sinks import FULL, NOW, Raised, result, whole
+from fakes_sinks import FULL, NOW, Raised, result, run_line, run_state, whole
 from node import Node, running
 from testbed import eventually, fetch
 
@@ -66,6 +66,8 @@ def hostile() -> Iterator[str]:
         "log": long, "at": NOW, "severity": "critical", "pattern": long, "line": markup,
         "note": "",
     }  # fmt: skip
+    lost = run_line(markup, text=markup, reason=markup, left=markup, lost=True, burn_rate=9.0)
+    spoilt = run_state(lost, id=long, title=markup, job=markup, uncounted=(markup,), trouble=markup)
     held = whole(FakeClock())
     held._sources = held._sources.__class__(
         **{
@@ -73,6 +75,7 @@ def hostile() -> Iterator[str]:
             "jobs": lambda: [job],
             "raised": lambda: (alert,),
             "log_lines": lambda: [line],
+            "run": lambda: spoilt,
         }
     )
     held.judged(

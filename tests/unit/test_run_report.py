@@ -16,6 +16,7 @@ from fakes_report import (
     report,
     rows,
     run,
+    verdicts,
 )
 
 from dvfd.model import Result, Severity, Verdict
@@ -209,6 +210,22 @@ def test_a_chart_is_held_to_the_limit_of_its_mean_and_not_of_its_sigma(good):
 
     assert (throughput["limit"], throughput["comparison"]) == (200, ">=")
     assert throughput["expected"] == [250, 300]
+
+
+def test_that_holds_whichever_of_the_two_criteria_comes_first(good):
+    given = rows(HOUR)
+    backwards = verdicts(run(lasted=HOUR), given)[::-1]
+
+    found = report(run(lasted=HOUR), given, judged=backwards)
+
+    assert series(found, "throughput")["criterion"] == "stability_phase1.throughput"
+
+
+def test_a_point_is_a_mean_between_the_least_and_the_greatest(good):
+    line = series(good, "cpu")["lines"][0]
+
+    for low, mean, high in zip(line["low"], line["mean"], line["high"], strict=True):
+        assert low < mean < high
 
 
 def test_rank_two_stands_before_rank_ten():
