@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dvfd.model import Sample, labels
 from dvfd.reduce import ANYTHING, Reading
 from dvfd.runs import figures
+from dvfd.runs.answers import verdicts
 from dvfd.runs.availability import stretches, total
 from dvfd.runs.figures import Course, Span, bounded, one, values
 from dvfd.runs.intervals import Grid, interpolated, smoothed
@@ -441,8 +442,9 @@ class Tally:
         """How many were due, begun, saved, verified; one that is under way leaves a doubt."""
         saved = {e.step for e in self._counted(What.SAVED)}
         begun = {e.step for e in self._counted(What.BEGUN)} | saved
-        verified = {e.step for e in self._counted(What.VERIFIED)}
-        answered = verified | {e.step for e in self._counted(What.DAMAGED)}
+        answers = verdicts(sorted(self._events, key=lambda event: event.t))
+        verified = {step for step, what in answers.items() if what is What.VERIFIED}
+        answered = verified | {step for step, what in answers.items() if what is What.DAMAGED}
         due = self._due(len(begun))
         recent = {e.step for e in self._counted(What.BEGUN) if span.until - e.t < SAVING}
         waiting = {

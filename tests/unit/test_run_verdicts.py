@@ -109,7 +109,7 @@ def still_saving(story: Story) -> None:
 def damaged(story: Story) -> None:
     lost_save(What.VERIFIED)(story)
     step = story.check.checkpoint_every * 2
-    story.happens(What.DAMAGED, 900.0, step=step, text="/checkpoints/x: a bit flipped")
+    story.happens(What.DAMAGED, 900.0, step=step, text=f"/checkpoints/{step}: a bit flipped")
 
 
 def takes(name: str, value: float) -> Spoil:
