@@ -124,7 +124,7 @@ class Verifier:
         try:
             while taken := self._take():
                 target, at = taken
-                intact, loadable, reason = self._verify(target)
+                intact, loadable, reason = self.verify(target)
                 with self._lock:
                     self._answers[target.job] = Answer(target, at, intact, loadable, reason)
         except BaseException:
@@ -139,7 +139,8 @@ class Verifier:
             self._now = taken[0] if taken else None
             return taken
 
-    def _verify(self, target: Target) -> tuple[bool | None, bool | None, str]:
+    def verify(self, target: Target) -> tuple[bool | None, bool | None, str]:
+        """Whether *target* is intact and loads, and in words: now, in the caller's thread."""
         try:
             document = self._document(target)
             more = ["--manifest"] if document else []

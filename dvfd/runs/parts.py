@@ -60,9 +60,9 @@ def conduct(
         file.set_axis(run.axis)
         records = Manifestless()
         saves = Saves(Verifier(config.checkpoints, records=records, run=shell.run), file)
-        if not fresh:
-            saves.resume(file.events())
-        recorder = Recorder(run, check, metrics=catalogue.metrics, book=book, pen=file, saves=saves)
+        recorder = Recorder(
+            run, check, metrics=catalogue.metrics, book=book, pen=file, saves=saves, clock=clock
+        )
         return Watched(
             run,
             check,

@@ -1,26 +1,31 @@
 """What a run's file gets besides windows: minutes of probes, transitions, failures, checkpoints.
 
-Called from several threads by its conductor, one at a time.
+`sampled`, `tick` and the rest are called by the conductor, one at a time; `heard` by the book of
+jobs, under its lock.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import time
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dvfd.model import Kind, labels
-from dvfd.runs.rows import Event, Minute, What
+from dvfd.derive import HANG_FLOOR
+from dvfd.model import labels
+from dvfd.probes.ranks import LOSSES
+from dvfd.runs.folding import Folds
+from dvfd.runs.rows import Event, What
 from dvfd.runs.saves import Save
+from dvfd.telemetry.jobs import told
 from dvfd.telemetry.rank import Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from dvfd.model import Check, Labels, Metric, Sample
-    from dvfd.runs.rows import Pen
+    from dvfd.model import Check, Clock, Labels, Metric, Sample
+    from dvfd.runs.rows import Minute, Pen, Rows
     from dvfd.runs.run import Run
     from dvfd.runs.saves import Saves
     from dvfd.telemetry.job import Job
@@ -31,9 +36,19 @@ if TYPE_CHECKING:
 SHOWN = (
     "cpu_temperature_celsius", "cpu_package_energy_joules_total", "node_memory_used_ratio",
     "rank_cpu_ratio", "node_cpu_ratio", "gpu_utilization_ratio", "gpu_temperature_celsius",
-    "gpu_memory_used_ratio", "job_hash_comparisons_total", "job_hash_mismatches_total",
+    "gpu_memory_used_ratio",
 )  # fmt: skip
-"""Metrics that a report shows or counts whether a criterion is on them or not."""
+"""Metrics of probes that a report shows whether a criterion is on them or not."""
+
+RESTARTS = "rank_restarts_total"
+
+COUNTED = (
+    "job_nonfinite_total", "job_loss_spikes_total", "job_hash_comparisons_total",
+    "job_hash_mismatches_total", RESTARTS,
+)  # fmt: skip
+"""Counters of the job that are read from it at every look, from what they stood at when the run
+was armed: a probe comes every few seconds, and what its first sample holds already has no growth.
+"""
 
 OWN = {
     "run_gradient_norm_excursions_total": ("norm_excursions", "norms"),
@@ -42,52 +57,37 @@ OWN = {
 """Counters of a job that only a run looks at: the field that holds each, and the one that is 0
 while there was nothing to count."""
 
-
 STEP = 1.0
 """Seconds by which wall and boot clock must part to be a step, or boot and monotonic a suspend."""
+
+BLIND = 5.0
+"""Seconds between two looks above which nobody looked: what a transition is resolved to."""
 
 SAVING = 120.0
 """Seconds after which nobody waits any more, at a run's end, for a save that was begun in it."""
 
+SHARDS = 2.0
+"""Seconds without news of a save after which it is whole, if no rank is writing: ranks that write
+shards of one checkpoint do not begin at the same moment."""
+
+REPLAYED = 30.0
+"""Seconds in which ranks send again what no daemon heard: they look for one every five seconds."""
+
 SKEWED = 1
 """Steps between ranks of one step; more is a synchronisation issue (reading 40)."""
 
-
-@dataclass(slots=True)
-class Fold:
-    """One series' minute so far."""
-
-    minute: int
-    count: int = 0
-    sum: float = 0.0
-    low: float = math.inf
-    high: float = -math.inf
-    last: float = 0.0
-    grown: float = 0.0
-    covered: float = 0.0
+TIMEOUT = re.compile(r"time[sd]?[ -]?out", re.IGNORECASE)
+"""In the words of an exception: Gloo says `Timed out waiting`, NCCL's watchdog `timeout`."""
 
 
-@dataclass(slots=True)
-class Track:
-    """One series: its last value, and its minute so far."""
+class Gap(NamedTuple):
+    """A time in which nobody looked; run seconds. A silence in it may be as long as the rank's
+    limit was at its beginning: what came afterwards has the silence itself in it.
+    """
 
-    metric: Metric
-    fold: Fold
-    t: float | None = None
-    value: float = 0.0
-
-    def add(self, value: float, t: float) -> None:
-        """Take the next value, at run second *t*; it is not before the last one."""
-        fold = self.fold
-        if self.t is not None:
-            fold.covered += min(t - self.t, self.metric.max_age)
-            if self.metric.kind is Kind.COUNTER:
-                fold.grown += value - self.value if value >= self.value else value
-        fold.count += 1
-        fold.sum += value
-        fold.low, fold.high = min(fold.low, value), max(fold.high, value)
-        fold.last = self.value = value
-        self.t = t
+    since: float
+    until: float
+    limits: dict[int, float]
 
 
 class Recorder:
@@ -102,125 +102,170 @@ class Recorder:
         book: JobBook,
         pen: Pen,
         saves: Saves,
+        clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Of a run that is armed now; see `resume` for one that goes on."""
         self._node = run.node
         self._job = run.plan.job
         self._axis = run.axis
-        self._metrics = metrics
         named = {c.metric for c in check.criteria}
-        self._wanted = {n for n in (*named, *SHOWN) if n in metrics} - OWN.keys()
+        self._wanted = {n for n in (*named, *SHOWN) if n in metrics} - {*OWN, *COUNTED}
         self._book = book
         self._pen = pen
         self._saves = saves
+        self._clock = clock
         self._monotonic = monotonic
-        self._tracks: dict[tuple[str, Labels], Track] = {}
-        self._state: tuple[What, str] | None = None
-        self._failed: set[tuple[int, str]] = set()
-        self._restarts: int | None = None
+        self._folds = Folds(run.node, metrics, pen)
+        self._based: set[str] = set()  # labels of jobs whose counters have a beginning
+        self._state: What | None = None
+        self._limits: dict[int, float] = {}  # of the ranks, at the last look
+        self._gap: Gap | None = None  # the newest that the ranks may still explain
+        self._looked: tuple[float, float] | None = None  # t and Unix time of the last look
+        self._shifts: tuple[float, float | None] | None = None
+        self._label = self._job
+        self._seats: dict[int, str] = {}  # rank: session of who sits there
+        self._lost: set[tuple[int, str]] = set()  # (rank, session) that was told to be lost
+        self._ended: set[tuple[int, str]] = set()
+        self._mourned: dict[int, int] = {}  # losses told by another daemon, by rank
+        self._world: int | None = None
         self._skewed = False
-        self._injected = self._healed = False
-        self._healed_t: float | None = None
-        self._shifts: tuple[float, float] | None = None
-        self._stopped = False
-        self._gap: float | None = None  # since when nobody looked
-        self._begun: dict[int | None, float] = {}  # saves that are under way, by step
-        self._now = (0.0, 0.0)
+        self._injected = False
+        self._healed: float | None = None
+        self._stopped = run.stage.over
+        self._unheard = 0.0  # run second from which on events may wait in the ranks
+        self._begun: dict[tuple[int, int | None], float] = {}  # (rank, step): saves under way
+        self._shards: dict[str, tuple[float, Save]] = {}  # saves told and perhaps not whole
+        with book.lock:
+            for job in book.all():
+                self._base(job, fresh=False)
 
     # --- What comes from outside ----------------------------------------------------------------
 
     def sampled(self, samples: Iterable[Sample]) -> None:
         """Fold what the probes measured of what the run needs."""
-        t = self._now[0]
+        t = self._axis.t(self._clock.boot())
         for sample in samples:
             if sample.metric in self._wanted and self._ours(sample.labels):
-                self._fold(sample.metric, sample.labels, sample.value, t)
+                self._folds.add(sample.metric, sample.labels, sample.value, t)
 
     def heard(self, job: Job, rank: Rank, told: Told) -> None:
         """What a rank told of itself: checkpoints, probed collectives. Called by the book."""
-        if job.name != self._job or (self._stopped and told.step not in self._begun):
+        seat = (rank.rank, told.step)
+        if job.name != self._job or (self._stopped and seat not in self._begun):
             return
-        step, t, at = told.step, *self._now
+        t, at = self._when(told)
         match told.event:
             case "checkpoint_begin":
-                self._begun[step] = t
-                self._write(What.BEGUN, t, at, rank=rank.rank, step=step, text=told.path)
+                self._begun[seat] = t
+                self._saves.begun(told.path, told.step)
+                self._tell(What.BEGUN, t, at, rank, told, text=told.path)
             case "checkpoint_saved":
-                self._begun.pop(step, None)
-                took = job.saves.took
-                self._write(
-                    What.SAVED, t, at, rank=rank.rank, step=step, text=told.path, value=took
-                )
-                why = self._saves.add(Save(self._node, step or 0, told.path, rank.pid or None))
-                if why:
-                    words = f"{told.path}: {why}"
-                    self._write(What.UNVERIFIED, t, at, step=step, text=words)
+                began = self._begun.pop(seat, None)
+                took = job.saves.took if began is None else max(0.0, t - began)
+                self._tell(What.SAVED, t, at, rank, told, text=told.path, value=took)
+                save = Save(self._node, told.step or 0, told.path, rank.pid or None)
+                self._shards[save.key] = (self._axis.t(self._clock.boot()), save)
             case "checkpoint_loaded":
                 took = float(told.seconds)
-                self._write(
-                    What.RESTORED, t, at, rank=rank.rank, step=step, text=told.path, value=took
-                )
+                self._tell(What.RESTORED, t, at, rank, told, text=told.path, value=took)
             case "checkpoint_failed":
-                self._begun.pop(step, None)
-                self._write(What.FAILED, t, at, rank=rank.rank, step=step, text=told.error)
+                self._begun.pop(seat, None)
+                self._tell(What.FAILED, t, at, rank, told, text=told.error)
             case "exception":
                 words = ": ".join(filter(None, (told.type, told.error)))[:500]
-                self._write(What.NOTE, t, at, rank=rank.rank, step=step, text=f"exception: {words}")
+                self._tell(What.NOTE, t, at, rank, told, text=f"exception: {words}")
+                if TIMEOUT.search(words):
+                    self._tell(What.ISSUE, t, at, rank, told, text=f"timeout {words}")
 
     def injected(self, text: str) -> None:
         """A fault was injected on purpose: what follows from it is planned."""
         self._injected = True
-        self._write(What.INJECTED, *self._now, text=text)
+        self._write(What.INJECTED, *self._moment(), text=text)
 
     def healed(self) -> None:
         """It was taken back."""
-        self._healed_t = self._now[0]
-        self._write(What.HEALED, *self._now)
+        t, at = self._moment()
+        self._healed = t
+        self._write(What.HEALED, t, at)
 
     # --- The beat -------------------------------------------------------------------------------
 
     def tick(self, t: float, at: float, boot: float) -> None:
         """Look at the job and the clocks, at run second *t*."""
-        self._now = (t, at)
-        self._saves.tick(t, at)
-        if self._stopped:
-            return
-        self._clocks(t, at, boot)
         with self._book.lock:
-            self._look(self._found(), t, at, boot)
-        self._flush(math.floor(t / 60.0))
+            job = self._found()
+            self._hand_over(job, t, at)
+            if not self._stopped:
+                self._clocks(t, at, boot)
+                self._look(job, t, at, boot)
+        self._saves.tick(t, at)
+        if not self._stopped:
+            self._folds.flush(math.floor(t / 60.0))
 
-    def resumed(self, t: float, at: float) -> None:
-        """Nobody looked since run second *t*: the daemon was away."""
-        self._gap = t
-        self._move(What.UNSEEN, "no daemon looked", t, at)
+    def resume(self, rows: Rows, *, t: float, at: float) -> None:
+        """Go on after another daemon, which looked last at run second *t* and Unix time *at*."""
+        self._unheard = t
+        self._take_over(rows.minutes())
+        events = [event for event in rows.events() if event.node == self._node]
+        for event in events:
+            self._remember(event)
+        with self._book.lock:
+            job = self._found()
+            ranks = job.ranks.values() if job else ()
+            self._saves.resume(events, {rank.rank: rank.pid for rank in ranks if rank.pid})
+        if not self._stopped:
+            self._move(What.UNSEEN, "no daemon looked", t, at)
+            limits = {rank.rank: rank.limit for rank in ranks}
+            self._gap = Gap(t, self._axis.t(self._clock.boot()), limits)
+        self._shifts = (at - (t - self._axis.offset), None)
 
     def stop(self, t: float) -> None:
         """The run is over: write what is open."""
         self._stopped = True
-        for track in self._tracks.values():
-            if track.t is not None:
-                track.fold.covered += max(0.0, min(t - track.t, track.metric.max_age))
-        self._flush(None)
-        self._write(What.NOTE, t, self._now[1], text="recording ended")
+        self._folds.close(t)
+        self._write(What.NOTE, t, self._clock.now(), text="recording ended")
 
     def idle(self) -> bool:
         """Whether no checkpoint is being saved, or waits for its verification."""
-        since = self._now[0] - SAVING
-        return self._saves.idle and not any(t > since for t in self._begun.values())
+        since = self._axis.t(self._clock.boot()) - SAVING
+        with self._book.lock:
+            saving = any(t > since for t in self._begun.values())
+            return not (saving or self._shards) and self._saves.idle
 
     # --- Clocks ---------------------------------------------------------------------------------
 
     def _clocks(self, t: float, at: float, boot: float) -> None:
-        """Say where the wall clock was stepped, and where the machine slept."""
-        wall, slept = at - boot, boot - self._monotonic()
-        before, self._shifts = self._shifts, (wall, slept)
+        """Say where the wall clock was stepped, the machine slept, or nobody looked."""
+        wall, asleep = at - boot, boot - self._monotonic()
+        before, self._shifts = self._shifts, (wall, asleep)
+        looked, self._looked = self._looked, (t, at)
         if before is None:
             return
         if abs(wall - before[0]) > STEP:
             self._write(What.CLOCK, t, at, value=wall - before[0])
-        if slept - before[1] > STEP:
-            self._write(What.SUSPENDED, t, at, value=slept - before[1])
+        slept = 0.0 if before[1] is None else asleep - before[1]
+        if slept > STEP:
+            self._write(What.SUSPENDED, t, at, value=slept)
+        if looked is not None and t - looked[0] > BLIND:
+            words = "the machine was suspended" if slept > STEP else "the daemon did not look"
+            self._write(What.UNSEEN, *looked, text=words)
+            self._state = What.UNSEEN
+            self._gap = Gap(looked[0], t, self._limits)
+
+    def _when(self, told: Told) -> tuple[float, float]:
+        """Run second and Unix time of an event: its own, for it may have waited in the rank while
+        no daemon was there. Never in the future, nor before a daemon looked last.
+        """
+        t, at = self._moment()
+        if not told.stamp.boot:
+            return t, at
+        age = max(0.0, told.stamp.wall - told.at)
+        own = max(self._unheard, self._axis.t(told.stamp.boot - age))
+        return (own, at - (t - own)) if own < t else (t, at)
+
+    def _moment(self) -> tuple[float, float]:
+        return self._axis.t(self._clock.boot()), self._clock.now()
 
     # --- The job --------------------------------------------------------------------------------
 
@@ -235,116 +280,224 @@ class Recorder:
         if job is None:
             self._move(What.DOWN, f"job {self._job} is not here", t, at)
             return
+        self._label = job.label
         up = job.up(boot)
         if up and self._gap is not None:
-            self._fill(job, t, at)
+            self._fill(job, self._gap, t, at)
         if job.ended is not None:
             self._move(What.DOWN, f"job {self._job} has ended", t, at)
         elif up is None:
             self._move(What.UNSEEN, "it cannot be said whether all ranks are well", t, at)
         else:
             self._move(What.UP if up else What.DOWN, "" if up else _why(job, boot), t, at)
-        self._count(job, t)
+        self._limits = {number: rank.limit for number, rank in job.ranks.items()}
+        restarts = self._count(job, t, boot)
         self._compare(job, t, at)
-        self._losses(job, t, at)
+        self._losses(job, restarts, t, at)
         self._back(job, t, at)
 
-    def _fill(self, job: Job, t: float, at: float) -> None:
+    def _fill(self, job: Job, gap: Gap, t: float, at: float) -> None:
         """Say that a gap was none where the ranks' own records, sent again from their rings, show
-        progress all through it.
+        progress all through it. They come with the first step that a rank reports afterwards.
         """
-        gap, self._gap = self._gap or 0.0, None
-        for rank in job.ranks.values():
-            ends = [gap, *(end for boot, _ in rank.ends if (end := self._axis.t(boot)) > gap), t]
-            if any(after - before > rank.limit for before, after in pairwise(ends)):
+        tracks = [[self._axis.t(boot) for boot, _ in r.ends] for r in job.ranks.values()]
+        if t - gap.until > REPLAYED:
+            self._gap = None
+        if not all(ends and ends[-1] > gap.until for ends in tracks):
+            return
+        self._gap = None
+        for number, track in zip(job.ranks, tracks, strict=True):
+            ends = [gap.since, *(end for end in track if end > gap.since)]
+            limit = gap.limits.get(number, HANG_FLOOR)
+            if any(after - before > limit for before, after in pairwise(ends)):
                 return
         words = "told afterwards: the ranks made progress while no daemon looked"
-        self._write(What.UP, gap, at, text=words)
+        self._write(What.UP, gap.since, at, text=words)
 
     def _move(self, what: What, text: str, t: float, at: float) -> None:
         """Write a state once, when it begins."""
-        if self._state is None or self._state[0] is not what:
+        if self._state is not what:
             self._write(what, t, at, text=text)
-        self._state = (what, text)
+        self._state = what
 
-    def _count(self, job: Job, t: float) -> None:
+    def _base(self, job: Job, *, fresh: bool) -> None:
+        """Where the counters of a job begin: at 0 if it came after the run was armed (*fresh*)."""
+        self._based.add(job.label)
         where = labels(job=job.label)
-        for metric, (name, evidence) in OWN.items():
-            if getattr(job.counters, evidence):
-                self._fold(metric, where, float(getattr(job.counters, name)), t)
+        for metric in (*COUNTED, *OWN):
+            self._folds.seed(metric, where, 0.0 if fresh else _counter(job, metric) or 0.0)
+
+    def _count(self, job: Job, t: float, boot: float) -> int:
+        """Fold the job's counters; how many of its ranks came back since the last look."""
+        if job.label not in self._based:
+            self._base(job, fresh=True)
+        where, silent, restarts = labels(job=job.label), job.silent(boot), 0.0
+        for metric in (*COUNTED, *OWN):
+            value = None if silent and metric in LOSSES else _counter(job, metric)
+            if value is None:
+                continue
+            first = self._folds.fresh(metric, where)
+            grown = self._folds.add(metric, where, value, t)
+            if grown or first:
+                self._folds.write(metric, where)
+            restarts += grown if metric == RESTARTS else 0.0
+        return round(restarts)
 
     def _compare(self, job: Job, t: float, at: float) -> None:
         skew = job.skew
         if skew is None:
             return
-        self._fold("run_step_skew", labels(job=job.label), float(skew), t)
+        self._folds.add("run_step_skew", labels(job=job.label), float(skew), t)
         if skew > SKEWED and not self._skewed:
-            self._write(What.ISSUE, t, at, text=f"skew: ranks lie {skew} steps apart")
+            self._write(What.ISSUE, t, at, text=f"skew of {skew} steps between the ranks")
         self._skewed = skew > SKEWED
 
-    def _losses(self, job: Job, t: float, at: float) -> None:
+    # --- Losses ---------------------------------------------------------------------------------
+
+    def _losses(self, job: Job, restarts: int, t: float, at: float) -> None:
         """Every process that died, failed or left, once; every one that came back, once."""
-        what = What.PLANNED if self._injected else What.FAILURE
+        changed = self._changed(job)
         for number, rank in sorted(job.ranks.items()):
-            seat = (number, rank.session)
-            if seat not in self._failed and (fault := _fault(job, rank)):
-                self._failed.add(seat)
-                self._write(what, t, at, rank=number, step=rank.step, text=fault)
-        restarts = job.counters.restarts
-        known, self._restarts = self._restarts, restarts
-        for _ in range(restarts - (restarts if known is None else known)):
-            self._write(What.RESTART, t, at, text="a rank came back as a new process")
-            if not self._failed:
-                self._write(what, t, at, text="a process was replaced before it was seen to end")
+            if fault := _fault(job, rank):
+                self._lose((number, rank.session), fault, t, at, step=rank.step)
+            elif rank.link is Link.ENDED:
+                self._ended.add((number, rank.session))
+        back = [*changed, *[None] * restarts][:restarts]
+        for rank_back in back:
+            if rank_back is None:
+                self._lose(None, "a process was replaced while nobody looked", t, at)
+            else:
+                words = f"rank {rank_back[0]}: its process was replaced before it was seen to end"
+                self._lose(rank_back, words, t, at)
+            number_back = None if rank_back is None else rank_back[0]
+            text = "a rank came back as a new process"
+            self._write(What.RESTART, t, at, rank=number_back, text=text)
+        if self._world not in {None, job.world_size}:
+            words = f"the world changed from {self._world} to {job.world_size} processes"
+            self._write(self._loss, t, at, text=words)
+        self._world = job.world_size
+
+    def _changed(self, job: Job) -> list[tuple[int, str]]:
+        """Seats in which another process sits now than at the last look, but for planned ends."""
+        now = {number: rank.session for number, rank in job.ranks.items()}
+        changed = [
+            (number, session)
+            for number, session in sorted(self._seats.items())
+            if now.get(number, session) != session and (number, session) not in self._ended
+        ]
+        self._seats |= now
+        return changed
+
+    def _lose(
+        self, seat: tuple[int, str] | None, words: str, t: float, at: float, step: int | None = None
+    ) -> None:
+        """Tell a loss unless this daemon told it, or the one before it did."""
+        if seat is not None and seat in self._lost:
+            return
+        if seat is not None:
+            self._lost.add(seat)
+        number = next(iter(self._mourned), None) if seat is None else seat[0]
+        if number is not None and self._mourned.get(number):
+            self._mourned[number] -= 1
+            if not self._mourned[number]:
+                del self._mourned[number]
+            return
+        self._write(self._loss, t, at, rank=None if seat is None else number, step=step, text=words)
+
+    @property
+    def _loss(self) -> What:
+        """What a loss is now."""
+        return What.PLANNED if self._injected else What.FAILURE
 
     def _back(self, job: Job, t: float, at: float) -> None:
         """The first step of all ranks after a fault was healed."""
-        if self._healed_t is None:
+        healed = self._healed
+        if healed is None:
             return
-        ends = [self._axis.t(r.stepped) for r in job.ranks.values() if r.stepped is not None]
-        if len(ends) == job.local_world_size and min(ends) > self._healed_t:
-            self._write(What.RECOVERED, t, at, value=max(ends) - self._healed_t)
-            self._healed_t, self._injected = None, False
+        after = [
+            next((e for ended, _ in rank.ends if (e := self._axis.t(ended)) > healed), None)
+            for rank in job.ranks.values()
+        ]
+        firsts = [end for end in after if end is not None]
+        if len(firsts) == len(after) == job.local_world_size:
+            self._write(What.RECOVERED, t, at, value=max(firsts) - healed)
+            self._healed, self._injected = None, False
+
+    # --- Checkpoints ----------------------------------------------------------------------------
+
+    def _hand_over(self, job: Job | None, t: float, at: float) -> None:
+        """Have checkpoints verified that no rank is writing any more."""
+        if job is not None and any(rank.section is not None for rank in job.ranks.values()):
+            return
+        for key, (told_t, save) in list(self._shards.items()):
+            if t - told_t < SHARDS:
+                continue
+            del self._shards[key]
+            if why := self._saves.add(save):
+                text = f"{save.path}: {why}"
+                self._write(What.UNVERIFIED, t, at, step=save.step, text=text)
+
+    # --- After a restart ------------------------------------------------------------------------
+
+    def _take_over(self, minutes: Iterable[Minute]) -> None:
+        """Counters go on from what the file has of them. One of the job's that it has nothing of
+        began after the last look, since the first look at it is written at once.
+        """
+        newest = {(m.metric, m.labels): m.last for m in minutes if m.node == self._node}
+        if any(metric in COUNTED for metric, _ in newest):
+            for label in self._based:
+                for metric in (*COUNTED, *OWN):
+                    self._folds.seed(metric, labels(job=label), 0.0)
+        for (metric, own), value in newest.items():
+            self._folds.seed(metric, own, value)
+
+    def _remember(self, event: Event) -> None:
+        """Take up what another daemon told."""
+        number, step = event.rank, event.step
+        match event.what:
+            case What.FAILURE | What.PLANNED if number is not None:
+                self._mourned[number] = 1
+            case What.RESTART if number is not None:
+                self._mourned.pop(number, None)
+            case What.INJECTED:
+                self._injected = True
+            case What.HEALED:
+                self._healed = event.t
+            case What.RECOVERED:
+                self._injected, self._healed = False, None
+            case What.BEGUN if number is not None:
+                self._begun[number, step] = event.t
+            case What.SAVED | What.FAILED if number is not None:
+                self._begun.pop((number, step), None)
 
     # --- Writing --------------------------------------------------------------------------------
 
     def _ours(self, own: Labels) -> bool:
         """Whether a series is of the run's job, or of no job."""
-        job = dict(own).get("job")
-        return job is None or job == self._job or job.startswith(f"{self._job}~")
+        return dict(own).get("job", self._label) == self._label
 
-    def _fold(self, metric: str, own: Labels, value: float, t: float) -> None:
-        minute = math.floor(t / 60.0)
-        key = (metric, own)
-        track = self._tracks.get(key)
-        if track is None:
-            track = self._tracks[key] = Track(self._metrics[metric], Fold(minute))
-        if track.fold.minute != minute:
-            self._put(key, track)
-            track.fold = Fold(minute)
-        track.add(value, t)
+    def _tell(
+        self, what: What, t: float, at: float, rank: Rank, told: Told, *, text: str,
+        value: float | None = None,
+    ) -> None:  # fmt: skip
+        self._write(what, t, at, rank=rank.rank, step=told.step, text=text, value=value)
 
-    def _flush(self, minute: int | None) -> None:
-        """Write every minute that is over; with None all that is open."""
-        for key, track in self._tracks.items():
-            if track.fold.count and (minute is None or track.fold.minute < minute):
-                self._put(key, track)
-                track.fold = Fold(track.fold.minute if minute is None else minute)
+    def _write(
+        self, what: What, t: float, at: float, *, rank: int | None = None, step: int | None = None,
+        value: float | None = None, text: str = "",
+    ) -> None:  # fmt: skip
+        event = Event(
+            node=self._node, t=t, at=at, what=what, rank=rank, step=step, value=value, text=text
+        )
+        self._pen.add([event])
 
-    def _put(self, key: tuple[str, Labels], track: Track) -> None:
-        fold = track.fold
-        if not fold.count:
-            return
-        self._pen.add([
-            Minute(
-                node=self._node, metric=key[0], labels=key[1], minute=fold.minute,
-                count=fold.count, sum=fold.sum, low=fold.low, high=fold.high, last=fold.last,
-                grown=fold.grown, covered=fold.covered,
-            )
-        ])  # fmt: skip
 
-    def _write(self, what: What, t: float, at: float, **more: object) -> None:
-        self._pen.add([Event(node=self._node, t=t, at=at, what=what, **more)])  # type: ignore[arg-type]
+def _counter(job: Job, metric: str) -> float | None:
+    """The value of a job's counter; None while there was nothing to count."""
+    if metric not in OWN:
+        return told(job, metric)
+    name, evidence = OWN[metric]
+    return float(getattr(job.counters, name)) if getattr(job.counters, evidence) else None
 
 
 def _fault(job: Job, rank: Rank) -> str:

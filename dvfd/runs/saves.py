@@ -1,4 +1,8 @@
-"""Every checkpoint of a run, verified once, promptly, in a child at idle priority; oldest first."""
+"""Every checkpoint of a run, verified once, promptly, in a child at idle priority; oldest first.
+
+Whoever tells of a save, or asks, never waits for the disk that the checkpoint lies on: one thread
+at a time looks at it, and a run goes on beside a file system that is dead.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import ProbeError
 from dvfd.probes.places import locate
-from dvfd.probes.verifier import Answer, Target
+from dvfd.probes.verifier import Target, in_thread
+from dvfd.runs.answers import unanswered
 from dvfd.runs.rows import Event, What
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from dvfd.probes.verifier import Verifier
     from dvfd.runs.rows import Pen
@@ -53,81 +58,137 @@ class Save:
         return f"{self.path}#{self.step}"
 
 
-class Saves:
-    """The checkpoints of one run that wait for their verification."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of a verification."""
 
-    def __init__(self, verifier: Verifier, pen: Pen, *, proc: Path = Path("/proc")) -> None:
+    save: Save
+    what: What
+    words: str = ""
+
+
+class Saves:
+    """The checkpoints of one run that wait for their verification. Any thread."""
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        pen: Pen,
+        *,
+        proc: Path = Path("/proc"),
+        start: Callable[[Callable[[], None]], None] = in_thread,
+    ) -> None:
         self._verifier = verifier
         self._pen = pen
         self._proc = proc
+        self._start = start
+        self._lock = threading.Lock()  # of what follows; never held while a disk is waited for
         self._waiting: dict[str, Save] = {}
-        self._lock = threading.RLock()
-        self._asked = ""
+        self._now: Save | None = None
+        self._found: list[Found] = []
+        self._again: dict[str, Save] = {}  # told of once more while it was being read
+        self._void: dict[str, str] = {}  # key: why no answer on it can be given any more
+        self._busy = False
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits."""
-        return not self._waiting
+        with self._lock:
+            return not (self._waiting or self._busy or self._found)
 
     def add(self, save: Save) -> str:
         """Have *save* verified; why that cannot be, or nothing."""
         with self._lock:
-            if len(self._waiting) >= QUEUE:
+            if self._now is not None and self._now.key == save.key:
+                self._again[save.key] = save
+            elif save.key not in self._waiting and len(self._waiting) >= QUEUE:
                 return f"{len(self._waiting)} checkpoints wait for their verification already"
-            self._waiting.setdefault(save.key, save)
+            else:
+                self._waiting[save.key] = save
             return ""
 
-    def resume(self, events: Iterable[Event]) -> None:
-        """After a restart: what was saved and has no answer yet."""
-        done = {What.VERIFIED, What.DAMAGED, What.UNVERIFIED}
-        saved: dict[tuple[int | None, str], Event] = {}
-        for event in events:
-            if event.what is What.SAVED:
-                saved[event.step, event.text] = event
-            elif event.what in done:
-                saved.pop((event.step, event.text.partition(": ")[0]), None)
-        for event in saved.values():
-            self.add(Save(event.node, event.step or 0, event.text, None))
+    def begun(self, path: str, step: int | None) -> None:
+        """A checkpoint of *step* is being written at *path*: one of another step ends there."""
+        with self._lock:
+            for save in [*self._waiting.values(), *filter(None, [self._now])]:
+                if save.path == path and save.step != step:
+                    self._void[save.key] = (
+                        f"overwritten by the checkpoint of step {step} before it could be "
+                        "verified: give each a path of its own"
+                    )
+
+    def resume(self, events: Iterable[Event], pids: Mapping[int, int]) -> None:
+        """After a restart: what was saved and has no answer yet. *pids* are those of the ranks,
+        whose words the paths are in.
+        """
+        for event in unanswered(events):
+            pid = None if event.rank is None else pids.get(event.rank)
+            self.add(Save(event.node, event.step or 0, event.text, pid))
 
     def tick(self, t: float, at: float) -> None:
-        """Take the answer on the oldest, and ask for the next."""
+        """Write what was found, and see to it that the next one is looked at."""
         with self._lock:
-            self._look(t, at)
+            found, self._found = self._found, []
+            begin = bool(self._waiting) and not self._busy
+            self._busy |= begin
+        for each in found:
+            self._write(each, t, at)
+        if begin:
+            self._start(self._work)
 
-    def _look(self, t: float, at: float) -> None:
-        while self._waiting:
-            key, save = next(iter(self._waiting.items()))
-            if self._asked != key:
-                try:
-                    place = locate(save.path, save.pid, proc=self._proc)
-                    gone = not place.exists()
-                except (ProbeError, OSError) as error:
-                    self._answered(save, t, at, What.UNVERIFIED, str(error))
-                    continue
-                if gone:
-                    self._answered(save, t, at, What.UNVERIFIED, REMOVED)
-                    continue
-                self._asked = key
-                self._verifier.request(Target(key, save.path, None, place, 0), at=at)
-            answer = self._verifier.answer(key)
-            if answer is None:
+    def _write(self, found: Found, t: float, at: float) -> None:
+        save = found.save
+        text = f"{save.path}: {found.words}" if found.words else save.path
+        event = Event(node=save.node, t=t, at=at, what=found.what, step=save.step, text=text)
+        self._pen.add([event])
+
+    # --- In a thread of its own -----------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while (save := self._take()) is not None:
+                self._take_in(self._verified(save))
+        finally:
+            with self._lock:
+                self._busy, self._now = False, None
+
+    def _take(self) -> Save | None:
+        with self._lock:
+            key = next(iter(self._waiting), None)
+            self._now = None if key is None else self._waiting.pop(key)
+            return self._now
+
+    def _take_in(self, found: Found) -> None:
+        key = found.save.key
+        with self._lock:
+            self._now = None
+            if why := self._void.pop(key, ""):
+                found = Found(found.save, What.UNVERIFIED, why)
+            elif again := self._again.pop(key, None):
+                self._waiting[key] = again
                 return
-            what, words = _worth(answer)
-            if what is not What.VERIFIED and not answer.target.place.exists():
-                what, words = What.UNVERIFIED, REMOVED
-            self._answered(save, t, at, what, words)
-            self._verifier.keep_only(set(self._waiting))
+            self._found.append(found)
 
-    def _answered(self, save: Save, t: float, at: float, what: What, words: str) -> None:
-        del self._waiting[save.key]
-        self._asked = ""
-        text = f"{save.path}: {words}" if words else save.path
-        self._pen.add([Event(node=save.node, t=t, at=at, what=what, step=save.step, text=text)])
+    def _verified(self, save: Save) -> Found:
+        try:
+            place = locate(save.path, save.pid, proc=self._proc)
+            found = self._read(save, place)
+            if found.what is What.DAMAGED:  # or being removed while it was read: look again
+                found = self._read(save, place)
+        except (ProbeError, OSError) as error:
+            return Found(save, What.UNVERIFIED, str(error))
+        return found
 
-
-def _worth(answer: Answer) -> tuple[What, str]:
-    if answer.intact and answer.loadable:
-        return What.VERIFIED, answer.reason
-    if answer.intact is False or answer.loadable is False:
-        return What.DAMAGED, answer.reason
-    return What.UNVERIFIED, answer.reason
+    def _read(self, save: Save, place: Path) -> Found:
+        """Raises OSError."""
+        if not place.exists():
+            return Found(save, What.UNVERIFIED, REMOVED)
+        intact, loadable, reason = self._verifier.verify(
+            Target(save.key, save.path, None, place, 0)
+        )
+        if intact and loadable:
+            return Found(save, What.VERIFIED, reason)
+        if not place.exists():
+            return Found(save, What.UNVERIFIED, REMOVED)
+        damaged = intact is False or loadable is False
+        return Found(save, What.DAMAGED if damaged else What.UNVERIFIED, reason)

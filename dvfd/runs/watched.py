@@ -103,7 +103,7 @@ class Watched:
     def resumed(self) -> None:
         """Nobody looked since the last heartbeat: the daemon was away."""
         t, at = self.file.last_heartbeat() or (self.run.seen_t, self.run.seen_at)
-        self._recorder.resumed(t, at)
+        self._recorder.resume(self.file, t=t, at=at)
 
     def close(self) -> None:
         """Let go of the file."""
