@@ -139,8 +139,9 @@ class Attestations:
         said = self.standing(item, at)
         samples = [Sample(METRIC, float(said.value), at, labels(item=item))] if said else []
         result = judge(criterion, samples, at=at)
-        if result.absent:
-            return replace(result, reason=self.lack(item, at))
+        if result.absent:  # an alert on a no that expired is not over: nobody said yes
+            never = self.newest(item) is None
+            return replace(result, reason=self.lack(item, at), absent=never)
         if said and result.verdict is not Verdict.NOT_APPLICABLE:
             return replace(result, reason=f"{result.reason}; {statement(said)}")
         return result

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
@@ -112,11 +113,11 @@ def account(
     rows: Iterable[Row], *, since: float, until: float, plan: Plan, run: str = ""
 ) -> Goodput:
     """Split [since, until], run seconds, by the windows and events among *rows*."""
-    lanes: dict[tuple[int, str], Lane] = {}
+    lanes: dict[tuple[int, str], Lane] = defaultdict(Lane)
     events: list[Event] = []
     for row in rows:
         if isinstance(row, Window):
-            lanes.setdefault((row.rank, row.session), Lane()).add(row)
+            lanes[row.rank, row.session].add(row)
         elif isinstance(row, Event):
             events.append(row)
     tracks = _tracks(lanes)

@@ -73,7 +73,7 @@ def bash(node, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        ("dvfd sta", r"dvfd status "),
+        ("dvfd statu", r"dvfd status "),
         ("dvfd status --outp", r"--output "),
         ("dvfd check hardw", r"dvfd check hardware "),
         ("dvfd checklist mon", r"dvfd checklist monthly "),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -148,9 +149,13 @@ def test_it_expires_to_the_second(desk):
 
 
 def test_a_no_that_expired_is_unknown_not_a_failure(desk):
+    assert desk.judged().absent
+
     desk.says(value=False, expires=desk.clock.now() + 10)
     desk.clock.advance(10)
-    assert desk.judged().verdict is Verdict.UNKNOWN
+    result = desk.judged()
+    assert result.verdict is Verdict.UNKNOWN
+    assert not result.absent  # which would end an alert that the no has raised
 
 
 def test_the_newest_statement_stands_and_all_stay_readable(desk):
@@ -175,6 +180,13 @@ def test_a_statement_on_one_item_says_nothing_of_another(desk):
 
 
 def test_two_at_once_are_two_records(desk):
+    put = desk.shelf.put
+
+    def slowly(*record: Any) -> None:
+        time.sleep(0.001)  # others run meanwhile
+        put(*record)
+
+    desk.shelf.put = slowly
     threads = [threading.Thread(target=desk.says) for _ in range(20)]
     for thread in threads:
         thread.start()

@@ -119,6 +119,11 @@ def test_a_restart_costs_recovery_and_the_steps_that_are_done_again():
     assert (found.steps, found.again) == (60, 20)
 
 
+def test_a_process_that_was_replaced_unseen_costs_recovery_too():
+    rows = [row for row in restarted() if not isinstance(row, Event)]
+    assert spent(of(UP, *rows))[Part.RECOVERY] == 20
+
+
 def test_loading_a_checkpoint_is_told_apart_from_the_recovery():
     found = of(*restarted(), event(What.RESTORED, 65, value=4.0))
     assert spent(found)[Part.RESTORE] == 4
