@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROWS = 12
 """Rows of the table under a chart of one line: two hours each of a day."""
 
-STEPS = (60, 300, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
+STEPS = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 """Seconds between the times on the axis: the first that gives at most seven."""
 
 SLIVER = 2.0
@@ -103,9 +103,8 @@ def draw(chart: Mapping[str, Any], along: Axis, report: Mapping[str, Any]) -> Dr
           if len(lines) <= BANDED),
         "" if chart["limit"] is None
         else f'<path class="limit" d="M0 {_n(frame.y(chart["limit"]))}H{SIDE}"/>',
-        *(_course(frame, line, strong=n == strong) for n, line in enumerate(points)
-          if n != strong),
-        *([_course(frame, points[strong], strong=True)] if lines else []),
+        *(_course(frame, line, chart["step"]) for n, line in enumerate(points) if n != strong),
+        *([_course(frame, points[strong], chart["step"], strong=True)] if lines else []),
     ])  # fmt: skip
     return Drawn(
         chart=chart,
@@ -132,7 +131,9 @@ def times(along: Axis) -> str:
 
 
 def after(elapsed: float) -> str:
-    """How long the run had run, as an axis says it: `90 min`, `12 h`."""
+    """How long the run had run, as an axis says it: `30 s`, `90 min`, `12 h`."""
+    if elapsed % 60:
+        return f"{elapsed:g} s"
     hours = elapsed / 3600
     return f"{hours:g} h" if hours == int(hours) and hours else f"{elapsed / 60:.0f} min"
 
@@ -255,13 +256,18 @@ def _parts(points: Sequence[Point | None]) -> list[list[Point]]:
     ]
 
 
-def _course(frame: Frame, points: Sequence[Point | None], *, strong: bool) -> str:
+def _course(
+    frame: Frame, points: Sequence[Point | None], step: float, *, strong: bool = False
+) -> str:
     kind = "line" if strong else "line other"
     drawn = []
     for part in _parts(points):
-        places = [f"{_n(frame.x(p.at))} {_n(frame.y(p.mean))}" for p in part]
-        # A line needs two ends: one point alone is drawn as a short dash.
-        drawn.append(f"M{places[0]}h3" if len(places) == 1 else "M" + "L".join(places))
+        if len(part) == 1:  # a line needs two ends: the stretch that the point stands for
+            (point,) = part
+            left, right = frame.x(point.at - step / 2), frame.x(point.at + step / 2)
+            drawn.append(f"M{_n(max(0.0, left))} {_n(frame.y(point.mean))}H{_n(min(SIDE, right))}")
+        else:
+            drawn.append("M" + "L".join(f"{_n(frame.x(p.at))} {_n(frame.y(p.mean))}" for p in part))
     return f'<path class="{kind}" d="{"".join(drawn)}"/>' if drawn else ""
 
 

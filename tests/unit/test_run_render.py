@@ -9,7 +9,7 @@ import pytest
 from fakes_report import FakeRows, event, plan, report, rows, run
 
 from dvfd.cli.formats import exit_code, junit
-from dvfd.runs.charts import axis, draw
+from dvfd.runs.charts import after, axis, draw
 from dvfd.runs.render import html, percent, spent, why
 from dvfd.runs.rows import What
 from dvfd.runs.run import Stage
@@ -122,6 +122,23 @@ def test_a_line_is_never_drawn_over_a_gap(document):
     for part in path.split("M")[1:]:
         ends = [float(place.split()[0]) for place in part.split("L")]
         assert max(ends) <= since + 15 or min(ends) >= until - 15
+
+
+def test_a_lone_point_is_drawn_as_long_as_what_it_stands_for():
+    two = report(run(lasted=120.0), rows(120.0))
+    memory = next(each for each in two["series"] if each["id"] == "memory")
+    memory["lines"][1]["mean"][1] = None  # of two minutes
+
+    [path] = re.findall(r'class="line" d="([^"]+)"', draw(memory, axis(two), two).plot)
+
+    assert re.fullmatch(r"M0 [\d.]+H500", path)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "words"), [(30, "30 s"), (60, "1 min"), (5400, "90 min"), (7200, "2 h")]
+)
+def test_an_axis_says_how_long_the_run_had_run(elapsed, words):
+    assert after(elapsed) == words
 
 
 def test_what_was_not_observed_is_counted_once(document):
