@@ -157,6 +157,7 @@ class Job:
             self.ranks.clear()
             self.hashes.clear()
             self.norms.clear()
+            self.norm_watch, self.loss_watch = NormWatch(), LossWatch()
             self.saves = Saves()
             self.exception = ""
         self.run, self.ended = hello.run, None

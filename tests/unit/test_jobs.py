@@ -192,6 +192,16 @@ def test_a_healthy_step_is_no_news(ranks: Ranks) -> None:
     assert not ranks.news.samples
 
 
+def test_a_new_runs_loss_is_not_held_against_the_last_ones(ranks: Ranks) -> None:
+    seat = ranks.join(0, run="r1")
+    ranks.step(seat, times=800, loss=2.0, grad_norm=1.0)
+    ranks.book.died(seat)
+    ranks.step(ranks.join(0, pid=11, run="r2"), times=30, loss=9.0, grad_norm=8.0)
+
+    [job] = ranks.book.all()
+    assert (job.counters.spikes, job.counters.norm_excursions) == (0, 0)
+
+
 def test_a_new_job_starts_its_counters_at_zero(ranks: Ranks) -> None:
     ranks.join(0)
 
