@@ -34,6 +34,7 @@ class Options:
     resume: bool
     validate_every: int
     hash_every: int
+    probe_every: int
     print_every: int
     step_time: float
     timeout: float
@@ -96,4 +97,8 @@ def _add_manners(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--step-time", type=float, default=0.0, help="least seconds per step")
     group.add_argument("--nice", type=int, default=5, help="added to the process's niceness")
     group.add_argument("--hash-every", type=int, default=50, help="steps; 0: never")
+    group.add_argument(
+        "--probe-every", type=int, default=0,
+        help="steps between two timed all-reduces of 64 KiB; 0: none",
+    )  # fmt: skip
     group.add_argument("--print-every", type=int, default=20, help="steps; 0: never")

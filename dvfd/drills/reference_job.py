@@ -46,6 +46,9 @@ VALIDATION_LIMIT = 60.0
 VALIDATION_WINDOWS = 64
 """Windows of held-out text per validation, over all ranks: a fraction of a second."""
 
+PROBE = 64 << 10
+"""Bytes of the all-reduce that `--probe-every` times: the size that a criterion is on."""
+
 GO_ON, TIME_OVER, SIGNALLED = 0, 1, 2
 
 
@@ -128,6 +131,8 @@ class Trainer:
         counted = distributed.all_reduce(vote, distributed.ReduceOp.MAX, async_op=True)
         self.step += 1
         self._tell(self._train())
+        if self._is_due(self._options.probe_every):
+            self._probe()
         if self._options.checkpoint_dir and self._is_due(self._options.checkpoint_every):
             self._save(self._options.checkpoint_dir)
         assert counted
@@ -226,6 +231,18 @@ class Trainer:
         )
         if self._world.leads and self._is_due(self._options.print_every):
             self._print(measured, validation)
+
+    def _probe(self) -> None:
+        """Time an all-reduce that all ranks enter together; the slowest rank's time is told."""
+        payload = torch.zeros(PROBE // 4, device=self._world.device)
+        distributed.barrier()
+        began = time.perf_counter()
+        distributed.all_reduce(payload)
+        payload[0].item()  # waits for a device
+        took = torch.tensor([time.perf_counter() - began], device=self._world.device)
+        distributed.all_reduce(took, distributed.ReduceOp.MAX)
+        if self._world.leads:
+            self._reporter.collective("64KiB", float(took))
 
     def _print(self, measured: Measured, validation: float | None) -> None:
         step, at = self._printed

@@ -220,6 +220,13 @@ class Reporter:
         """Report that the checkpoint of *step* could not be written."""
         self._tell("checkpoint_failed", path=path, step=step, error=error)
 
+    def collective(self, message: str, seconds: float) -> None:
+        """Report the *seconds* that a collective took which was made to be timed.
+
+        *message* is what it moved: "64KiB" or "bucket".
+        """
+        self._tell("collective", message=message, took=seconds)
+
     def pause(self, seconds: float, reason: str = "") -> None:
         """Say that the next step may take up to *seconds*, an hour at most: a validation, say.
 
@@ -315,6 +322,10 @@ class Reporter:
             fields["step"] = None if step is None else int(step)
             if "seconds" in fields:
                 fields["seconds"] = round(fields["seconds"])
+            if "took" in fields:
+                fields["took"] = float(fields["took"])
+                if not 0.0 < fields["took"] < 1e5:
+                    raise ValueError("no time that anything takes")
             texts = {k: str(v)[:TEXT_LIMIT] for k, v in fields.items() if k in _TEXTS}
             self._late.append((event, {**fields, **texts}))
             if self._acquire(True, _PATIENCE):
@@ -460,7 +471,7 @@ class Reporter:
 
 _PATIENCE = 0.001  # seconds to wait for another thread's call; nothing inside one waits
 _QUIETLY = sockets.MSG_NOSIGNAL  # whatever the job does about SIGPIPE
-_TEXTS = frozenset(("path", "error", "reason", "type"))
+_TEXTS = frozenset(("path", "error", "reason", "type", "message"))
 
 
 def _begin_again(reference: weakref.ref[Reporter]) -> None:

@@ -40,8 +40,11 @@ SEQUENCE_LIMIT = 1 << 62
 
 EVENTS = frozenset((
     "checkpoint_begin", "checkpoint_saved", "checkpoint_failed", "checkpoint_loaded",
-    "pause", "exception", "note", "end",
+    "collective", "pause", "exception", "note", "end",
 ))  # fmt: skip
+
+COLLECTIVES = ("64KiB", "bucket")
+"""What a timed collective may have moved: the sizes that criteria are on."""
 
 PAUSE_LIMIT = 3600
 """Seconds that a job may declare itself away: a longer silence is for a person to look at."""
@@ -138,6 +141,8 @@ class Event:
     reason: str = ""
     failed: bool = False
     seconds: int = 0
+    message: str = ""  # of a collective, one of COLLECTIVES
+    took: float = 0.0  # seconds of a collective
 
 
 def decode(packet: bytes) -> Hello | Steps | Event:
@@ -256,6 +261,7 @@ def _event(stamp: Stamp, fields: dict[str, Any]) -> Event:
     if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < 1e11:
         raise WireError(f"at: Unix seconds wanted, got {at!r:.40}")
     step = fields.get("step")
+    timed = _collective(fields) if event == "collective" else ("", 0.0)
     return Event(
         stamp=stamp,
         event=event,
@@ -267,7 +273,22 @@ def _event(stamp: Stamp, fields: dict[str, Any]) -> Event:
         reason=_text(fields, "reason", TEXT_LIMIT),
         failed=fields.get("failed") is True,
         seconds=min(_whole({"seconds": 0, **fields}, "seconds", 0, SEQUENCE_LIMIT), PAUSE_LIMIT),
+        message=timed[0],
+        took=timed[1],
     )
+
+
+def _collective(fields: dict[str, Any]) -> tuple[str, float]:
+    message, took = fields.get("message"), fields.get("took")
+    if message not in COLLECTIVES:
+        raise WireError(f"message: one of {', '.join(COLLECTIVES)} wanted, got {message!r:.40}")
+    if (
+        isinstance(took, bool)
+        or not isinstance(took, int | float)
+        or not 0 < took < AMOUNTS["allreduce"]
+    ):
+        raise WireError(f"took: seconds wanted, got {took!r:.40}")
+    return message, float(took)
 
 
 def _whole(fields: dict[str, Any], key: str, low: int, high: int) -> int:

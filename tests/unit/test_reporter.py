@@ -178,6 +178,20 @@ def test_a_loaded_checkpoint_is_told_in_whole_seconds_or_not_at_all(
     assert reporter.stats()["errors"] == (told is None)
 
 
+@pytest.mark.parametrize(
+    ("message", "took", "told"),
+    [("64KiB", 0.0045, [("64KiB", 0.0045)]), ("64KiB", "soon", []), ("bucket", math.nan, [])],
+)
+def test_a_timed_collective_is_told_as_it_was_or_not_at_all(
+    listener: Listener, message: str, took: object, told: list[tuple[str, float]]
+) -> None:
+    reporter = a_reporter(listener)
+    reporter.collective(message, took)
+
+    events = [p for p in listener.packets() if isinstance(p, wire.Event)]
+    assert [(e.message, e.took) for e in events if e.event == "collective"] == told
+
+
 def test_an_overflow_drops_the_oldest_and_says_how_many(tmp_path: Path) -> None:
     reporter = Reporter(job="gpt", socket=str(tmp_path / "s"), batch=2, capacity=4)
     for step in range(1, 11):

@@ -112,6 +112,12 @@ def test_an_acknowledgement_names_session_and_sequence() -> None:
         text(EVENT, {"event": "end", "at": math.nan}),
         text(EVENT, {"event": "exception", "at": 1, "error": "x" * 5000}),
         text(EVENT, {"event": "checkpoint_saved", "at": 1, "step": -1}),
+        text(EVENT, {"event": "collective", "at": 1, "message": "1KiB", "took": 0.1}),
+        text(EVENT, {"event": "collective", "at": 1, "message": ["64KiB"], "took": 0.1}),
+        text(EVENT, {"event": "collective", "at": 1, "message": "64KiB"}),
+        text(EVENT, {"event": "collective", "at": 1, "message": "64KiB", "took": True}),
+        text(EVENT, {"event": "collective", "at": 1, "message": "64KiB", "took": 0}),
+        text(EVENT, {"event": "collective", "at": 1, "message": "64KiB", "took": math.nan}),
     ],
 )
 def test_a_malformed_packet_is_refused(packet: bytes) -> None:
