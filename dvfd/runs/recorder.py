@@ -158,6 +158,7 @@ class Recorder:
         match told.event:
             case "checkpoint_begin":
                 self._begun[seat] = t
+                self._hand_over_older(told.path, told.step)
                 self._saves.begun(told.path, told.step)
                 self._tell(What.BEGUN, t, at, rank, told, text=told.path)
             case "checkpoint_saved":
@@ -172,6 +173,8 @@ class Recorder:
             case "checkpoint_failed":
                 self._begun.pop(seat, None)
                 self._tell(What.FAILED, t, at, rank, told, text=told.error)
+            case "collective":
+                self._tell(What.PROBED, t, at, rank, told, text=told.message, value=told.took)
             case "exception":
                 words = ": ".join(filter(None, (told.type, told.error)))[:500]
                 self._tell(What.NOTE, t, at, rank, told, text=f"exception: {words}")
@@ -424,6 +427,13 @@ class Recorder:
             self._healed, self._injected = None, False
 
     # --- Checkpoints ----------------------------------------------------------------------------
+
+    def _hand_over_older(self, path: str, step: int | None) -> None:
+        """A checkpoint that another one is written over is no longer what it was."""
+        for key, (_, save) in list(self._shards.items()):
+            if save.path == path and save.step != step:
+                del self._shards[key]
+                self._saves.add(save)
 
     def _hand_over(self, job: Job | None, t: float, at: float) -> None:
         """Have checkpoints verified that no rank is writing any more."""

@@ -473,6 +473,11 @@ def test_a_collective_that_timed_out_is_an_issue(watch: Watch) -> None:
     assert len(watch.told(What.NOTE)) == 2
 
 
+def test_a_collective_that_was_timed_is_told(watch: Watch) -> None:
+    watch.ranks.tell(watch.seats[0], "collective", message="64KiB", took=0.0045)
+    assert [(e.text, e.value) for e in watch.file.events(What.PROBED)] == [("64KiB", 0.0045)]
+
+
 # --- Checkpoints --------------------------------------------------------------------------------
 
 
@@ -505,6 +510,13 @@ def test_shards_of_one_checkpoint_are_handed_over_once_all_are_written(watch: Wa
         save(watch, rank)
     watch.wait(3)
     assert watch.saves.added == ["/c/500"]
+
+
+def test_one_that_is_written_over_is_handed_over_before_it(watch: Watch) -> None:
+    save(watch, 0, step=500, path="/c/latest")
+    begin(watch, 0, step=1000, path="/c/latest")
+    assert watch.saves.added == ["/c/latest"]
+    assert watch.saves.written == ["/c/latest"]
 
 
 def test_a_save_that_fails_or_is_loaded_is_told(watch: Watch) -> None:
