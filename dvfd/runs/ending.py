@@ -47,7 +47,7 @@ def end(run: str, *, grace: float = GRACE, spared: AbstractSet[int] | None = Non
     until = time.monotonic() + grace
     while (left := living(run)) and time.monotonic() < until:
         most = max(most, len(left))
-        for pid in _topmost(left) - asked:
+        for pid in topmost(left) - asked:
             asked.add(pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
@@ -66,7 +66,7 @@ def stop(run: str, launched: Mapping[str, Any]) -> int:
     return max(count, int(held), end(run, grace=0.0 if held else GRACE))
 
 
-def _topmost(pids: AbstractSet[int]) -> set[int]:
+def topmost(pids: AbstractSet[int]) -> set[int]:
     """Those of *pids* that none of them started: a launcher hands the signal on, or left ranks."""
     return {pid for pid in pids if parent(pid) not in pids}
 

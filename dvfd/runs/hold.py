@@ -190,7 +190,9 @@ class Holder:
     def _heard(self, code: int) -> bool:
         """Whether the daemon knows by now, or the run is over anyway."""
         try:
-            return self._request("stability_exited", code=code)
+            if self._request("stability_exited", code=code):
+                return True
+            self._complain("no daemon answers that could be told how the training ended")
         except DvfdError as refusal:
             answer: dict[str, Any] = {}
             with contextlib.suppress(DvfdError):
@@ -198,6 +200,7 @@ class Holder:
             if not over(answer.get("run", {})):
                 self._complain(str(refusal))
             return over(answer.get("run", {}))
+        return False
 
 
 def to_end(run: Mapping[str, Any], *, only: bool) -> str:

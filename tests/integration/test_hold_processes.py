@@ -201,7 +201,7 @@ def test_the_end_is_told_to_a_daemon_that_was_away_when_it_came(daemon: FakeRuns
     [training] = running(1)
     daemon.stop()
     os.kill(training, signal.SIGKILL)
-    eventually(lambda: not ending.living(ID), 30)
+    eventually(lambda: "told how the training ended" in held.said(), 30)
     daemon.start()
     assert held.process.wait(30) == 128 + 9
     assert daemon.told("exited")[0]["code"] == -9
@@ -233,7 +233,7 @@ def test_another_process_with_the_same_number_is_left_alone() -> None:
     bystander = subprocess.Popen(["sleep", "300"])
     try:
         start = ending.started(bystander.pid)
-        ending.end_holder(bystander.pid, start + 1, patience=5)
+        assert not ending.end_holder(bystander.pid, start + 1, patience=5)
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -260,3 +260,9 @@ def test_what_lost_its_parent_before_is_asked_to_end_as_well(
     held.process.terminate()
     assert held.process.wait(30) == 0
     assert Path(place).read_text() == "saved"
+
+
+def test_only_those_are_asked_that_none_of_the_others_started(monkeypatch) -> None:
+    parents = {10: 1, 11: 10, 12: 11, 20: 1}  # a launcher with ranks, and what lost its parent
+    monkeypatch.setattr(ending, "parent", parents.get)
+    assert ending.topmost(parents.keys()) == {10, 20}

@@ -195,6 +195,18 @@ def test_what_needs_a_look_first_is_the_worst(row, worse):
     assert progress.pressing([worse, row]) is worse
 
 
+@pytest.mark.parametrize(
+    ("stage", "frozen", "settled"),
+    [("complete", "", False), ("complete", "5ha", True), ("aborted", "", False)],
+)
+def test_a_run_is_followed_until_its_last_checkpoints_are_verified(runs, stage, frozen, settled):
+    runs.arm(stage)["frozen"] = frozen
+
+    found = progress.document(runs._answer({"op": "stability_status"}, 0), running=True)
+
+    assert progress.settled(found) is settled
+
+
 def test_a_run_that_waits_for_its_job_says_so(runs):
     runs.arm("armed", job="gpt")
 
