@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dvfd.cli.text import causes, paint
+from dvfd.masking import masked
 from dvfd.model import Severity, Verdict, worst
 from dvfd.words import counted, lasting
 
@@ -15,8 +16,9 @@ Document = Mapping[str, Any]
 OVER = {"complete", "aborted"}
 
 
-def document(answer: Document, *, running: bool) -> dict[str, Any]:
+def document(answer: dict[str, Any], *, running: bool) -> dict[str, Any]:
     """What the daemon, or a run's own files, tell of a run, as every format wants it."""
+    answer = masked(answer)
     run, results = answer["run"], answer["judged"]
     decisive = (row["verdict"] for row in results if row["severity"] == Severity.CRITICAL)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fakes_conductor import ID, FakeRuns, criterion
+from fakes_output import valid
 from node import Node, running
 from testbed import eventually
 
@@ -202,5 +204,10 @@ def test_of_two_that_start_at_the_same_moment_one_wins_and_the_other_names_it(
             [refusal] = [err for _, err in said if err]
             assert f"run {run['id']} is armed on this node: one at a time" in refusal
             assert len(ending.living(run["id"])) == 1
+            status = subprocess.run(
+                [*DVFD, "status", "-o", "json"], env=node.environment, capture_output=True,
+                check=False,
+            )  # fmt: skip
+            valid(json.loads(status.stdout), "run_status")
         finally:
             ending.stop(run["id"], run["launched"] or {})

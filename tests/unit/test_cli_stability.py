@@ -143,6 +143,13 @@ def test_every_format_names_a_criterion_that_failed(output, runs, dvfd):
     assert "stability_phase1.loss_spikes" in out
 
 
+def test_a_password_in_the_command_is_not_shown(runs, dvfd):
+    runs.arm("running", argv=["train.py", "--data=https://me:hidden@host/x"])
+
+    assert "https://" in dvfd("status")[1]
+    assert "hidden" not in dvfd("status")[1] + dvfd("status", "-o", "json")[1]
+
+
 def test_no_run_at_all_is_3_with_words(runs, dvfd):
     code, out, err = dvfd("status")
 
