@@ -205,10 +205,15 @@ def in_words(found: Document) -> str:
         ),
         printable(found["headline"]),
         "",
-        *causes(found["results"]),
+        *causes(map(_harmless, found["results"])),
         *_time(found["goodput"]),
     ]
     return "\n".join(lines)
+
+
+def _harmless(row: Document) -> Document:
+    """A result whose words move no cursor."""
+    return {name: printable(v) if isinstance(v, str) else v for name, v in row.items()}
 
 
 def _time(goodput: Document | None) -> list[str]:

@@ -107,6 +107,18 @@ def test_a_node_without_reports_says_so(dvfd, state):
     assert dvfd("report")[0] == 3
 
 
+def test_no_word_of_a_report_moves_the_cursor(dvfd, state):
+    found = json.loads((state / f"{SHORT.id}.json").read_text())
+    found["results"][0]["reason"] = found["uncounted"][0] = found["headline"] = "\x1b]0;owned\x07"
+    other = state.parent / "other.json"
+    other.write_text(json.dumps(found))
+
+    _, out, _ = dvfd("report", other)
+
+    assert "]0;owned" in out
+    assert not {"\x1b", "\x07"} & set(out)
+
+
 def test_judging_the_run_again_gives_the_same_bytes(dvfd, state):
     file = state / f"{SHORT.id}.db"
 
