@@ -30,6 +30,10 @@ STEPS, STEP, COMPUTE = "rank_steps_total", "rank_step_seconds", "rank_compute_se
 PROCESSES, RESTARTS = "job_processes", "rank_restarts_total"
 COMMUNICATION = "job_communication_ratio"
 
+ROUNDING = 1e-3
+"""Seconds by which two sums of the same spans may differ: far above a float's last digit, far below
+the time between two looks."""
+
 OF_STORE = (
     "saving and loading checkpoints and announced pauses are in other: the store keeps no times "
     "of them"
@@ -163,8 +167,8 @@ class Ledger:
         self._step(here + self._earlier(steps - here), share)
         observed = self._observed.grown(since, until)
         unseen = min(whole - here, max(0.0, whole - observed))
-        down = observed - self._up.grown(since, until) > 0 or self._restarts.grown(since, until)
-        if down and stage is not Part.INITIALISATION:
+        down = observed - self._up.grown(since, until) > ROUNDING
+        if (down or self._restarts.grown(since, until)) and stage is not Part.INITIALISATION:
             stage = Part.RECOVERY
         self._loose += [(Part.UNOBSERVED, unseen), (stage, whole - here - unseen)]
         return Part.OTHER if steps else stage

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from fakes_runs import BEGAN, LENGTH, healthy
@@ -12,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvfd.runs.goodput import Goodput, Part, account
-from dvfd.runs.recorder import Recorder
 from dvfd.runs.rows import Event, What, Window
 from dvfd.runs.run import Plan
 
@@ -128,17 +126,6 @@ def test_loading_a_checkpoint_is_told_apart_from_the_recovery():
     found = of(*restarted(), event(What.RESTORED, 65, value=4.0))
     assert spent(found)[Part.RESTORE] == 4
     assert spent(found)[Part.RECOVERY] == 16
-
-
-def test_the_recorder_writes_how_long_a_rank_took_to_load_a_checkpoint():
-    story = healthy()
-    written: list[Event] = []
-    pen = SimpleNamespace(add=written.extend)
-    recorder = Recorder(story.run(), story.check, metrics={}, book=None, pen=pen, saves=None)
-    loaded = SimpleNamespace(event="checkpoint_loaded", step=500, path="/ckpt", seconds=4)
-
-    recorder.heard(SimpleNamespace(name="gpt"), SimpleNamespace(rank=0), loaded)
-    assert [(e.what, e.value, e.step) for e in written] == [(What.RESTORED, 4.0, 500)]
 
 
 def test_a_rank_that_is_back_alone_does_not_end_the_recovery():

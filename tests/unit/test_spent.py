@@ -151,6 +151,14 @@ def test_a_counter_that_begins_again_is_no_negative_time():
     assert spent(shelf.account())[Part.PRODUCTIVE] <= 100
 
 
+def test_what_two_counters_differ_by_in_their_last_digit_is_no_recovery():
+    shelf = Shelf()
+    shelf.put("job_up_seconds_total", [LOOK * n * (1 - 1e-12) for n in range(21)])
+    for rank in (0, 1):
+        shelf.steps(rank, [9.0 * n for n in range(21)])
+    assert Part.RECOVERY not in spent(shelf.account())
+
+
 def test_ranks_of_other_nodes_are_told_of():
     shelf = Shelf()
     shelf.put("job_processes", [8.0] * 21)
