@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeClock
+from fakes_runs import healthy
 
 from dvfd.attestations import DAY, Attestations, operations
 from dvfd.catalogue import load
@@ -17,6 +18,7 @@ from dvfd.control import Peer
 from dvfd.errors import DvfdError
 from dvfd.judgements import Judgements
 from dvfd.model import ATTESTATION, Verdict
+from dvfd.runs.tally import Context
 
 CATALOGUE = load(Config())
 ITEM = "production_readiness"
@@ -244,3 +246,20 @@ def test_the_list_says_of_every_item_how_it_stands(desk):
     assert [state[i] for i in ("team_trained", "cost_analysis", ITEM, "team_confident")] == [
         "expired", "no", "yes", "nobody",
     ]  # fmt: skip
+
+
+def test_a_run_keeps_who_stated_what_as_it_was_at_its_end(desk):
+    desk.says(value=False)
+    story = healthy("stability_phase2c")
+    live = Context(
+        attested=desk.book.values(), unattested=desk.book.lacks(), vouchers=desk.book.vouchers()
+    )
+    story.context = Context.from_document(json.loads(json.dumps(live.to_document())))
+    desk.says(value=True)  # too late for the report
+
+    found = story.judged()
+    assert found["readiness"].result.verdict is Verdict.FAIL
+    assert "; Ann Lee (CTO) says no, until" in found["readiness"].result.reason
+    assert "nobody has attested team_operational_confidence: dvfd attest" in (
+        found["confidence"].result.reason
+    )
