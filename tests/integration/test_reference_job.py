@@ -133,7 +133,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
             "-m", "dvfd.drills.reference_job", "--job=tiny", "--width=64", "--layers=2",
             f"--checkpoint-dir={told.directory}", f"--checkpoint-every={EVERY}", "--keep=2",
             "--print-every=5", "--validate-every=20", "--hash-every=10",
-            "--seconds=120"]  # fmt: skip
+            "--probe-every=15", "--seconds=120"]  # fmt: skip
     with subprocess.Popen(
         argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as agent:
@@ -187,6 +187,14 @@ def test_ranks_agree_bit_by_bit_on_gradients_and_parameters(story: Story) -> Non
     }
     assert len(hashes) == 1
     assert None not in hashes.pop()
+
+
+def test_a_collective_of_64_kib_is_timed_and_told_by_one_rank(story: Story) -> None:
+    told = story.ears.events(0, "collective")
+    assert {event.message for event in told} == {"64KiB"}
+    assert len(told) >= KILL_AT // 15
+    assert all(0 < event.took < 5 for event in told)
+    assert not story.ears.events(1, "collective")
 
 
 def test_validation_loss_is_reported(story: Story) -> None:
