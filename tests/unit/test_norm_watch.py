@@ -29,6 +29,26 @@ def test_a_single_large_step_is_none() -> None:
     assert excursions(10.0, 1) == 0
 
 
+def test_a_third_of_it_for_thirty_steps_is_one_too() -> None:
+    assert excursions(1 / 3, 30) == 1
+
+
+def test_what_is_over_within_a_median_is_none() -> None:
+    assert excursions(10.0, 5) == 0
+
+
+def test_a_level_that_stays_is_one() -> None:
+    assert excursions(3.0, 1000) == 1
+
+
+def test_a_rare_run_of_low_norms_in_gaussian_noise_is_none() -> None:
+    chance, watch = random.Random(3), NormWatch()  # a single median stands out at step 209138
+    for step in range(215_000):
+        height = 1 + 9 * math.exp(-step / 20000)
+        watch.add(max(1e-9, height * (1 + chance.gauss(0, 0.2))))
+    assert watch.excursions == 0
+
+
 def test_noise_is_none() -> None:
     assert excursions(1.0, 0, noise=0.5) == 0
 
