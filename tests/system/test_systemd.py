@@ -322,6 +322,19 @@ def test_a_stability_run_goes_on_through_death_and_restart_of_the_daemon_until_i
     assert not ending.living(run)
     order = node.run("test", "-e", f"/run/dvfd-drill/{run}.json", check=False)
     assert order.returncode == 1  # an environment has secrets
+    eventually(lambda: how(node, run)["frozen"], 60, 0.5)
+
+
+def test_a_training_whose_supervisor_is_killed_ends_with_its_unit(node: Machine) -> None:
+    start = ("stability", "start", "phase1", "--job=held", "--duration=3000", "--force")
+    said = node.run(
+        "dvfd", *start, "--no-follow", "--", "/opt/dvfd/bin/python", "-c", TRAINING
+    ).stdout  # fmt: skip
+    run = said.split()[1].rstrip(":")
+    eventually(lambda: len(ending.living(run)) == 5, 30)
+    os.kill(node.host_pid(int(node.show(f"dvfd-drill@{run}.service", "MainPID"))), signal.SIGKILL)
+    eventually(lambda: not ending.living(run), 30)
+    assert "none of its training was left" in node.run("dvfd", "stability", "stop", run).stdout
 
 
 def how(node: Machine, run: str) -> dict[str, Any]:
