@@ -49,17 +49,27 @@ def conduct(
     judge: Callable[[Check], object],
     attestations: Attestations,
     baselines: Baselines,
+    verifier: Callable[[], Verifier] | None = None,
+    held_against: Callable[[Run], Context] | None = None,
+    freezes: Callable[[Watched, tuple[Judged, ...]], str] | None = None,
 ) -> Conductor:
-    """Who conducts the runs of this node; their files lie in *directory*."""
+    """Who conducts the runs of this node; their files lie in *directory*.
+
+    *verifier* builds what verifies a run's checkpoints, *held_against* says what runs are held
+    against, by default the configuration's and the people's; *freezes* writes reports.
+    """
     boot_id = Processes().boot_id()
+    known = held_against or partial(context, config, attestations, baselines)
+    checking = verifier or partial(
+        Verifier, config.checkpoints, records=Manifestless(), run=shell.run
+    )
 
     def watch(run: Run, check: Check, *, fresh: bool) -> Watched:
         path = directory / f"{run.id}.db"
         file = RunFile.create(path, run.to_document()) if fresh else RunFile.open(path)
         file.job, file.every, file.node = run.plan.job, run.plan.every, run.node
         file.set_axis(run.axis)
-        records = Manifestless()
-        saves = Saves(Verifier(config.checkpoints, records=records, run=shell.run), file)
+        saves = Saves(checking(), file)
         recorder = Recorder(
             run, check, metrics=catalogue.metrics, book=book, pen=file, saves=saves, clock=clock
         )
@@ -68,14 +78,13 @@ def conduct(
             check,
             file=file,
             recorder=recorder,
-            tally=Tally(run.plan, context(config, attestations, baselines, run)),
+            tally=Tally(run.plan, known(run)),
             sight=Sight(book, armed=-run.axis.offset),
             clock=clock,
         )
 
     def final(on: Watched) -> tuple[Judged, ...]:
-        held_against = context(config, attestations, baselines, on.run)
-        on.file.put_document(on.run.to_document() | {CONTEXT: held_against.to_document()})
+        on.file.put_document(on.run.to_document() | {CONTEXT: known(on.run).to_document()})
         return judged_again(on.file.path, on.run, on.check)
 
     def past(run: Run, check: Check) -> tuple[Judged, ...]:
@@ -92,7 +101,7 @@ def conduct(
         past=past,
         final=final,
         judge=judge,
-        freeze=partial(freeze, config=config, catalogue=catalogue),
+        freeze=freezes or partial(freeze, config=config, catalogue=catalogue),
     )
 
 

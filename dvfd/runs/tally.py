@@ -446,7 +446,8 @@ class Tally:
         verified = {step for step, what in answers.items() if what is What.VERIFIED}
         answered = verified | {step for step, what in answers.items() if what is What.DAMAGED}
         due = self._due(len(begun))
-        recent = {e.step for e in self._counted(What.BEGUN) if span.until - e.t < SAVING}
+        failed = {e.step for e in self._counted(What.FAILED)}
+        recent = {e.step for e in self._counted(What.BEGUN) if span.until - e.t < SAVING} - failed
         waiting = {
             "run_checkpoints_expected": 0,
             "run_checkpoints_attempted": 0,
