@@ -137,9 +137,8 @@ PHASE1 = [
     fails("checkpoints_attempted", at=SKIP_ONE),
     fails("checkpoints_saved", at={**SKIP_ONE, 101: failing_save}),
     fails("checkpoints_verified", at={92: turn(word="broken"), 108: turn(word="whole")}),
-    fails("restarts", "unplanned_failures", at={150: came_back}, unknown=THROUGHPUT),
-    fails("unplanned_failures", at={240: lambda run: run.die(1)},
-          unknown=("cpu", "loss_finite", "loss_spikes")),
+    fails("restarts", "unplanned_failures", at={150: came_back}),
+    fails("unplanned_failures", at={240: lambda run: run.die(1)}),
 ]  # fmt: skip
 
 SATURATION = ("saturation", "saturation_headroom")
@@ -164,8 +163,7 @@ PHASE2A = [
     fails("checkpoints_attempted", at=SKIP_ONE),
     fails("checkpoints_saved", at={**SKIP_ONE, 101: failing_save}),
     fails("checkpoints_verified", at={92: turn(word="broken"), 108: turn(word="whole")}),
-    fails("restarts", "unplanned_failures", at={150: came_back},
-          unknown=("throughput", "throughput_band")),
+    fails("restarts", "unplanned_failures", at={150: came_back}),
     fails("uptime", "throughput_band", at=STALLED),
     fails("communication", rows=always(communication=0.04)),
     blinds("communication", rows=always(communication=None)),
