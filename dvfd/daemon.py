@@ -25,7 +25,7 @@ from dvfd.config import Config, runtime_dir, state_dir
 from dvfd.control import ControlServer
 from dvfd.drilled import Drilled
 from dvfd.environment import environment_hash
-from dvfd.errors import ConfigError
+from dvfd.errors import ConfigError, DvfdError
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
 from dvfd.operations import operations
@@ -35,6 +35,7 @@ from dvfd.remembered import remembered
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
 from dvfd.runs.parts import conduct
+from dvfd.runs.shown import shown
 from dvfd.sampler import Sampler
 from dvfd.schedule import Schedule, offset
 from dvfd.sinks import log as log_sink
@@ -43,7 +44,7 @@ from dvfd.sinks.pager import Pager
 from dvfd.sinks.server import HttpServer
 from dvfd.sinks.site import Site
 from dvfd.sinks.web import Web
-from dvfd.state import Loop, NoWeb, Sources, State
+from dvfd.state import Loop, NoWeb, RunState, Sources, State
 from dvfd.store import Store
 from dvfd.telemetry.jobs import JobBook
 from dvfd.telemetry.receiver import Receiver
@@ -316,10 +317,17 @@ class Daemon:
             scraped=lambda: self._site.scraped_at,
             reload=lambda: self._reload,
             web=lambda: self._web or NoWeb(),
+            run=self._run_on,
         )
 
     def _log_lines(self) -> list[dict[str, Any]]:
         return [asdict(match) for match in self._probes.logs.recent()]
+
+    def _run_on(self) -> RunState | None:
+        """The stability run that is on; none is no error."""
+        with suppress(DvfdError):
+            return shown(self._runs.status(), self._catalogue.checks)
+        return None
 
     def _http(self) -> dict[str, int]:
         return self._server.counters()

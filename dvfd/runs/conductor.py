@@ -83,10 +83,12 @@ class Conductor:
         final: Callable[[Watched], tuple[Judged, ...]],
         judge: Callable[[Check], object],
         freeze: Callable[[Watched, tuple[Judged, ...]], str],
+        reports: Callable[[Run, Check], str],
     ) -> None:
         """*watch* builds what watches a run; *past* judges a finished one from its file, *final*
         one that is about to be frozen; *judge* has the daemon judge a check and tell its sinks;
-        *freeze* writes the report and gives its SHA-256.
+        *freeze* closes its file, writes the report and gives its SHA-256, *reports* does the rest
+        where only the file was closed.
         """
         self._checks = {check.id: check for check in checks.values() if check.every}
         self._store = store
@@ -99,6 +101,7 @@ class Conductor:
         self._final = final
         self._judge = judge
         self._freeze = freeze
+        self._reports = reports
         self._lock = threading.RLock()
         self._on: Watched | None = None
         self._newest: Run | None = None
@@ -106,6 +109,8 @@ class Conductor:
         self._found: dict[str, tuple[Judged, ...]] = {}
         self._force: dict[str, bool] = {}
         self._trouble = ""
+        self._reporting = False
+        self._unreported: tuple[Run, Check] | None = None
         self._stop = threading.Event()
         self._beat = clock.boot()
         self._thread = threading.Thread(target=self._go, name="run", daemon=True)
@@ -132,13 +137,16 @@ class Conductor:
                 on.close()
 
     def beat(self) -> float:
-        """Boot time of the loop's last progress."""
-        return self._beat
+        """Boot time of the loop's last progress. A report is made by a child, which has a limit of
+        its own.
+        """
+        return self._clock.boot() if self._reporting else self._beat
 
     def _go(self) -> None:
         while not self._stop.wait(BEAT):
             self._beat = self._clock.boot()
             try:
+                self._report_late()
                 self.tick()
             except Exception as error:  # a run that cannot be watched is a gap, not a dead daemon
                 log.exception("looking at the run failed")
@@ -175,7 +183,11 @@ class Conductor:
             if self._on is not on or on.closing:
                 return
             on.closing = True
-        digest, trouble = self._frozen(on)
+        self._reporting = True
+        try:
+            digest, trouble = self._frozen(on)
+        finally:
+            self._reporting = False
         with self._lock:
             self._trouble = trouble
             on.run = replace(on.run, frozen=digest)
@@ -184,6 +196,25 @@ class Conductor:
             on.close()
         log.info("run over", run=on.run.id, stage=on.run.stage, reason=on.run.reason, report=digest)
         self._judge(on.check)
+
+    def _report_late(self) -> None:
+        """Write the report of a run whose file an earlier daemon closed, and no more."""
+        waiting, self._unreported = self._unreported, None
+        if waiting is None:
+            return
+        run, check = waiting
+        self._reporting = True
+        try:
+            digest = self._reports(run, check)
+        except (OSError, DvfdError) as error:
+            log.exception("report not written", run=run.id)
+            self._trouble = f"the report of {run.id} could not be written: {error}"
+            return
+        finally:
+            self._reporting = False
+        self._keep(replace(run, frozen=digest))
+        log.info("report written late", run=run.id, report=digest)
+        self._judge(check)
 
     def _frozen(self, on: Watched) -> tuple[str, str]:
         """Judge it from its file and write the report: its SHA-256, and what went wrong."""
@@ -393,6 +424,9 @@ class Conductor:
             try:
                 self._set(self._watch(here, check, fresh=False))
             except StoreError as error:
+                if run.stage.over:  # its file is closed, and the daemon ended before the report
+                    self._unreported = (run, check)
+                    continue
                 self._trouble = f"run {run.id} cannot be taken up: {error}"
                 log.exception("run cannot be taken up", run=run.id)
                 continue

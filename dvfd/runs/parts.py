@@ -9,7 +9,7 @@ from dvfd import shell
 from dvfd.probes.verifier import Verifier
 from dvfd.runs.baselines import job_hash
 from dvfd.runs.conductor import Conductor
-from dvfd.runs.freezing import CONTEXT, freeze
+from dvfd.runs.freezing import CONTEXT, by_child, evidence, freeze
 from dvfd.runs.recorder import Recorder
 from dvfd.runs.saves import Manifestless, Saves
 from dvfd.runs.sight import Sight
@@ -90,6 +90,10 @@ def conduct(
     def past(run: Run, check: Check) -> tuple[Judged, ...]:
         return judged_again(directory / f"{run.id}.db", run, check)
 
+    def reports(run: Run, check: Check) -> str:
+        path = directory / f"{run.id}.db"
+        return by_child(evidence(path, check, config=config, catalogue=catalogue)).sha256
+
     return Conductor(
         catalogue.checks,
         store=store,
@@ -101,6 +105,7 @@ def conduct(
         past=past,
         final=final,
         judge=judge,
+        reports=reports,
         freeze=freezes or partial(freeze, config=config, catalogue=catalogue),
     )
 

@@ -305,3 +305,21 @@ def test_a_restarted_daemon_still_knows_a_finished_run(node: Node) -> None:
     node.start()
     results = node.conductor.results(PHASE1, node.clock.now())
     assert {r.criterion.id.partition(".")[2]: r.verdict for r in results} == before
+
+
+def test_a_daemon_that_ended_before_the_report_writes_it_later(node: Node) -> None:
+    node.arm()
+    node.join()
+    node.conductor._freeze = lambda on, _found: on.file.freeze() and _ended()
+    with pytest.raises(KeyboardInterrupt):
+        node.train(620)
+    assert not node.run.frozen
+    node.kill()
+    node.start()
+    node.conductor._report_late()
+    assert node.run.frozen
+    assert node.report()["run"]["id"] == node.run.id
+
+
+def _ended() -> str:
+    raise KeyboardInterrupt
