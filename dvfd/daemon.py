@@ -153,6 +153,7 @@ class Daemon:
         self._breaches.load()
         for report in remembered(self._store, self._catalogue, self._config.profile_hash):
             self._state.tell(report)
+        self._runs.take_up()
         self._open_doors()
         self._runs.start()
         self._sampler.start()

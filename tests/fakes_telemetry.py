@@ -129,7 +129,7 @@ class FakeStore:
     def write(self, samples: Iterable[Sample]) -> None:
         self.samples.extend(samples)
 
-    def commit_telemetry(self, session, sequence, rows, done) -> None:
+    def commit_telemetry(self, session, sequence, rows, done, *, job="") -> None:
         if not self.ok:
             self._refused.add(session)  # and all that follows, as the real one does
         if session not in self._refused:
@@ -148,6 +148,9 @@ class FakeStore:
     def cursor(self, session: str) -> int:
         self._refused.discard(session)
         return self.cursors.get(session, 0)
+
+    def recorded(self, session: str) -> int:
+        return 0
 
     def put(self, kind: str, key: str, document: dict | None) -> None:
         self.documents[kind].pop(key, None)

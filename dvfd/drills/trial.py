@@ -87,13 +87,23 @@ class Ear:
         """Let them go."""
 
     def commit_telemetry(
-        self, session: str, sequence: int, rows: Sequence[StepFold], done: Callable[[int], None]
+        self,
+        session: str,
+        sequence: int,
+        rows: Sequence[StepFold],
+        done: Callable[[int], None],
+        *,
+        job: str = "",
     ) -> None:
         """Acknowledge at once: the job must not keep its rows for us."""
         done(sequence)
 
     def cursor(self, session: str) -> int:
         """Nothing is remembered."""
+        return 0
+
+    def recorded(self, session: str) -> int:
+        """Nothing is recorded."""
         return 0
 
     def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:

@@ -118,9 +118,7 @@ class Conductor:
     # --- The loop -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take up the run that was on, if there is one, and begin to look."""
-        with self._lock:
-            self._take_up()
+        """Begin to look."""
         self._beat = self._clock.boot()
         self._thread.start()
 
@@ -407,8 +405,14 @@ class Conductor:
         assert on
         on.file.add([Event(node=on.run.node, t=t, at=self._clock.now(), what=what, text=text)])
 
+    def take_up(self) -> None:
+        """After a restart: the run that was on, from its file; what nobody saw is a gap. To be
+        called before ranks are heard: what they are told is safe must be in its file.
+        """
+        with self._lock:
+            self._take_up()
+
     def _take_up(self) -> None:
-        """After a restart: the run that was on, from its file; what nobody saw is a gap."""
         unfinished = [
             run for run in self.runs() if not run.stage.over or (not run.frozen and run.ended_t)
         ]

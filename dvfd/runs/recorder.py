@@ -490,15 +490,19 @@ class Recorder:
         self, what: What, t: float, at: float, rank: Rank, told: Told, *, text: str,
         value: float | None = None,
     ) -> None:  # fmt: skip
-        self._write(what, t, at, rank=rank.rank, step=told.step, text=text, value=value)
+        origin = f"{rank.session}/{told.stamp.first}"
+        self._write(
+            what, t, at, rank=rank.rank, step=told.step, text=text, value=value, origin=origin
+        )
 
     def _write(
         self, what: What, t: float, at: float, *, rank: int | None = None, step: int | None = None,
-        value: float | None = None, text: str = "",
+        value: float | None = None, text: str = "", origin: str = "",
     ) -> None:  # fmt: skip
         event = Event(
-            node=self._node, t=t, at=at, what=what, rank=rank, step=step, value=value, text=text
-        )
+            node=self._node, t=t, at=at, what=what, rank=rank, step=step, value=value, text=text,
+            origin=origin,
+        )  # fmt: skip
         self._pen.add([event])
 
 

@@ -23,7 +23,8 @@ class Window:
     Interval *window* holds the steps from `window * every + 1` to `(window + 1) * every`. A rank
     that came back as a new process has a new `session` and so a row of its own. What a job did not
     report is None, or 0 in a count. `loss` runs over the `losses` finite ones; `stepping` is the
-    time of the steps that reported `communication`, pauses and checkpoints left out.
+    time of the steps that reported communication, starts, pauses and checkpoints left out, and
+    `communication` what these steps reported.
     """
 
     node: str
@@ -101,7 +102,11 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened in a run, at run second `t` and Unix time `at`."""
+    """Something that happened in a run, at run second `t` and Unix time `at`.
+
+    `origin` names what a rank told, by session and sequence: it may tell that again after a kill
+    of the daemon, and a file takes it once.
+    """
 
     node: str
     t: float
@@ -111,6 +116,7 @@ class Event:
     step: int | None = None
     value: float | None = None
     text: str = ""
+    origin: str = ""
 
 
 Row = Window | Minute | Event
@@ -124,7 +130,7 @@ class Rows(Protocol):
         ...
 
     def minutes(self, since: int = 0, until: int | None = None) -> Iterator[Minute]:
-        """Minutes that were added, by minute, node, metric, labels."""
+        """Minutes that were added, in that order: those of one series by minute."""
         ...
 
     def events(self, since: int = 0, until: int | None = None) -> Iterator[Event]:

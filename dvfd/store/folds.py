@@ -11,7 +11,9 @@ class StepFold:
 
     `loss_sum` runs over the `loss_count` finite losses; `nonfinite` counts the others. A sum that
     the job did not report is None. `began` and `ended` are when the first and the last of the steps
-    ended, CLOCK_BOOTTIME; `stepping_sum` is the time of the steps that reported communication.
+    ended, CLOCK_BOOTTIME; `stepping_sum` is the time of the steps that reported communication and
+    whose beginning is known, `exposed_sum` their communication. `sequence` is that of the last row,
+    0 where the packet's stands for it.
     """
 
     job: str
@@ -33,5 +35,7 @@ class StepFold:
     norm_count: int = 0
     compute_count: int = 0
     stepping_sum: float = 0.0
+    exposed_sum: float = 0.0
     allreduce_sum: float = 0.0
     allreduce_count: int = 0
+    sequence: int = 0

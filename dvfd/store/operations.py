@@ -159,15 +159,12 @@ class CommitTelemetry(_Plain):
     at: float
     done: Callable[[int], None]
     cursors: dict[str, int] = field(repr=False)
+    job: str = ""
 
     @property
     def weight(self) -> int:
         """One for each fold, and one for the cursor."""
         return len(self.rows) + 1
-
-    def of(self, job: str) -> bool:
-        """Whether it carries steps of *job*."""
-        return bool(self.rows) and self.rows[0].job == job
 
     def apply(self, tables: Tables) -> None:
         """Insert what lies beyond the session's cursor and move the cursor."""

@@ -80,9 +80,13 @@ class Pending:
         return True
 
     def refuse(self, session: str) -> None:
-        """Take nothing of *session* until it asks for its cursor again."""
+        """Take nothing of *session* until it asks for its cursor again; what waits of it would
+        leave a hole, and is let go.
+        """
         with self.changed:
             self._refused.add(session)
+            for key in self._keys(session) - self._taken:
+                self._remove(key)
 
     def resume(self, session: str, timeout: float) -> bool:
         """Withdraw what waits of *session*, which is about to send it again, and take it anew.

@@ -12,7 +12,9 @@ import hashlib
 import json
 import sqlite3
 import threading
-from dataclasses import astuple, fields
+import time
+from dataclasses import fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import StoreError
@@ -31,6 +33,9 @@ VERSION = 1
 
 BATCH = 2000
 """Rows fetched at once: the daemon never holds a whole run in memory."""
+
+PATIENCE = 10.0
+"""Seconds that a file which is to be frozen waits for those who read it just then."""
 
 WAITING = 200_000
 """Minutes and events that wait for a disk that refuses; above it the oldest are lost, and told."""
@@ -66,11 +71,14 @@ TABLES = (
     """CREATE TABLE events (
         id INTEGER PRIMARY KEY, node TEXT NOT NULL, t REAL NOT NULL, at REAL NOT NULL,
         what TEXT NOT NULL, rank INTEGER, step INTEGER, value REAL, text TEXT NOT NULL,
-        mark INTEGER NOT NULL) STRICT""",
+        origin TEXT NOT NULL, mark INTEGER NOT NULL) STRICT""",
+    "CREATE UNIQUE INDEX events_by_origin ON events (origin, what) WHERE origin <> ''",
     "CREATE INDEX events_by_mark ON events (mark)",
 )
 
 _COLUMNS = tuple(field.name for field in fields(Window))
+_WINDOW = attrgetter(*_COLUMNS)
+_EVENT = attrgetter(*(field.name for field in fields(Event)))
 _UPSERT = (
     f"INSERT INTO windows ({', '.join(_COLUMNS)}, mark)"  # noqa: S608  # names of ours
     f" VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
@@ -104,6 +112,7 @@ class RunFile:
         self._heartbeat: tuple[float, float] | None = None
         self._series: dict[tuple[str, str, str], int] = {}
         self._sessions: dict[str, int] = {}
+        self._inode = path.stat().st_ino
         self._mark = _newest(connection)
 
     # --- Opening and closing --------------------------------------------------------------------
@@ -111,22 +120,18 @@ class RunFile:
     @classmethod
     def create(cls, path: Path, document: Mapping[str, Any]) -> RunFile:
         """A new file that says of what it is. Raises StoreError if that cannot be made."""
-        if path.exists():
-            raise StoreError(f"{path}: there is a run of that name already")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("xb").close()
-            connection = _connect(path)
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in TABLES:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("COMMIT")
+        except OSError as error:
+            taken = "there is a run of that name already"
+            what = taken if path.exists() else f"cannot be created: {error}"
+            raise StoreError(f"{path}: {what}") from None
+        try:
+            return cls(path, _made(path, json.dumps(document, sort_keys=True)))
         except (OSError, sqlite3.Error) as error:
+            path.unlink(missing_ok=True)  # what is half made would pass for a run
             raise StoreError(f"{path}: cannot be created: {error}") from None
-        file = cls(path, connection)
-        file.put_document(document)
-        return file
 
     @classmethod
     def open(cls, path: Path) -> RunFile:
@@ -135,10 +140,10 @@ class RunFile:
             raise StoreError(f"{path}: no such file of a run")
         if not path.stat().st_mode & 0o200:
             raise StoreError(f"{path}: is frozen with its report")
-        Reading(path).mark()  # before anything is written into what may be somebody else's
+        Reading(path).check()  # before anything is written into what may be somebody else's
         try:
             return cls(path, _connect(path))
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{path}: cannot be opened: {error}") from None
 
     @property
@@ -161,16 +166,28 @@ class RunFile:
         if self.trouble:
             raise StoreError(f"{self.path}: cannot be frozen: {self.trouble}")
         try:
-            with self._lock:
-                assert self._connection
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                self._connection.execute("PRAGMA journal_mode = DELETE")
-                self._connection.execute("VACUUM")
+            self._leave_wal()
             self.close()
             self.path.chmod(0o444)
             return digest(self.path)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self.path}: cannot be frozen: {error}") from None
+
+    def _leave_wal(self) -> None:
+        """Make it one file, which nobody must be reading just then. Raises sqlite3.Error."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            with self._lock:
+                if self._connection is None:
+                    return
+                try:
+                    self._connection.execute("PRAGMA journal_mode = DELETE")
+                except sqlite3.OperationalError:
+                    if time.monotonic() > until:
+                        raise
+                else:
+                    return
+            time.sleep(0.05)
 
     # --- Writing --------------------------------------------------------------------------------
 
@@ -181,7 +198,7 @@ class RunFile:
     def put_document(self, document: Mapping[str, Any]) -> None:
         """Keep what the run is, so that the file explains itself."""
         text = json.dumps(document, sort_keys=True)
-        self._write(lambda connection: _put(connection, "run", text))
+        self._write(lambda connection, _mark: _put(connection, "run", text))
 
     def add(self, rows: Iterable[Minute | Event]) -> None:
         """Take rows in; they are on the disk after `flush`, which comes about once a second."""
@@ -202,7 +219,9 @@ class RunFile:
 
     def take(self, packets: Iterable[tuple[str, int, Sequence[StepFold]]]) -> bool:
         """Add the folds of packets, (session, sequence, folds) each, and what waits: all or none.
-        A packet that came before is left out. False if they are not on the disk.
+
+        What came before is left out, also where it comes in other packets: see `cursor`. False if
+        it is not on the disk.
         """
         given = tuple(packets)
         with self._lock:
@@ -213,13 +232,15 @@ class RunFile:
             if not (given or rows or beat):
                 return True
 
-            def work(connection: sqlite3.Connection) -> None:
+            def work(connection: sqlite3.Connection, mark: int) -> None:
                 for session, sequence, folds in given:
-                    if sequence > self._cursor(connection, session):
-                        self._upsert(connection, session, folds)
+                    before = self._cursor(connection, session)
+                    if sequence > before:
+                        new = [fold for fold in folds if (fold.sequence or sequence) > before]
+                        self._upsert(connection, session, new, mark)
                         self._advance(connection, session, sequence)
                 for row in rows:
-                    self._insert(connection, row)
+                    self._insert(connection, row, mark)
                 if beat is not None:
                     _put(connection, "heartbeat", json.dumps(beat))
 
@@ -231,17 +252,21 @@ class RunFile:
                         self._heartbeat = None
             return written
 
-    def cursor(self, session: str) -> int:
-        """The last sequence of *session* that is in here; 0 if none is."""
+    def cursor(self, session: str) -> int | None:
+        """The last sequence of *session* that is in here, 0 if none is; None if it cannot be read.
+
+        No fold of *session* may straddle it: its steps would count twice.
+        """
         with self._lock:
             if self._connection is None:
                 return 0
             try:
                 return self._cursor(self._connection, session)
-            except sqlite3.Error:
-                return 0
+            except sqlite3.Error as error:
+                self.trouble = f"{self.path}: {error}"
+                return None
 
-    def _write(self, work: Callable[[sqlite3.Connection], None]) -> bool:
+    def _write(self, work: Callable[[sqlite3.Connection, int], None]) -> bool:
         """Do *work* whole or not at all; what goes wrong is told in `trouble`, until something
         goes well.
         """
@@ -249,27 +274,39 @@ class RunFile:
             connection = self._connection
             if connection is None:
                 return False
-            self._mark += 1
+            if self._vanished():
+                self.trouble = f"{self.path}: removed while in use"
+                return False
+            mark = self._mark + 1
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                work(connection)
+                work(connection, mark)
                 connection.execute("COMMIT")
             except (sqlite3.Error, ValueError, OverflowError) as error:
                 self.trouble = f"{self.path}: {error}"
                 self._series.clear()  # what we believed may have been taken back
                 self._sessions.clear()
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):
+                    connection.rollback()
                 return False
+            self._mark = mark  # only now: a reader that saw it before would miss these rows
             self.trouble = ""
             return True
 
-    def _insert(self, connection: sqlite3.Connection, row: Minute | Event) -> None:
+    def _vanished(self) -> bool:
+        """Whether the file was removed or replaced: SQLite would write on, into nothing."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except OSError:
+            return True
+
+    def _insert(self, connection: sqlite3.Connection, row: Minute | Event, mark: int) -> None:
         if isinstance(row, Event):
             connection.execute(
-                "INSERT INTO events (node, t, at, what, rank, step, value, text, mark)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*astuple(row), self._mark),
+                "INSERT OR IGNORE INTO events"
+                " (node, t, at, what, rank, step, value, text, origin, mark)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*_EVENT(row), mark),
             )
             return
         series = self._known(connection, row)
@@ -277,7 +314,7 @@ class RunFile:
             "INSERT INTO minutes (series, minute, count, sum, low, high, last, grown, covered,"
             " mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (series, row.minute, row.count, row.sum, row.low, row.high, row.last, row.grown,
-             row.covered, self._mark),
+             row.covered, mark),
         )  # fmt: skip
 
     def _known(self, connection: sqlite3.Connection, row: Minute) -> int:
@@ -310,10 +347,10 @@ class RunFile:
         self._sessions[session] = sequence
 
     def _upsert(
-        self, connection: sqlite3.Connection, session: str, folds: Sequence[StepFold]
+        self, connection: sqlite3.Connection, session: str, folds: Sequence[StepFold], mark: int
     ) -> None:
         rows = [self._window(session, fold) for fold in folds if fold.ended + self._offset >= 0]
-        connection.executemany(_UPSERT, [(*astuple(row), self._mark) for row in rows])
+        connection.executemany(_UPSERT, [(*_WINDOW(row), mark) for row in rows])
 
     def _window(self, session: str, fold: StepFold) -> Window:
         return Window(
@@ -334,7 +371,7 @@ class RunFile:
             norms=fold.norm_count,
             compute=fold.compute_sum or 0.0,
             computes=fold.compute_count,
-            communication=fold.comm_sum or 0.0,
+            communication=fold.exposed_sum,
             stepping=fold.stepping_sum,
             allreduce=fold.allreduce_sum,
             allreduces=fold.allreduce_count,
@@ -348,7 +385,7 @@ class RunFile:
         return Reading(self.path).last_heartbeat()
 
     def mark(self) -> int:
-        """The newest mark that is on the disk."""
+        """The newest mark that is on the disk: what is just being written comes after it."""
         return self._mark
 
     def windows(self, since: int = 0, until: int | None = None) -> Iterator[Window]:
@@ -386,6 +423,13 @@ class Reading:
         t, at = json.loads(text)
         return float(t), float(at)
 
+    def check(self) -> None:
+        """Read all of it, and look whether it is whole."""
+        with self._open() as connection:
+            said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if said != "ok":
+            raise StoreError(f"{self.path}: is damaged: {said}")
+
     def mark(self) -> int:
         """The newest mark."""
         with self._open() as connection:
@@ -407,7 +451,7 @@ class Reading:
                 )
             }
         columns = "series, minute, count, sum, low, high, last, grown, covered"
-        for number, *row in self._rows(columns, "minutes", "minute, series, id", since, until):
+        for number, *row in self._rows(columns, "minutes", "id", since, until):
             node, metric, labels = series[number]
             minute, count, total, low, high, last, grown, covered = row
             yield Minute(
@@ -417,13 +461,16 @@ class Reading:
 
     def events(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
         """See Rows."""
-        columns = "node, t, at, what, rank, step, value, text"
-        for node, t, at, what, rank, step, value, text in self._rows(
-            columns, "events", "t, id", since, until
-        ):
+        columns = "node, t, at, what, rank, step, value, text, origin"
+        known = {str(what): what for what in What}
+        for row in self._rows(columns, "events", "t, id", since, until):
+            node, t, at, what, rank, step, value, text, origin = row
+            if what not in known:
+                raise StoreError(f"{self.path}: is damaged: an event is {what!r}")
             yield Event(
-                node=node, t=t, at=at, what=What(what), rank=rank, step=step, value=value, text=text
-            )
+                node=node, t=t, at=at, what=known[what], rank=rank, step=step, value=value,
+                text=text, origin=origin,
+            )  # fmt: skip
 
     def _rows(
         self, columns: str, table: str, order: str, since: int, until: int | None
@@ -449,8 +496,7 @@ class Reading:
             _check(self.path, connection)
             yield connection
         except (sqlite3.Error, OSError) as error:
-            what = "no file of a run" if is_corrupt(error) else "cannot be read"
-            raise StoreError(f"{self.path}: {what}: {error}") from None
+            raise StoreError(f"{self.path}: {_wrong(error)}: {error}") from None
         finally:
             if connection is not None:
                 connection.close()
@@ -494,6 +540,28 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise StoreError(f"{path}: made by a newer dvfd: version {version}, this knows {VERSION}")
     if version < 1 or not {"windows", "minutes", "events"} <= tables:
         raise StoreError(f"{path}: no file of a run: it lacks the tables of one")
+
+
+def _made(path: Path, document: str) -> sqlite3.Connection:
+    """A new file's tables and what the run is, whole or not at all. Raises sqlite3.Error."""
+    connection = _connect(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in TABLES:
+            connection.execute(statement)
+        _put(connection, "run", document)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _wrong(error: Exception) -> str:
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+        return "no file of a run"
+    return "is damaged" if is_corrupt(error) else "cannot be read"
 
 
 def _newest(connection: sqlite3.Connection) -> int:

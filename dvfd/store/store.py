@@ -183,16 +183,23 @@ class Store:
     # --- Telemetry ----------------------------------------------------------------------------
 
     def commit_telemetry(
-        self, session: str, sequence: int, rows: Sequence[StepFold], done: Callable[[int], None]
+        self,
+        session: str,
+        sequence: int,
+        rows: Sequence[StepFold],
+        done: Callable[[int], None],
+        *,
+        job: str = "",
     ) -> None:
-        """Make *rows* durable, once: a *sequence* not above the session's cursor is ignored.
+        """Make *rows*, or an event, of *job* durable, once: a *sequence* not above the session's
+        cursor is ignored.
 
         *done* gets the committed sequence, in the writing thread, after the commit; it must not
         raise. If the disk fails it is not called, and the job keeps its ring.
         """
         self._check_writable()
         self._pending.add_telemetry(
-            CommitTelemetry(session, sequence, rows, self._clock.now(), done, self._cursors)
+            CommitTelemetry(session, sequence, rows, self._clock.now(), done, self._cursors, job)
         )
 
     def record(self, file: RunFile | None) -> None:
@@ -207,8 +214,8 @@ class Store:
         """The last committed sequence, 0 if there is none: where the job is to send from.
 
         What of the session waits uncommitted is withdrawn, since the job sends it again. While
-        the file cannot be read the answer is 0, and what comes is not taken until it is asked
-        again: taken blindly, it could be counted twice.
+        the file cannot be read, or that of a run, the answer is 0, and what comes is not taken
+        until it is asked again: taken blindly, it could be counted twice.
         """
         if not self._pending.resume(session, IN_FLIGHT):
             return 0
@@ -218,9 +225,18 @@ class Store:
                 self._pending.refuse(session)
                 return 0
             self._remember(session, found)
-        # A daemon that was killed between the two commits left a run's file ahead of this one.
         file = self._writer.recording
-        return max(self._cursors[session], file.cursor(session) if file else 0)
+        if file is not None and file.cursor(session) is None:
+            self._pending.refuse(session)
+            return 0
+        return self._cursors[session]
+
+    def recorded(self, session: str) -> int:
+        """The last sequence that the file of a run has, 0 if there is none. A daemon that was
+        killed between the two commits left it ahead of `cursor`: no fold may straddle it.
+        """
+        file = self._writer.recording
+        return 0 if file is None else file.cursor(session) or 0
 
     def _remember(self, session: str, sequence: int) -> None:
         with self._lock:

@@ -262,12 +262,12 @@ class Writer:
         is refused until the rank connects again, and sends it again.
         """
         file = self.recording
-        if file is None:
+        if file is None or file.closed:
             return list(turn)
-        told = [each for _, each in turn if isinstance(each, CommitTelemetry)]
-        mine = [each for each in told if each.of(file.job)]
-        # An event that a rank told lies in the file already, or waits there.
-        if not told or file.take((o.session, o.sequence, o.rows) for o in mine):
+        told = (each for _, each in turn if isinstance(each, CommitTelemetry))
+        mine = [each for each in told if each.job == file.job]
+        # The event of a packet without steps waits in the file, and is written with these.
+        if not mine or file.take((o.session, o.sequence, o.rows) for o in mine):
             return list(turn)
         for operation in mine:
             self._pending.refuse(operation.session)

@@ -28,13 +28,16 @@ class Before:
     stepped: float | None = None
 
 
-def folds(
-    job: str, rank: int, rows: Sequence[Row], at: float, before: Before = Before()
+def folds(  # noqa: PLR0917  # what of whom, then what came before
+    job: str, rank: int, rows: Sequence[Row], at: float, before: Before = Before(), cut: int = 0
 ) -> Iterator[StepFold]:
-    """Sum rows piece by piece; *at* is when the last one ended, Unix seconds."""
+    """Sum rows piece by piece; *at* is when the last one ended, Unix seconds.
+
+    No piece straddles sequence *cut*: a run's file has the rows up to there already.
+    """
     shift = at - rows[-1].boot
     stepped = before.stepped
-    for _, piece in groupby(rows, key=lambda row: (row.step - 1) // PIECE):
+    for _, piece in groupby(rows, key=lambda row: ((row.step - 1) // PIECE, row.sequence > cut)):
         members = tuple(piece)
         yield fold(job, rank, members, members[-1].boot + shift, Before(stepped))
         stepped = members[-1].boot
@@ -50,6 +53,7 @@ def fold(
     reductions = [row.allreduce for row in rows if row.allreduce is not None]
     finite = [loss for loss in losses if math.isfinite(loss)]
     real = [norm for norm in norms if math.isfinite(norm)]
+    stepping, exposed = _stepping(rows, before)
     return StepFold(
         job=job,
         rank=rank,
@@ -66,26 +70,39 @@ def fold(
         bytes_sum=_sum(row.bytes for row in rows),
         began=rows[0].boot,
         ended=rows[-1].boot,
-        norm_sum=math.fsum(real),
+        norm_sum=_total(real),
         norm_count=len(real),
         compute_count=len(computes),
-        stepping_sum=_stepping(rows, before),
-        allreduce_sum=math.fsum(reductions),
+        stepping_sum=stepping,
+        exposed_sum=exposed,
+        allreduce_sum=_total(reductions),
         allreduce_count=len(reductions),
+        sequence=rows[-1].sequence,
     )
 
 
-def _stepping(rows: Sequence[Row], before: Before) -> float:
-    """Seconds of the steps that reported communication and whose beginning is known."""
-    total, stepped = 0.0, before.stepped
+def _stepping(rows: Sequence[Row], before: Before) -> tuple[float, float]:
+    """Seconds of the steps that reported communication and whose beginning is known, and of that
+    communication.
+    """
+    total, exposed, stepped = 0.0, 0.0, before.stepped
     for row in rows:
         if row.communication is not None and stepped is not None and row.boot > stepped:
             total += row.boot - stepped
+            exposed += row.communication
         stepped = row.boot
-    return total
+    return total, exposed
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
     """The sum of what was reported; None if nothing was."""
     given = [value for value in values if value is not None]
-    return math.fsum(given) if given else None
+    return _total(given) if given else None
+
+
+def _total(values: Sequence[float]) -> float:
+    """The sum; infinite where it is too large for a float, which is no reason to hear no rank."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return sum(values)

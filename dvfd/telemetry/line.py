@@ -45,6 +45,7 @@ class Line:
         self.nonce = 0
         self.handed = 0  # the last sequence given to the store
         self.done = 0  # the last one that is committed
+        self.recorded = 0  # the last one that lay in the file of a run when the line began
         self.waiting: float | None = None  # since when the store owes an answer
         self.malformed = 0
         self.pidfd: int | None = None

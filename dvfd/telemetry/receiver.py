@@ -76,13 +76,23 @@ class Keeper(Protocol):
         ...
 
     def commit_telemetry(
-        self, session: str, sequence: int, rows: Sequence[StepFold], done: Callable[[int], None]
+        self,
+        session: str,
+        sequence: int,
+        rows: Sequence[StepFold],
+        done: Callable[[int], None],
+        *,
+        job: str = "",
     ) -> None:
         """Keep folds for good, at most once; *done* is called once they are."""
         ...
 
     def cursor(self, session: str) -> int:
         """The last sequence of a session that is committed."""
+        ...
+
+    def recorded(self, session: str) -> int:
+        """The last sequence that the file of a run has, which may be ahead of that."""
         ...
 
     def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:
@@ -351,6 +361,7 @@ class Receiver:
             self._drop(line)
             return
         line.session, line.nonce, line.handed = session, nonce, cursor
+        line.recorded = self._store.recorded(session)
         line.acknowledge(cursor, self._beat)
         self.publish(news)
 
@@ -380,12 +391,15 @@ class Receiver:
         if not rows or line.seat is None:
             return ()
         age = max(0.0, self._beat - rows[-1].boot)
-        rank = line.seat.rank.rank
-        return tuple(folds(line.seat.job.label, rank, rows, self._clock.now() - age, before))
+        at, rank = self._clock.now() - age, line.seat.rank.rank
+        return tuple(folds(line.seat.job.label, rank, rows, at, before, line.recorded))
 
     def _commit(self, line: Line, sequence: int, folds: Sequence[StepFold]) -> None:
         line.asked(sequence, self._beat)
-        self._store.commit_telemetry(line.session, sequence, folds, partial(self._committed, line))
+        self._store.commit_telemetry(
+            line.session, sequence, folds, partial(self._committed, line),
+            job=line.seat.job.label if line.seat else "",
+        )  # fmt: skip
 
     def _committed(self, line: Line, sequence: int) -> None:
         """Hand a commit over to the loop. Called from the store's thread."""

@@ -34,11 +34,11 @@ def test_pieces_end_where_intervals_do_and_add_up(first: int, count: int) -> Non
 def test_a_step_counts_from_the_end_of_the_one_before() -> None:
     rows = [row(n, communication=0.1) for n in range(49, 53)]
     pieces = list(folds("gpt", 0, rows, 1e9, Before(stepped=47.5)))
-    assert [p.stepping_sum for p in pieces] == [2.5, 2.0]
+    assert [(p.stepping_sum, p.exposed_sum) for p in pieces] == [(2.5, 0.2), (2.0, 0.2)]
 
 
 def test_an_interval_whose_beginning_is_not_known_is_no_step() -> None:
-    assert fold("gpt", 0, [row(1, communication=0.1)], 1e9).stepping_sum == 0.0
+    assert fold("gpt", 0, [row(1, communication=0.1)], 1e9).exposed_sum == 0.0
 
 
 def test_only_steps_that_told_their_communication_count() -> None:

@@ -52,7 +52,7 @@ class Node:
             attestations=Attestations(CATALOGUE, self.store, self.clock),
             baselines=Baselines(self.directory / "runs", self.store, self.clock),
         )  # fmt: skip
-        self.conductor._take_up()
+        self.conductor.take_up()
 
     def stop(self) -> None:
         self.conductor.stop()
@@ -88,8 +88,9 @@ class Node:
                 self.ranks.book.steps(seat, rows)
                 made = tuple(folds("gpt", rank, rows, self.clock.now()))
                 self.store.commit_telemetry(
-                    f"s{rank}-{seat.rank.session}", rows[-1].sequence, made, lambda _: None
-                )
+                    f"s{rank}-{seat.rank.session}", rows[-1].sequence, made, lambda _: None,
+                    job="gpt",
+                )  # fmt: skip
             self.clock.advance(1)
             self.beat()
 

@@ -43,7 +43,7 @@ def fold(first: int, last: int, rank: int = 0, **more: float) -> StepFold:
 
 
 def test_packets_of_one_interval_become_one_window(file: RunFile) -> None:
-    assert file.take([("s", 10, [fold(1, 10)]), ("s", 50, [fold(11, 50, comm_sum=2.0)])])
+    assert file.take([("s", 10, [fold(1, 10)]), ("s", 50, [fold(11, 50, exposed_sum=2.0)])])
     [window] = file.windows()
     assert window == Window(
         node="n", rank=0, window=0, session="s", first_step=1, last_step=50, steps=50, began=1.0,
