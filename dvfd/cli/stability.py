@@ -165,13 +165,17 @@ def _runs() -> Path:
 
 @contextlib.contextmanager
 def _else_disarmed(run: str) -> Iterator[None]:
-    """Take a run back whose training could not be started."""
+    """Take a run back whose training could not be started, with what of it was."""
+    from dvfd.runs import ending
+
     try:
         yield
     except (DvfdError, OSError, KeyboardInterrupt) as error:
         why = f"its training could not be started: {str(error) or 'interrupted'}"
         with contextlib.suppress(DvfdError):
             daemon("stability_stop", id=run, reason=" ".join(why.split()))
+        with contextlib.suppress(DvfdError):
+            ending.end(run, grace=0.0)
         raise
 
 
@@ -206,7 +210,7 @@ def _wait_until_launched(run: str, holder: subprocess.Popen[bytes] | None, words
     """Raises DvfdError if the training ends, or nobody tells of it."""
     until = time.monotonic() + BEGINNING
     while time.monotonic() < until:
-        known = (daemon("stability_status", id=run) or {}).get("run", {})
+        known = (_seen(run) or {"run": {}})["run"]
         if known.get("stage") in progress.OVER:
             raise DvfdError(f"run {run} ended: {known['reason']}; see {words}")
         if known.get("launched"):

@@ -115,6 +115,20 @@ def test_a_supervisor_that_cannot_be_started_takes_the_run_back(
     assert runs.run["stage"] == "aborted"
 
 
+def test_ctrl_c_while_it_starts_takes_run_and_training_back(
+    runs, environment, tmp_path: Path
+) -> None:
+    runs.deaf = True  # nobody hears of the supervisor: the command waits
+    began = subprocess.Popen(
+        [*DVFD, "start", "phase1", *SLEEPS], env=environment, stdout=subprocess.DEVNULL
+    )
+    eventually(lambda: ending.living(ID), 30)
+    began.send_signal(signal.SIGINT)
+    assert began.wait(30) == 130
+    assert runs.run["stage"] == "aborted"
+    eventually(lambda: not ending.living(ID), 30)
+
+
 class Terminal:
     """A command on a terminal of its own."""
 

@@ -11,6 +11,7 @@ from fakes_conductor import ID, FakeRuns, criterion
 
 from dvfd import cli
 from dvfd.cli import progress, stability
+from dvfd.errors import DvfdError
 from dvfd.runs.run import Axis, Plan, Run, Stage
 from dvfd.store.run_file import Reading, RunFile
 
@@ -87,6 +88,25 @@ def test_the_daemons_refusal_starts_no_training(runs, dvfd, monkeypatch):
 
     assert (code, started) == (3, [])
     assert f"run {ID} is running" in err
+
+
+def test_a_daemon_that_starts_anew_meanwhile_is_no_reason_to_give_up(runs, monkeypatch):
+    run = runs.arm()
+    answers = iter([DvfdError("a daemon listens but does not answer"), None])
+
+    def daemon(op: str, **arguments: str) -> object:
+        answer = next(answers, runs)
+        if isinstance(answer, DvfdError):
+            raise answer
+        if answer is None:
+            return None
+        run["launched"] = {"pid": 1}
+        return runs._answer({"op": op}, 0)
+
+    monkeypatch.setattr(stability, "daemon", daemon)
+
+    stability._wait_until_launched(ID, None, "its journal")
+    assert next(answers, "asked") == "asked"
 
 
 # --- status ------------------------------------------------------------------------------------
