@@ -41,6 +41,7 @@ def ranked(check_id: str) -> None:
         print(f"this runs as the ranks of torchrun: {_line(check_id)}", file=sys.stderr)  # noqa: T201
         sys.exit(UNKNOWN)
     asked, options = parse(sys.argv[1:])
+    _understood(options)
     place = inside.shared()
     leads = os.environ.get("LOCAL_RANK", "0") == "0"
     helper = _start_steward(check_id, asked, place) if leads and not _restarts() else None
@@ -55,6 +56,13 @@ def ranked(check_id: str) -> None:
         code = _verdict(place, helper)
         code = code if refused or inside.rank() == 0 else 0
     _leave(code)
+
+
+def _understood(options: Sequence[str]) -> None:
+    """End with words on a mistake in *options*, before a run is armed for them."""
+    from dvfd.drills.options import parse as read  # noqa: PLC0415  # torch takes seconds to load
+
+    read(options)
 
 
 def _line(check_id: str) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,16 +266,20 @@ def say(line: str) -> None:
 
 def main(place: Path, order: Order) -> int:
     """See the run through; the exit code."""
+    refused = ""
     try:
         agent = os.pidfd_open(order.agent)
         with daemon(place) as control:
             code = Steward(order, place, control, agent).see_through()
     except (DvfdError, OSError) as error:
         say(str(error))
-        code = UNKNOWN
-        write(place / RUN, {"refused": str(error), "agent": ending.started(order.agent)})
+        code, refused = UNKNOWN, str(error)
     with contextlib.suppress(OSError):  # the ranks are gone, and their directory
+        if refused:
+            write(place / RUN, {"refused": refused, "agent": ending.started(order.agent)})
         write(place / VERDICT, {"code": code})
+    if not ending.started(order.agent):  # no rank is left that would tidy up
+        shutil.rmtree(place, ignore_errors=True)
     return code
 
 

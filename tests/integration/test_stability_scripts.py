@@ -139,6 +139,15 @@ def test_a_rank_that_is_killed_does_not_keep_the_report_from_being_printed(
     assert "aborted" in report
     assert "PASS" not in report
     eventually(lambda: not stewards(tmp_path), 60)
+    assert not list(tmp_path.glob("dvfd-ranks-*"))
+
+
+def test_a_mistyped_option_arms_no_run(torchrun, tmp_path: Path) -> None:
+    run = torchrun("--widht=32")
+    assert run.process.wait(120) == 1
+    assert "unrecognized arguments: --widht=32" in run.said("err")
+    assert "armed" not in run.said("err")
+    assert not list(tmp_path.glob("dvfd-ranks-*"))
 
 
 def rank(agent: int, wanted: int) -> int:
