@@ -147,6 +147,7 @@ class Rehearsal:
         self.of_rank: Callable[[int, int], Mapping[str, Any]] = lambda _rank, _step: {}
         self.silenced: set[str] = set()
         self.saving = self.stepping = True
+        self.probing = 0.0045  # seconds of an all-reduce of 64 KiB; 0: nobody probes
         self.word = "whole"  # what the next checkpoints hold
         self.check = self._check()
         self.context = Context(
@@ -267,6 +268,9 @@ class Rehearsal:
             self.moment = began + (n + 1) / self.rate
             for rank, reporter in list(self.ranks.items()):
                 reporter.step(self.step, **{**self._row(rank), **self.of_rank(rank, self.step)})
+            if self.probing and self.step % self.check.every == 0:
+                for reporter in self.ranks.values():
+                    reporter.collective("64KiB", self.probing)
             if self.saving and self.step % self.check.checkpoint_every == 0:
                 self.save(self.step, self.word)
         self.moment = now
