@@ -51,3 +51,13 @@ def test_what_is_not_finite_is_counted_and_not_summed() -> None:
     found = fold("gpt", 0, rows, 1e9)
     assert (found.loss_sum, found.norm_sum, found.nonfinite) == (2.0, 1.0, 2)
     assert (found.loss_count, found.norm_count) == (1, 1)
+
+
+def test_a_piece_ends_where_the_file_of_a_run_does() -> None:
+    pieces = list(folds("gpt", 0, [row(n) for n in range(1, 21)], 1e9, cut=15))
+    assert [(p.first_step, p.last_step, p.sequence) for p in pieces] == [(1, 15, 15), (16, 20, 20)]
+
+
+def test_losses_whose_sum_is_no_float_are_heard() -> None:
+    rows = [row(n, loss=1.7e308) for n in range(1, 5)]
+    assert fold("gpt", 0, rows, 1e9).loss_sum == math.inf

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import FakeClock
 
 from dvfd.errors import StoreError
 from dvfd.model import labels
 from dvfd.runs.rows import Event, Minute, What, Window
 from dvfd.runs.run import Axis
+from dvfd.store import Store, run_file
 from dvfd.store.folds import StepFold
-from dvfd.store.run_file import Reading, RunFile, digest
+from dvfd.store.run_file import TABLES, Reading, RunFile, digest
 
 BOOT = 1000.0
 MINUTE = Minute(
@@ -197,3 +201,147 @@ def test_a_place_that_is_no_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     with pytest.raises(StoreError, match="cannot be created"):
         RunFile.create(tmp_path / "runs" / "r.db", {})
+
+
+def test_what_is_half_made_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.db"
+    monkeypatch.setattr(run_file, "TABLES", (*TABLES, "no SQL"))
+    with pytest.raises(StoreError, match="cannot be created"):
+        RunFile.create(path, {})
+    monkeypatch.undo()
+    RunFile.create(path, {}).close()
+
+
+def test_a_reader_passes_over_no_row_that_is_just_being_written(file: RunFile) -> None:
+    seen: list[int] = []
+    insert = file._insert
+
+    def asked_meanwhile(connection, row, mark: int) -> None:
+        seen.append(file.mark())
+        insert(connection, row, mark)
+
+    file._insert = asked_meanwhile
+    file.add([EVENT])
+    file.flush()
+    assert list(file.events(seen[0])) == [EVENT]
+
+
+def test_rows_that_come_again_in_other_packets_count_once(file: RunFile) -> None:
+    file.take([("s", 15, [replace(fold(1, 15), sequence=15)])])
+    cut = [replace(fold(11, 15), sequence=15), replace(fold(16, 20), sequence=20)]
+    file.take([("s", 20, cut)])
+    assert [(w.steps, w.samples) for w in file.windows()] == [(20, 160.0)]
+
+
+def test_what_a_rank_tells_again_happened_once(file: RunFile) -> None:
+    told = replace(EVENT, origin="s/7")
+    file.add([told, replace(told, t=99.0), replace(told, what=What.UNVERIFIED)])
+    file.flush()
+    assert [e.what for e in file.events()] == [What.SAVED, What.UNVERIFIED]
+
+
+def test_a_file_that_was_removed_takes_nothing_and_says_so(file: RunFile) -> None:
+    file.path.unlink()
+    assert not file.take([("s", 10, [fold(1, 10)])])
+    assert "removed while in use" in file.trouble
+
+
+def test_a_cursor_that_cannot_be_read_is_not_zero(file: RunFile) -> None:
+    file._connection.execute("DROP TABLE sessions")
+    assert file.cursor("s") is None
+    assert "sessions" in file.trouble
+
+
+def test_a_damaged_file_is_refused_in_words(file: RunFile) -> None:
+    folds = [fold(100 * n + 1, 100 * n + 50, rank) for n in range(200) for rank in range(4)]
+    file.take([("s", 10, folds)])
+    file.close()
+    size = file.path.stat().st_size
+    with file.path.open("r+b") as raw:
+        raw.seek(size // 2)
+        raw.write(bytes(8192))
+    with pytest.raises(StoreError, match="is damaged"):
+        RunFile.open(file.path)
+
+
+def test_freezing_waits_for_who_reads_just_then(file: RunFile) -> None:
+    folds = [fold(100 * n + 1, 100 * n + 50, rank) for n in range(800) for rank in range(4)]
+    file.take([("s", 10, folds)])
+    reading = Reading(file.path).windows()
+    next(reading)
+    freezing = threading.Thread(target=file.freeze)
+    freezing.start()
+    freezing.join(0.2)
+    assert freezing.is_alive()
+    reading.close()
+    freezing.join(30)
+    assert file.path.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_sum_of_norms_too_large_for_a_float_is_taken(file: RunFile) -> None:
+    assert file.take([("s", 10, [fold(1, 10, norm_sum=math.inf, loss_sum=math.inf)])])
+
+
+# --- Behind the store ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(file: RunFile, tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "store.db", metrics={}, clock=FakeClock())
+    made.start()
+    made.record(file)
+    yield made
+    made.stop()
+
+
+def commit(store: Store, sequence: int, told: list[int], rows: tuple[StepFold, ...] = ()) -> None:
+    store.commit_telemetry("s", sequence, rows, told.append, job="gpt")
+
+
+def test_after_what_was_refused_nothing_of_that_session_is_taken(
+    file: RunFile, store: Store
+) -> None:
+    told: list[int] = []
+    take, file.take = file.take, lambda _packets: False
+    commit(store, 10, told, (fold(1, 10),))
+    assert store.flush()
+    file.take = take
+    commit(store, 20, told, (fold(11, 20),))
+    assert store.flush()
+    assert (told, list(file.windows())) == ([], [])
+
+    assert store.cursor("s") == 0
+    commit(store, 20, told, (fold(1, 20),))
+    assert store.flush()
+    assert (told, [w.steps for w in file.windows()]) == ([20], [20])
+
+
+def test_an_event_is_not_acknowledged_before_the_file_has_it(file: RunFile, store: Store) -> None:
+    told: list[int] = []
+    file.take = lambda _packets: False
+    commit(store, 1, told)
+    assert store.flush()
+    assert told == []
+
+
+def test_another_job_goes_on_beside_a_file_that_refuses(file: RunFile, store: Store) -> None:
+    told: list[int] = []
+    file.take = lambda _packets: False
+    store.commit_telemetry("o", 1, [replace(fold(1, 1), job="other")], told.append, job="other")
+    assert store.flush()
+    assert told == [1]
+
+
+def test_once_it_is_frozen_ranks_go_on(file: RunFile, store: Store) -> None:
+    told: list[int] = []
+    file.freeze()
+    commit(store, 10, told, (fold(1, 10),))
+    assert store.flush()
+    assert told == [10]
+
+
+def test_what_the_file_has_and_the_store_lacks_is_asked_for_again(
+    file: RunFile, store: Store
+) -> None:
+    file.take([("s", 15, [replace(fold(1, 15), sequence=15)])])
+    assert (store.cursor("s"), store.recorded("s")) == (0, 15)

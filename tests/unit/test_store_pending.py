@@ -93,3 +93,13 @@ def test_a_session_cannot_resume_while_its_commit_is_under_way() -> None:
     pending.settle(turn)
 
     assert (early, pending.resume("s", 0.0)) == (False, True)
+
+
+def test_what_waits_of_a_refused_session_is_let_go() -> None:
+    pending = Pending()
+    pending.add_telemetry(telemetry(1))
+    pending.take()
+    pending.add_telemetry(telemetry(2))
+    pending.add_telemetry(telemetry(1, "t"))
+    pending.refuse("s")
+    assert [(o.session, o.sequence) for o in pending.of(CommitTelemetry)] == [("s", 1), ("t", 1)]
