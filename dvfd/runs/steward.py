@@ -31,7 +31,7 @@ from dvfd.runs import ending, shelf
 from dvfd.shell import LIBC, PR_SET_PDEATHSIG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 RUN, RANK, ENDED, VERDICT = "run.json", "rank.json", "ended.json", "verdict.json"
 """In the directory that the ranks share: what they are to do, who leads them, that they ended, and
@@ -82,12 +82,12 @@ class Steward:
     def see_through(self) -> int:
         """Arm the run, wait for its end, print its report. Raises DvfdError if it is refused."""
         self._arm()
-        found = self._until(progress.over)
+        found = self._until(lambda found: progress.over(found["run"]))
         if found is None:
             found = self._broken_off()
         elif self._order.leads:
             self._end_training()
-        judged = self._until(lambda run: bool(run["frozen"]), limit=CLOSING) or found
+        judged = self._until(progress.settled, limit=CLOSING) or found
         if judged is None:
             say(f"no daemon answers: dvfd stability status {self._run} will tell")
             return UNKNOWN
@@ -127,14 +127,16 @@ class Steward:
 
     # --- While it runs --------------------------------------------------------------------------
 
-    def _until(self, what: Any, limit: float = float("inf")) -> dict[str, Any] | None:
-        """How the run stands once *what* holds of it; None if torchrun or the time is gone before.
+    def _until(
+        self, what: Callable[[dict[str, Any]], bool], limit: float = float("inf")
+    ) -> dict[str, Any] | None:
+        """How the run stands once *what* holds; None if torchrun or the time is gone before.
         With a *limit* torchrun may be gone.
         """
         until = time.monotonic() + limit
         while time.monotonic() < until:
             found = self._look()
-            if found is not None and what(found["run"]):
+            if found is not None and what(found):
                 return found
             if not self._wait() and limit == float("inf"):
                 return None
