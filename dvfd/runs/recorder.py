@@ -50,6 +50,9 @@ COUNTED = (
 was armed: a probe comes every few seconds, and what its first sample holds already has no growth.
 """
 
+PLENTY = frozenset({"job_hash_comparisons_total"})
+"""Counters whose growth is no news, and may come with every step: a minute of it is told at once."""
+
 OWN = {
     "run_gradient_norm_excursions_total": ("norm_excursions", "norms"),
     "run_gradient_norm_disagreements_total": ("norm_disagreements", "norm_comparisons"),
@@ -341,7 +344,7 @@ class Recorder:
                 continue
             first = self._folds.fresh(metric, where)
             grown = self._folds.add(metric, where, value, t)
-            if grown or first:
+            if first or (grown and metric not in PLENTY):
                 self._folds.write(metric, where)
             restarts += grown if metric == RESTARTS else 0.0
         return round(restarts)

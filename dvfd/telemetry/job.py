@@ -227,7 +227,8 @@ class Job:
 
     def hear(self, rank: Rank, event: Event, now: float, wall: float) -> set[str]:
         """Take an event; the metrics that it moved in a way that must be known at once."""
-        rank.progress, rank.broken = now, True
+        rank.progress = now
+        rank.broken |= event.event != "collective"  # that takes milliseconds of the next step
         match event.event:
             case "checkpoint_begin":
                 rank.section, self.saves.began_at = now, wall

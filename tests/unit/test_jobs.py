@@ -202,6 +202,14 @@ def test_a_new_runs_loss_is_not_held_against_the_last_ones(ranks: Ranks) -> None
     assert (job.counters.spikes, job.counters.norm_excursions) == (0, 0)
 
 
+def test_a_timed_collective_takes_no_step_out_of_the_pace(ranks: Ranks) -> None:
+    seat = ranks.join(0)
+    ranks.step(seat, times=3)
+    ranks.tell(seat, "collective", message="64KiB", took=0.005)
+    ranks.step(seat)
+    assert len(seat.rank.pace) == 3
+
+
 def test_a_new_job_starts_its_counters_at_zero(ranks: Ranks) -> None:
     ranks.join(0)
 

@@ -387,6 +387,13 @@ def test_a_count_is_on_its_way_to_the_disk_at_once(watch: Watch) -> None:
     assert watch.file.grown("job_nonfinite_total") == 4
 
 
+def test_comparisons_in_every_step_are_one_row_a_minute(watch: Watch) -> None:
+    watch.train(120, grad_hash=7)
+    watch.recorder.stop(watch.t)
+    assert len(watch.file.minutes("job_hash_comparisons_total")) <= 4
+    assert watch.file.grown("job_hash_comparisons_total") == 3 * 120
+
+
 def test_counts_go_on_over_a_restart_of_the_daemon(watch: Watch) -> None:
     watch.train(1, loss=math.nan)
     watch.ranks.step(*watch.seats, loss=math.nan)  # nobody looks
