@@ -51,7 +51,7 @@ was armed: a probe comes every few seconds, and what its first sample holds alre
 """
 
 PLENTY = frozenset({"job_hash_comparisons_total"})
-"""Counters whose growth is no news, and may come with every step: a minute of it is told at once."""
+"""Counters whose growth is no news and may come with every step: they are told by the minute."""
 
 OWN = {
     "run_gradient_norm_excursions_total": ("norm_excursions", "norms"),

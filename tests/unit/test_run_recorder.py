@@ -216,13 +216,11 @@ def test_a_step_of_the_wall_clock_is_told_once_and_moves_nothing(watch: Watch, b
 
 
 def test_a_step_while_no_daemon_looked_is_told(watch: Watch) -> None:
-    watch.clock.step(3600)
-    watch.restart(away=10)
-    watch.train(1)
-    assert watch.file.events(What.CLOCK) == []
-    watch.file.rows.clear()
-    watch.recorder.resume(watch.file, t=watch.t, at=watch.clock.now())
+    last = (watch.t, watch.clock.now())
+    watch.clock.advance(10)
     watch.clock.step(-3600)
+    watch.recorder = watch.another()
+    watch.recorder.resume(watch.file, t=last[0], at=last[1])
     watch.train(2)
     assert [e.value for e in watch.file.events(What.CLOCK)] == [pytest.approx(-3600)]
 
