@@ -15,7 +15,7 @@ from dvfd import derive
 from dvfd.reduce import ANYTHING, FINITE, Interval, Reading, exactly, seconds, widened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from dvfd.model import Criterion, Labels
     from dvfd.runs.rows import Minute
@@ -23,34 +23,47 @@ if TYPE_CHECKING:
 MINUTE = 60.0
 
 
+def _column() -> array[float]:
+    return array("d")
+
+
 @dataclass(slots=True)
 class Course:
-    """One probe series over the run, minute by minute: a mean, an extreme, or a growth of each."""
+    """One probe series over the run, a place for each minute: a mean, an extreme, or a growth."""
 
-    minutes: dict[int, list[float]] = field(default_factory=dict)
-    newest: int = -1
+    covered: array[float] = field(default_factory=_column)
+    weighted: array[float] = field(default_factory=_column)  # the mean times the seconds covered
+    low: array[float] = field(default_factory=_column)
+    high: array[float] = field(default_factory=_column)
+    grown: array[float] = field(default_factory=_column)
 
     def add(self, row: Minute) -> None:
         """Take a minute, or a further piece of one: a daemon may have been restarted in it."""
+        at = row.minute
+        while len(self.covered) <= at:
+            for column in (self.covered, self.weighted, self.grown):
+                column.append(0.0)
+            self.low.append(math.inf)
+            self.high.append(-math.inf)
         mean = row.sum / row.count if row.count else row.last
-        piece = [row.covered, row.covered * mean, row.low, row.high, row.grown]
-        known = self.minutes.get(row.minute)
-        if known is None:
-            self.minutes[row.minute] = piece
-        else:
-            self.minutes[row.minute] = [
-                known[0] + piece[0],
-                known[1] + piece[1],
-                min(known[2], piece[2]),
-                max(known[3], piece[3]),
-                known[4] + piece[4],
-            ]
-        self.newest = max(self.newest, row.minute)
+        self.covered[at] += row.covered
+        self.weighted[at] += row.covered * mean
+        self.grown[at] += row.grown
+        self.low[at] = min(self.low[at], row.low)
+        self.high[at] = max(self.high[at], row.high)
 
-    def inside(self, since: float, until: float) -> Iterable[list[float]]:
+    def inside(self, since: float, until: float) -> Course:
         """The minutes that begin in [since, until), run seconds; the one that *since* is in too."""
-        first, end = math.floor(since / MINUTE), until / MINUTE
-        return (piece for minute, piece in self.minutes.items() if first <= minute < end)
+        part = slice(math.floor(since / MINUTE), math.ceil(until / MINUTE))
+        return Course(
+            self.covered[part], self.weighted[part], self.low[part], self.high[part],
+            self.grown[part],
+        )  # fmt: skip
+
+    @property
+    def count(self) -> int:
+        """Minutes of which there is a sample."""
+        return len(self.low) - self.low.count(math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +82,32 @@ class Span:
 
 def gauge(criterion: Criterion, labels: Labels, course: Course, span: Span) -> Reading:
     """The mean, the largest or the smallest value of a series of a probe."""
-    pieces = sorted(course.inside(span.since, span.until))
-    covered = math.fsum(piece[0] for piece in pieces)
-    if not pieces or covered <= 0:
+    part = course.inside(span.since, span.until)
+    covered, count = math.fsum(part.covered), part.count
+    if not count or covered <= 0:
         return Reading(labels, blind="no sample of it in this run")
+    extremes = (min(part.low), max(part.high))
     if criterion.reduce == "max":
-        value = max(piece[3] for piece in pieces)
+        value = extremes[1]
     elif criterion.reduce == "min":
-        value = min(piece[2] for piece in pieces)
+        value = extremes[0]
     else:
-        value = math.fsum(piece[1] for piece in pieces) / covered
-    extremes = (min(piece[2] for piece in pieces), max(piece[3] for piece in pieces))
-    return closed(
-        criterion, labels, value, len(pieces), covered=covered, span=span, extremes=extremes
-    )
+        value = min(max(math.fsum(part.weighted) / covered, extremes[0]), extremes[1])
+    return closed(criterion, labels, value, count, covered=covered, span=span, extremes=extremes)
 
 
-def increase(criterion: Criterion, labels: Labels, course: Course, span: Span) -> Reading:
-    """How much a counter grew."""
-    pieces = sorted(course.inside(span.since, span.until))
-    covered = math.fsum(piece[0] for piece in pieces)
-    if not pieces:
-        return Reading(labels, blind="no sample of it in this run")
-    value = math.fsum(piece[4] for piece in pieces)
+def increase(
+    criterion: Criterion, labels: Labels, course: Course, span: Span, *, least: float = 0.0
+) -> Reading:
+    """How much a counter grew; *least* is what is known of its growth from elsewhere."""
+    part = course.inside(span.since, span.until)
+    covered, count = math.fsum(part.covered), part.count
+    value = max(math.fsum(part.grown), least)
+    if not count:
+        value_of = Interval(value, value, math.inf) if value else ANYTHING
+        return Reading(labels, value_of, blind="no sample of it in this run")
     return closed(
-        criterion, labels, value, len(pieces), covered=covered, span=span, extremes=(value, value)
+        criterion, labels, value, count, covered=covered, span=span, extremes=(value, value)
     )
 
 

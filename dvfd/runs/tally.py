@@ -9,19 +9,20 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from dvfd.model import Sample, labels
-from dvfd.reduce import ANYTHING, Reading
+from dvfd.reduce import ANYTHING, Interval, Reading, exactly, widened
 from dvfd.runs import figures
-from dvfd.runs.answers import verdicts
-from dvfd.runs.availability import stretches, total
-from dvfd.runs.figures import Course, Span, bounded, one, values
-from dvfd.runs.intervals import Grid, interpolated, smoothed
+from dvfd.runs.availability import STATES, stretches, total
+from dvfd.runs.figures import MINUTE, Course, Span, bounded, closed, one, values
+from dvfd.runs.intervals import Grid, covered, interpolated, smoothed, stood
+from dvfd.runs.owed import owed
 from dvfd.runs.rows import Event, Minute, What, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dvfd.model import Criterion, Labels
-    from dvfd.runs.intervals import Interval
+    from dvfd.runs.availability import Stretch
+    from dvfd.runs.intervals import Interval as Joint
     from dvfd.runs.rows import Row
     from dvfd.runs.run import Plan, Run
 
@@ -49,17 +50,18 @@ EDGE = 0.05
 """Share of the intervals at either end whose loss is the start's and the end's."""
 
 FEWEST = 20
-"""Intervals without which a loss has no course: less than one lies in either edge."""
+"""Intervals without which a loss has no course: less than one lies in either edge. Probes, too."""
 
-SAVING = 600.0
-"""Seconds in which a checkpoint that is due may still be begun, saved and verified; twice what a
-large one takes to save, and the verifier's own limit."""
+SILENCE = 180.0
+"""Seconds after which a node of which no row came is unseen, whatever it said last: it writes
+minutes."""
 
-GRACE = 0.02
-"""Share of the batches between two checkpoints in which a job may begin the one that is due."""
+COUNTS = {
+    "run_checkpoints_expected": "expected", "run_checkpoints_attempted": "attempted",
+    "run_checkpoints_saved": "saved", "run_checkpoints_verified": "verified",
+}  # fmt: skip
 
-OPEN = 3.0
-"""Intervals that may be under way at the end of what was seen, before it counts as unseen."""
+NO_HASHES = "no hashes were compared: Reporter.step(grad_hash=...) or watch_gradients"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,9 @@ class Tally:
         self._context = context
         self._grid = Grid(every=plan.every, ranks=plan.processes)
         self._courses: dict[str, dict[tuple[str, Labels], Course]] = {}
-        self._events: list[Event] = []
-        self._nodes: set[str] = set()
+        self._events: dict[What, list[Event]] = {}
+        self._newest: dict[str, float] = {}  # by node: run second of its newest row
+        self._known: dict[tuple[str, float, float], Any] = {}  # figures of several criteria
         self._makers: dict[str, Callable[[Criterion, Span, Run], list[Reading]]] = {
             "run_window_throughput_samples_per_second": self._throughput,
             "run_power_joules_per_second": self._power,
@@ -107,6 +110,7 @@ class Tally:
             "run_checkpoints_attempted": self._checkpoints,
             "run_checkpoints_saved": self._checkpoints,
             "run_checkpoints_verified": self._checkpoints,
+            "job_nonfinite_total": self._nonfinite,
             "run_unplanned_failures_total": self._failures,
             "rank_restarts_total": self._restarts,
             "run_synchronisation_issues_total": self._issues,
@@ -124,20 +128,24 @@ class Tally:
 
     def add(self, row: Row) -> None:
         """Take one row; a window that grew comes again whole."""
-        self._nodes.add(row.node)
+        self._known.clear()
         match row:
             case Window():
+                newest = row.ended
                 self._grid.add(row)
             case Minute():
+                newest = MINUTE * (row.minute + 1)
                 courses = self._courses.setdefault(row.metric, {})
                 courses.setdefault((row.node, row.labels), Course()).add(row)
             case Event():
-                self._events.append(row)
+                newest = row.t
+                self._events.setdefault(row.what, []).append(row)
+        self._newest[row.node] = max(newest, self._newest.get(row.node, newest))
 
     @property
     def disturbed(self) -> bool:
         """Whether a fault was injected on purpose."""
-        return any(event.what is What.INJECTED for event in self._events)
+        return What.INJECTED in self._events
 
     def voucher(self, criterion: Criterion) -> str:
         """Who stated what *criterion* is about, or who accepted the run that it compares with."""
@@ -150,10 +158,8 @@ class Tally:
         """What is known of *criterion* at run second *t*, by series."""
         if run.began_t is None:
             return []
-        until = min(t, run.ended_t) if run.ended_t is not None else t
-        span = Span(run.began_t, max(until, run.began_t), run.stage.over)
         maker = self._makers.get(criterion.metric, self._course)
-        found = maker(criterion, span, run)
+        found = maker(criterion, self._span(run, t), run)
         wanted = set(criterion.where)
         return [r for r in found if wanted <= set(r.labels)] + self._silent_nodes()
 
@@ -181,7 +187,7 @@ class Tally:
 
     def _silent_nodes(self) -> list[Reading]:
         """A node of the run of which nothing came: nothing can pass without it."""
-        silent = self._plan.nodes - len(self._nodes)
+        silent = self._plan.nodes - len(self._newest)
         if silent <= 0:
             return []
         words = f"nothing came from {silent} of {self._plan.nodes} nodes"
@@ -193,67 +199,98 @@ class Tally:
         """A probe's own series: each node's, each label's."""
         make = figures.increase if criterion.reduce == "increase" else figures.gauge
         courses = self._courses.get(criterion.metric, {})
-        several = self._plan.nodes > 1
         found = [
-            make(criterion, _placed(node, own, several), course, span)
+            make(criterion, self._placed(node, own), course, span)
             for (node, own), course in sorted(courses.items())
         ]
-        return found + self._without(criterion, courses)
+        return found + self._without(courses)
 
-    def _without(
-        self, criterion: Criterion, courses: Mapping[tuple[str, Labels], Course]
-    ) -> list[Reading]:
-        """Ranks that made steps and have no series where others have one."""
-        having = {dict(own).get("rank") for _, own in courses}
-        if having <= {None}:
+    def _placed(self, node: str, own: Labels) -> Labels:
+        """A series' labels, with its node where there are several."""
+        return labels(**dict(own), node=node) if self._plan.nodes > 1 else own
+
+    def _without(self, courses: Mapping[tuple[str, Labels], Course]) -> list[Reading]:
+        """Ranks that have no series where others have one, and nodes likewise."""
+        if not courses:
             return []
-        lacking = [rank for rank in self._grid.ranks if str(rank) not in having]
-        return [
-            Reading(labels(job=self._plan.job, rank=rank), blind="no sample of it in this run")
-            for rank in lacking
+        having = {dict(own).get("rank") for _, own in courses}
+        nodes = {node for node, _ in courses}
+        lacking = [labels(node=node) for node in sorted(self._newest.keys() - nodes)]
+        if having != {None}:
+            lacking = [
+                labels(job=self._plan.job, rank=rank)
+                for rank in range(self._plan.processes)
+                if str(rank) not in having
+            ]
+        return [Reading(where, blind="no sample of it in this run") for where in lacking]
+
+    def _nonfinite(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
+        """As the jobs counted them, and no fewer than ranks told, on which no kill has a hold."""
+        courses = self._courses.get(criterion.metric, {})
+        if not courses and self._grid.nonfinite:
+            told = Interval(float(self._grid.nonfinite), float(self._grid.nonfinite), math.inf)
+            return [Reading(labels(job=self._plan.job), told, blind="told by ranks alone")]
+        alone = float(self._grid.nonfinite) if len(courses) == 1 else 0.0
+        found = [
+            figures.increase(criterion, self._placed(node, own), course, span, least=alone)
+            for (node, own), course in sorted(courses.items())
         ]
+        return found + self._without(courses)
 
     def _power(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Watts of each package, the largest mean over a minute."""
+        courses = self._courses.get(ENERGY, {})
         found = []
-        several = self._plan.nodes > 1
-        for (node, own), course in sorted(self._courses.get(ENERGY, {}).items()):
-            whole = [p for p in course.inside(span.since, span.until) if p[0] >= 0.9 * 60.0]
-            watts = [piece[4] / piece[0] for piece in whole]
-            covered = math.fsum(piece[0] for piece in course.inside(span.since, span.until))
-            where = _placed(node, own, several)
-            found.append(values(criterion, where, watts, covered, span))
-        return found
+        for (node, own), course in sorted(courses.items()):
+            part = course.inside(span.since, span.until)
+            watts = [
+                joules / seconds
+                for joules, seconds in zip(part.grown, part.covered, strict=True)
+                if seconds >= 0.9 * MINUTE
+            ]
+            seen = math.fsum(part.covered)
+            found.append(values(criterion, self._placed(node, own), watts, seen, span))
+        return found + self._without(courses)
 
     # --- Windows of batches ---------------------------------------------------------------------
 
-    def _intervals(self, since: float, until: float) -> list[Interval]:
-        """What all ranks began and finished between two run seconds, in order."""
-        found = [i for i in self._grid.intervals if i.began >= since and i.ended <= until]
-        return sorted(found, key=lambda interval: (interval.key, interval.began))
+    def _intervals(self, since: float, until: float) -> list[Joint]:
+        """What all ranks began and finished between two run seconds, in order of time."""
+        key = ("intervals", since, until)
+        if key not in self._known:
+            found = [i for i in self._grid.intervals if i.began >= since and i.ended <= until]
+            self._known[key] = sorted(found, key=lambda interval: (interval.ended, interval.key))
+        known: list[Joint] = self._known[key]
+        return known
 
-    def _covered(self, found: Sequence[Interval], span: Span) -> float:
-        """Seconds that intervals stand for; what is under way at the end counts as seen."""
-        if not found:
-            return 0.0
-        lengths = sorted(interval.length for interval in found)
-        last = max(interval.ended for interval in found)
-        rest = span.until - last
-        allowed = OPEN * lengths[len(lengths) // 2]
-        return math.fsum(lengths) + (rest if 0 < rest <= allowed else 0.0)
+    def _of_intervals(
+        self, criterion: Criterion, where: Labels, span: Span,
+        found: Iterable[tuple[Joint, float | None]], lack: str, *, fewest: int = 1,
+    ) -> list[Reading]:  # fmt: skip
+        """One value for each interval that tells it; the time of the others was not seen."""
+        told = [(interval, value) for interval, value in found if value is not None]
+        if not told:
+            return [Reading(where, blind=lack)]
+        seen = covered((interval for interval, _ in told), span.since, span.until)
+        return [values(criterion, where, [v for _, v in told], seen, span, fewest=fewest)]
 
     def _throughput(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Of all ranks together, after the warm-up."""
+        return self._warm(criterion, (), span, run, 1.0)
+
+    def _warm(
+        self, criterion: Criterion, where: Labels, span: Span, run: Run, unit: float
+    ) -> list[Reading]:
+        """Throughput after the warm-up in units of so many samples a second."""
         if run.warm_t is None:
-            return [Reading((), blind="the warm-up is not over")]
-        found = self._intervals(run.warm_t, span.until)
-        told = [i.throughput for i in found if i.throughput is not None]
-        if len(told) < len(found):
-            return [Reading((), blind="some ranks tell no samples: Reporter.step(samples=...)")]
-        if not found:
-            return [Reading((), blind=self._few())]
-        after = Span(found[0].began, max(span.until, found[-1].ended), span.over)
-        return [values(criterion, (), told, self._covered(found, after), after)]
+            return [Reading(where, blind="the warm-up is not over")]
+        after = Span(run.warm_t, max(span.until, run.warm_t), span.over)
+        found = self._intervals(after.since, after.until)
+        if any(i.throughput is None for i in found):
+            words = "some ranks tell no samples: Reporter.step(samples=...)"
+            return [Reading(where, blind=words)]
+        each = [(i, None if i.throughput is None else i.throughput / unit) for i in found]
+        return self._of_intervals(criterion, where, after, each, self._few())
 
     def _few(self) -> str:
         ranks = len(self._grid.ranks)
@@ -261,22 +298,34 @@ class Tally:
             return f"steps of {ranks} of {self._plan.processes} ranks came"
         return "no collection interval after the warm-up is whole yet"
 
-    def _losses(self, span: Span) -> list[tuple[float | None, float]]:
-        """(samples seen, mean loss) of each interval that has a loss."""
-        found = self._intervals(span.since, span.until)
-        return [(i.seen, i.loss) for i in found if i.loss is not None]
+    def _losses(self, span: Span) -> list[Joint]:
+        """Intervals that have a loss, by number; of one that was made again the last."""
+        found = {i.key: i for i in self._intervals(span.since, span.until) if i.loss is not None}
+        return [found[number] for number in sorted(found)]
+
+    def _loss_seen(self, span: Span) -> float:
+        """Seconds whose loss is known."""
+        told = (i for i in self._intervals(span.since, span.until) if i.loss is not None)
+        return covered(told, span.since, span.until)
 
     def _loss_fall(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """(loss at the start - loss at the end) / loss at the start."""
-        losses = [loss for _, loss in self._losses(span)]
+        losses = [i.loss for i in self._losses(span) if i.loss is not None]
         if len(losses) < FEWEST:
             words = f"{len(losses)} intervals with a loss, wanted at least {FEWEST}"
             return [Reading((), blind=words)]
         edge = max(1, round(EDGE * len(losses)))
         start = math.fsum(losses[:edge]) / edge
         end = math.fsum(losses[-edge:]) / edge
-        fall = (start - end) / abs(start) if start else None
-        return [one((), fall, "the loss began at 0", count=len(losses))]
+        if not start:
+            return [Reading((), blind="the loss began at 0")]
+        fall = (start - end) / abs(start)
+        return [
+            closed(
+                criterion, (), fall, len(losses), covered=self._loss_seen(span), span=span,
+                extremes=(fall, fall),
+            )
+        ]  # fmt: skip
 
     def _loss_baseline(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """|smoothed loss / the accepted run's - 1| at the same samples seen."""
@@ -284,7 +333,11 @@ class Tally:
         if not baseline:
             words = "no run was accepted as the baseline: dvfd stability accept RUN"
             return [Reading((), blind=words)]
-        losses = [(seen, loss) for seen, loss in self._losses(span) if seen is not None]
+        losses = [
+            (i.seen, i.loss)
+            for i in self._losses(span)
+            if i.seen is not None and i.loss is not None
+        ]
         if len(losses) < FEWEST:
             words = f"{len(losses)} intervals with loss and samples, wanted at least {FEWEST}"
             return [Reading((), blind=words)]
@@ -295,78 +348,88 @@ class Tally:
         known = [abs(loss / base - 1) for base, loss in compared if base]
         if not known:
             return [Reading((), blind="the accepted run saw none of the same samples")]
-        whole = span.length * len(known) / max(1, len(compared))
-        return [values(criterion, (), known, whole, span)]
+        seen = self._loss_seen(span) * len(known) / len(compared)
+        return [values(criterion, (), known, seen, span)]
 
     def _rank_sections(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Mean compute section of each rank, collectives excluded."""
         found = self._grid.sections()
         here = {rank for _, rank in found}
-        lacking = [rank for rank in self._grid.ranks if rank not in here]
         known = [
-            one(labels(job=self._plan.job, rank=rank), value, "", count=count)
-            for (_, rank), (value, count) in sorted(found.items())
+            self._section(criterion, labels(job=self._plan.job, rank=rank), [each], span)
+            for (_, rank), each in sorted(found.items())
         ]
         return known + [
             Reading(labels(job=self._plan.job, rank=rank), blind="tells no compute section")
-            for rank in lacking
+            for rank in range(self._plan.processes)
+            if rank not in here
         ]
 
     def _node_sections(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Mean over the ranks of each node."""
         by_node: dict[str, list[tuple[float, int]]] = {}
-        for (node, _), each in self._grid.sections().items():
+        sections = self._grid.sections()
+        for (node, _), each in sections.items():
             by_node.setdefault(node, []).append(each)
-        return [
-            one(
-                labels(node=node),
-                math.fsum(value for value, _ in each) / len(each),
-                "",
-                count=sum(count for _, count in each),
-            )
+        known = [
+            self._section(criterion, labels(node=node), each, span)
             for node, each in sorted(by_node.items())
         ]
+        here = {rank for _, rank in sections}
+        lacking = [str(rank) for rank in range(self._plan.processes) if rank not in here]
+        if not lacking:
+            return known
+        words = f"ranks {', '.join(lacking)} tell no compute section"
+        return [*known, Reading((), blind=words)]
 
-    def _of_intervals(
-        self, criterion: Criterion, where: Labels, span: Span, found: Sequence[float | None],
-        lack: str,
-    ) -> list[Reading]:  # fmt: skip
-        told = [value for value in found if value is not None]
-        if not told:
-            return [Reading(where, blind=lack)]
-        covered = span.length * len(told) / len(found)
-        return [values(criterion, where, told, covered, span)]
+    def _section(
+        self, criterion: Criterion, where: Labels, each: Sequence[tuple[float, int]], span: Span
+    ) -> Reading:
+        """The mean over one rank or more, seen where all ranks told it."""
+        value = math.fsum(mean for mean, _ in each) / len(each)
+        told = (i for i in self._intervals(span.since, span.until) if i.computed)
+        seen = covered(told, span.since, span.until)
+        count = sum(number for _, number in each)
+        return closed(
+            criterion, where, value, count, covered=seen, span=span, extremes=(value, value)
+        )
 
     def _communication(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Exposed communication over the time of the steps that told it."""
         where = labels(processes=self._plan.processes)
-        found = [i.communication for i in self._intervals(span.since, span.until)]
+        found = [(i, i.communication) for i in self._intervals(span.since, span.until)]
         lack = "no rank tells its communication: Reporter.step(communication=...)"
         return self._of_intervals(criterion, where, span, found, lack)
 
     def _allreduce(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Of a gradient bucket as ranks told it, the slowest rank's; of 64 KiB as it was probed."""
-        found = [i.allreduce for i in self._intervals(span.since, span.until)]
+        found = [(i, i.allreduce) for i in self._intervals(span.since, span.until)]
         lack = "no rank tells its all-reduce: Reporter.step(allreduce=...)"
         bucket = self._of_intervals(criterion, labels(message="bucket"), span, found, lack)
+        return [*bucket, self._small(criterion, span)]
+
+    def _small(self, criterion: Criterion, span: Span) -> Reading:
+        """Of 64 KiB: every probe stands for the time since the one before it."""
         probed = [
-            e.value
-            for e in self._events
-            if e.what is What.PROBED and e.text == "64KiB" and e.value is not None
+            (e.t, e.value)
+            for e in self._events.get(What.PROBED, ())
+            if e.text == "64KiB" and e.value is not None and span.since <= e.t <= span.until
         ]
         where = labels(message="64KiB")
-        lack = "no all-reduce of 64 KiB was probed: the reference job's --probe-every does it"
-        small = self._of_intervals(criterion, where, span, list(probed), lack)
-        return bucket + small
+        if not probed:
+            lack = "no all-reduce of 64 KiB was probed: the reference job's --probe-every does it"
+            return Reading(where, blind=lack)
+        seen = stood((t for t, _ in probed), span.since, span.until)
+        return values(criterion, where, [v for _, v in probed], seen, span, fewest=FEWEST)
 
     def _saturation(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Bus bandwidth while communicating over the link's: 2 (n - 1) / n x bytes / time."""
         link = self._context.link
         if not link:
             return [Reading((), blind="profile.link_gbps is not set")]
-        n, every = self._plan.processes, self._plan.every
+        n = self._plan.processes
         found = [
-            2 * (n - 1) / n * i.moved / every / i.allreduce / link if i.allreduce else None
+            (i, None if i.rate is None else 2 * (n - 1) / n * i.rate / link)
             for i in self._intervals(span.since, span.until)
         ]
         lack = "no rank tells bytes and time of its all-reduce"
@@ -374,62 +437,120 @@ class Tally:
 
     # --- Events ---------------------------------------------------------------------------------
 
-    def _counted(self, what: What) -> list[Event]:
-        return [event for event in self._events if event.what is what]
+    def _counted(self, what: What, span: Span) -> list[Event]:
+        return [e for e in self._events.get(what, ()) if span.since <= e.t <= span.until]
+
+    def _stretches(self, span: Span) -> list[Stretch]:
+        """Up, down, unseen. A node that fell silent is unseen from its last row on."""
+        key = ("stretches", span.since, span.until)
+        if key not in self._known:
+            silent = [
+                Event(node=node, t=t, at=0.0, what=What.UNSEEN, text=f"{node} fell silent")
+                for node, t in self._newest.items()
+                if span.until - t > SILENCE
+            ]
+            moves = [e for what in STATES for e in self._events.get(what, ())]
+            self._known[key] = stretches(
+                moves + silent, nodes=self._plan.nodes, since=span.since, until=span.until
+            )
+        known: list[Stretch] = self._known[key]
+        return known
 
     def _watched(self, criterion: Criterion, count: int, span: Span, where: Labels) -> Reading:
         """A count of events: what happened while nobody looked is not in it."""
-        seen = stretches(self._events, nodes=self._plan.nodes, since=span.since, until=span.until)
-        covered = span.length - total(seen, What.UNSEEN)
+        seen = span.length - total(self._stretches(span), What.UNSEEN)
         value = float(count)
-        return figures.closed(
-            criterion, where, value, count, covered=covered, span=span, extremes=(value, value)
+        return closed(
+            criterion, where, value, count, covered=seen, span=span, extremes=(value, value)
         )
 
     def _failures(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
-        events = [e for e in self._counted(What.FAILURE) if e.t >= span.since]
-        return [self._watched(criterion, len(events), span, ())]
+        """As they were seen; a process that another one replaced unseen was lost, too."""
+        seen = self._counted(What.FAILURE, span)
+        count = len(seen)
+        if not seen and not self._counted(What.PLANNED, span) and not self.disturbed:
+            count = self._grid.returned(span.since)
+        return [self._watched(criterion, count, span, ())]
 
     def _restarts(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
-        events = [e for e in self._counted(What.RESTART) if e.t >= span.since]
-        return [self._watched(criterion, len(events), span, labels(job=self._plan.job))]
+        """As they were seen, and no fewer than the processes that told of steps show."""
+        seen = len(self._counted(What.RESTART, span))
+        count = max(seen, self._grid.returned(span.since))
+        return [self._watched(criterion, count, span, labels(job=self._plan.job))]
 
     def _issues(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """By kind: hash comparisons that differed, skew, collectives that timed out."""
-        kinds = Counter(e.text.partition(" ")[0] for e in self._counted(What.ISSUE))
-        differed = self._grown(DIFFERED, span)
-        compared = self._grown(COMPARED, span)
+        events = self._counted(What.ISSUE, span)
+        kinds = Counter(e.text.partition(" ")[0].rstrip(":") for e in events)
         found = [
             self._watched(criterion, kinds[kind], span, labels(kind=kind))
             for kind in ("skew", "timeout")
         ]
         where = labels(kind="hash")
-        if not compared:
-            words = "no hashes were compared: Reporter.step(grad_hash=...) or watch_gradients"
-            return [*found, Reading(where, blind=words)]
-        return [*found, self._watched(criterion, round(differed), span, where)]
+        differed = max(round(self._grown(DIFFERED, span)), kinds["hash"])
+        if blind := self._uncompared(span):
+            known = widened(criterion, exactly(float(differed))) if differed else ANYTHING
+            return [*found, Reading(where, known, differed, blind=blind)]
+        value = float(differed)
+        hashes = closed(
+            criterion, where, value, differed, covered=self._compared(span), span=span,
+            extremes=(value, value),
+        )  # fmt: skip
+        return [*found, hashes]
+
+    def _uncompared(self, span: Span) -> str:
+        """Why no comparison of hashes can be spoken of, or nothing."""
+        if not self._grown(COMPARED, span):
+            return NO_HASHES
+        for metric in (COMPARED, DIFFERED):
+            nodes = {node for node, _ in self._courses.get(metric, {})}
+            if lacking := sorted(self._newest.keys() - nodes):
+                return f"no {metric} from {', '.join(lacking)}"
+        return ""
+
+    def _compared(self, span: Span) -> float:
+        """Seconds in which hashes were compared, on the node that did so least."""
+        times: dict[str, list[float]] = {}
+        for (node, _), course in self._courses.get(COMPARED, {}).items():
+            moments = times.setdefault(node, [])
+            moments += [(n + 0.5) * MINUTE for n, grown in enumerate(course.grown) if grown > 0]
+        compared = [stood(moments, span.since, span.until) for moments in times.values()]
+        watched = [
+            math.fsum(course.inside(span.since, span.until).covered)
+            for course in self._courses.get(DIFFERED, {}).values()
+        ]
+        return min([*compared, *watched], default=0.0)
 
     def _grown(self, metric: str, span: Span) -> float:
-        courses = self._courses.get(metric, {})
-        pieces = [p for course in courses.values() for p in course.inside(span.since, span.until)]
-        return math.fsum(piece[4] for piece in pieces)
+        courses = self._courses.get(metric, {}).values()
+        return math.fsum(g for c in courses for g in c.inside(span.since, span.until).grown)
 
     def _agreement(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """1 - differed / compared."""
+        if blind := self._uncompared(span):
+            return [Reading((), blind=blind)]
         compared, differed = self._grown(COMPARED, span), self._grown(DIFFERED, span)
-        words = "no hashes were compared: Reporter.step(grad_hash=...) or watch_gradients"
-        value = 1.0 - differed / compared if compared else None
-        return [one((), value, words, count=round(compared))]
+        value = 1.0 - differed / compared
+        return [
+            closed(
+                criterion, (), value, round(compared), covered=self._compared(span), span=span,
+                extremes=(value, value),
+            )
+        ]  # fmt: skip
 
     def _recovery(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
-        found = [e.value for e in self._counted(What.RECOVERED) if e.value is not None]
-        if len(found) < len(self._counted(What.HEALED)):
-            return [Reading((), blind="a fault was healed and no step has followed yet")]
-        return [one((), max(found, default=None), "no fault was injected", count=len(found))]
+        found = [e.value for e in self._events.get(What.RECOVERED, ()) if e.value is not None]
+        healed = sorted(e.t for e in self._events.get(What.HEALED, ()))
+        if len(found) < len(healed):
+            waits = max(0.0, span.until - healed[len(found)])
+            words = "a fault was healed and no step has followed yet"
+            return [Reading((), Interval(waits, waits, math.inf), len(healed), blind=words)]
+        why = "the fault was not healed" if self.disturbed else "no fault was injected"
+        return [one((), max(found, default=None), why, count=len(found))]
 
     def _availability(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Share of the time in which all workers lived and made progress, between two bounds."""
-        found = stretches(self._events, nodes=self._plan.nodes, since=span.since, until=span.until)
+        found = self._stretches(span)
         if not found:
             return [Reading((), blind="no time has passed")]
         up, unseen = total(found, What.UP), total(found, What.UNSEEN)
@@ -440,41 +561,21 @@ class Tally:
 
     def _checkpoints(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """How many were due, begun, saved, verified; one that is under way leaves a doubt."""
-        saved = {e.step for e in self._counted(What.SAVED)}
-        begun = {e.step for e in self._counted(What.BEGUN)} | saved
-        answers = verdicts(sorted(self._events, key=lambda event: event.t))
-        verified = {step for step, what in answers.items() if what is What.VERIFIED}
-        answered = verified | {step for step, what in answers.items() if what is What.DAMAGED}
-        due = self._due(len(begun))
-        failed = {e.step for e in self._counted(What.FAILED)}
-        recent = {e.step for e in self._counted(What.BEGUN) if span.until - e.t < SAVING} - failed
-        waiting = {
-            "run_checkpoints_expected": 0,
-            "run_checkpoints_attempted": 0,
-            "run_checkpoints_saved": len((begun - saved) & recent),
-            "run_checkpoints_verified": len(saved - answered),
-        }
-        counts = {
-            "run_checkpoints_expected": due,
-            "run_checkpoints_attempted": len(begun),
-            "run_checkpoints_saved": len(saved),
-            "run_checkpoints_verified": len(verified),
-        }
-        count, doubt = counts[criterion.metric], waiting[criterion.metric]
-        if not self._grid.ranks:
+        steps = self._grid.steps
+        if not steps:
             return [Reading((), ANYTHING, blind="no step came")]
+        begun = [e.step for e in self._events.get(What.BEGUN, ()) if e.step is not None]
+        found = owed(
+            self._events,
+            every=self._plan.checkpoint_every,
+            first=self._grid.first,
+            reached=max([min(steps.values()), *begun]),  # steps come a second later
+            until=span.until,
+        )
+        name = COUNTS[criterion.metric]
+        count = getattr(found, name)
+        doubt = {"saved": found.saving, "verified": found.verifying}.get(name, 0)
         return [bounded((), float(count), float(count), float(count + doubt), count=count)]
-
-    def _due(self, begun: int) -> int:
-        """Checkpoints that the steps call for, since the first step seen. The newest is not due
-        yet while it was not begun and hardly a step has followed.
-        """
-        every, steps = self._plan.checkpoint_every, self._grid.steps
-        told = [e.step for e in self._counted(What.BEGUN) if e.step is not None]
-        reached = max([min(steps.values(), default=0), *told])  # steps come a second later
-        due = max(0, reached // every - (self._grid.first - 1) // every)
-        early = begun < due and reached % every <= max(2, GRACE * every)
-        return due - 1 if early else due
 
     # --- Against what others measured or said -----------------------------------------------------
 
@@ -485,14 +586,8 @@ class Tally:
         if not single:
             words = "profile.single_process_throughput is not set: dvfd calibrate measures it"
             return [Reading(where, blind=words)]
-        if run.warm_t is None:
-            return [Reading(where, blind="the warm-up is not over")]
-        found = self._intervals(run.warm_t, span.until)
-        told = [i.throughput for i in found if i.throughput is not None]
-        if not told:
-            return [Reading(where, blind=self._few())]
-        value = math.fsum(told) / len(told) / (self._plan.processes * single)
-        return [one(where, value, "", count=len(told))]
+        mean = replace(criterion, reduce="mean")
+        return self._warm(mean, where, span, run, self._plan.processes * single)
 
     def _attested(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         item = dict(criterion.where).get("item", "")
@@ -500,8 +595,3 @@ class Tally:
         value = self._context.attested.get(item)
         why = self._context.unattested.get(item, f"nobody attested it: dvfd attest {item}")
         return [one(where, value, why)]
-
-
-def _placed(node: str, own: Labels, several: bool) -> Labels:
-    """A series' labels, with its node where there are several."""
-    return labels(**dict(own), node=node) if several else own

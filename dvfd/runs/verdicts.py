@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dvfd.judge import judge_readings
-from dvfd.model import Comparison, Verdict
+from dvfd.model import Combine, Comparison, Verdict
 from dvfd.reduce import GROWING, seconds
 from dvfd.runs.run import Stage
 from dvfd.store.documents import result_document
@@ -64,16 +64,28 @@ class Judged:
 def judged(check: Check, run: Run, tally: Tally, *, t: float, at: float) -> tuple[Judged, ...]:
     """Every criterion of *check* on *run* at run second *t*, Unix time *at*."""
     moment = run.ended_at if run.stage.over and run.ended_at is not None else at
-    return tuple(_one(criterion, run, tally, t, moment) for criterion in check.criteria)
+    seen = max((criterion.coverage for criterion in check.criteria), default=0.0)
+    return tuple(_one(_whole(c, seen), c, run, tally, t, moment) for c in check.criteria)
 
 
-def _one(criterion: Criterion, run: Run, tally: Tally, t: float, at: float) -> Judged:
-    applies = _applied(criterion, tally)
+def _whole(criterion: Criterion, seen: float) -> Criterion:
+    """*criterion* with the share of a run that must have been seen: a figure of a run that is one
+    number (a fall, an efficiency) is about all of it, though `latest` needs no window.
+    """
+    return replace(criterion, coverage=seen) if criterion.reduce == "latest" else criterion
+
+
+def _one(
+    whole: Criterion, criterion: Criterion, run: Run, tally: Tally, t: float, at: float
+) -> Judged:
+    applies = _applied(whole, tally)
     readings = tally.readings(applies, run, t)
     others = tally.others(applies, run, t, at)
     raw = judge_readings(applies, readings, others, at=at, trouble=_waits(run))
     said = "; ".join(filter(None, (raw.reason, tally.voucher(criterion))))
-    raw = replace(raw, criterion=criterion, reason=said)
+    # A reading's own times are run seconds.
+    newest = None if raw.sampled_at is None else at
+    raw = replace(raw, criterion=criterion, reason=said, sampled_at=newest)
     outlook = _outlook(criterion, run, readings, raw, t)
     return Judged(_worth(raw, run, outlook, t), raw.verdict, outlook)
 
@@ -134,7 +146,8 @@ def _outlook(
     if criterion.metric in COUNTED:
         lost = raw.verdict is Verdict.FAIL
         return Outlook(lost=lost, words="what was missed cannot be made up" if lost else "")
-    if criterion.reduce == "mean" and raw.observed is not None and raw.limit is not None:
+    plain = criterion.reduce == "mean" and criterion.combine is Combine.WORST
+    if plain and raw.observed is not None and raw.limit is not None:
         return _average(criterion, run, raw, t, final=final)
     return Outlook(lost=final and raw.verdict is Verdict.FAIL)
 

@@ -129,6 +129,10 @@ def injected(seconds: float | None) -> Spoil:
     return spoil
 
 
+def never_healed(story: Story) -> None:
+    story.happens(What.INJECTED, 1000.0, text="partition")
+
+
 def attests(item: str, value: float | None) -> Spoil:
     def spoil(story: Story) -> None:
         known = {**story.context.attested, item: value}
@@ -241,13 +245,13 @@ PHASE2A = [
          frozenset({"agreement"}), frozenset({"agreement"})),
     Item("checkpoints_saved", lost_save(What.SAVED, What.VERIFIED), still_saving,
          blind_also=frozenset({"checkpoints_verified"})),
-    Item("partition", injected(45.0), injected(None)),
+    Item("partition", injected(45.0), never_healed),
     Item("restarts", happens(What.RESTART), unseen,
-         blind_also=frozenset({"unplanned_failures", "uptime", "corruption"})),
+         blind_also=frozenset({"unplanned_failures", "uptime"})),
     Item("unplanned_failures", happens(What.FAILURE, text="rank 1 is gone"), unseen,
-         blind_also=frozenset({"restarts", "uptime", "corruption"})),
+         blind_also=frozenset({"restarts", "uptime"})),
     Item("uptime", down(20.0), unseen,
-         blind_also=frozenset({"restarts", "unplanned_failures", "corruption"})),
+         blind_also=frozenset({"restarts", "unplanned_failures"})),
     Item("communication", takes("communication", 0.1), untold(communication=0.0, stepping=0.0)),
     Item("efficiency", scaled(0.93), unset(single_process=None)),
 ]  # fmt: skip
@@ -279,7 +283,7 @@ PHASE2C = [
          unset(baseline=())),
     Item("loss_finite", grows("job_nonfinite_total"), without("job_nonfinite_total")),
     Item("checkpoints_verified", damaged, lost_save(What.VERIFIED)),
-    Item("uptime", down(20.0), unseen, blind_also=frozenset({"parameters"})),
+    Item("uptime", down(20.0), unseen),
 ]  # fmt: skip
 
 ALL = [
@@ -336,3 +340,9 @@ def test_without_its_data_it_is_unknown_and_only_what_shares_them(
     verdicts = judged(story)
     assert named(verdicts, UNKNOWN) == {item.name} | item.blind_also
     assert not named(verdicts, FAIL)
+
+
+def test_a_partition_after_which_no_step_came_has_failed_without_one() -> None:
+    story = healthy("stability_phase2a")
+    injected(None)(story)
+    assert story.judged()["partition"].result.verdict is FAIL
