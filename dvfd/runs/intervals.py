@@ -216,12 +216,13 @@ def covered(found: Iterable[Interval], since: float, until: float) -> float:
     """Seconds of [since, until] that intervals stand for. What is under way at either end counts,
     up to three usual lengths.
     """
-    known = sorted(found, key=lambda interval: interval.began)
+    known = list(found)
     if not known:
         return 0.0
-    lengths = sorted(interval.length for interval in known)
+    lengths = sorted([interval.ended - interval.began for interval in known])
     allowed = OPEN * lengths[len(lengths) // 2]
-    edges = (known[0].began - since, until - max(interval.ended for interval in known))
+    first, last = min(i.began for i in known), max(i.ended for i in known)
+    edges = (first - since, until - last)
     return math.fsum([*lengths, *(edge for edge in edges if 0 < edge <= allowed)])
 
 

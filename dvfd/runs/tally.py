@@ -14,7 +14,7 @@ from dvfd.runs import figures
 from dvfd.runs.availability import STATES, stretches, total
 from dvfd.runs.figures import MINUTE, Course, Span, bounded, closed, one, values
 from dvfd.runs.intervals import Grid, covered, interpolated, smoothed, stood
-from dvfd.runs.owed import owed
+from dvfd.runs.owed import Owed, owed
 from dvfd.runs.rows import Event, Minute, What, Window
 
 if TYPE_CHECKING:
@@ -271,8 +271,17 @@ class Tally:
         told = [(interval, value) for interval, value in found if value is not None]
         if not told:
             return [Reading(where, blind=lack)]
-        seen = covered((interval for interval, _ in told), span.since, span.until)
+        seen = self._covered([interval for interval, _ in told], span)
         return [values(criterion, where, [v for _, v in told], seen, span, fewest=fewest)]
+
+    def _covered(self, told: Sequence[Joint], span: Span) -> float:
+        """Seconds that intervals stand for; all of them are asked for again and again."""
+        key = ("covered", span.since, span.until)
+        if len(told) < len(self._intervals(span.since, span.until)):
+            return covered(told, span.since, span.until)
+        if key not in self._known:
+            self._known[key] = covered(told, span.since, span.until)
+        return float(self._known[key])
 
     def _throughput(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Of all ranks together, after the warm-up."""
@@ -305,8 +314,8 @@ class Tally:
 
     def _loss_seen(self, span: Span) -> float:
         """Seconds whose loss is known."""
-        told = (i for i in self._intervals(span.since, span.until) if i.loss is not None)
-        return covered(told, span.since, span.until)
+        told = [i for i in self._intervals(span.since, span.until) if i.loss is not None]
+        return self._covered(told, span)
 
     def _loss_fall(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """(loss at the start - loss at the end) / loss at the start."""
@@ -387,8 +396,8 @@ class Tally:
     ) -> Reading:
         """The mean over one rank or more, seen where all ranks told it."""
         value = math.fsum(mean for mean, _ in each) / len(each)
-        told = (i for i in self._intervals(span.since, span.until) if i.computed)
-        seen = covered(told, span.since, span.until)
+        told = [i for i in self._intervals(span.since, span.until) if i.computed]
+        seen = self._covered(told, span)
         count = sum(number for _, number in each)
         return closed(
             criterion, where, value, count, covered=seen, span=span, extremes=(value, value)
@@ -564,18 +573,26 @@ class Tally:
         steps = self._grid.steps
         if not steps:
             return [Reading((), ANYTHING, blind="no step came")]
-        begun = [e.step for e in self._events.get(What.BEGUN, ()) if e.step is not None]
-        found = owed(
-            self._events,
-            every=self._plan.checkpoint_every,
-            first=self._grid.first,
-            reached=max([min(steps.values()), *begun]),  # steps come a second later
-            until=span.until,
-        )
+        found = self._owed(min(steps.values()), span)
         name = COUNTS[criterion.metric]
         count = getattr(found, name)
         doubt = {"saved": found.saving, "verified": found.verifying}.get(name, 0)
         return [bounded((), float(count), float(count), float(count + doubt), count=count)]
+
+    def _owed(self, made: int, span: Span) -> Owed:
+        """Checkpoints where all ranks made *made* steps, which come a second later than events."""
+        key = ("owed", span.since, span.until)
+        if key not in self._known:
+            begun = [e.step for e in self._events.get(What.BEGUN, ()) if e.step is not None]
+            self._known[key] = owed(
+                self._events,
+                every=self._plan.checkpoint_every,
+                first=self._grid.first,
+                reached=max([made, *begun]),
+                until=span.until,
+            )
+        known: Owed = self._known[key]
+        return known
 
     # --- Against what others measured or said -----------------------------------------------------
 

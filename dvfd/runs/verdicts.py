@@ -65,7 +65,8 @@ def judged(check: Check, run: Run, tally: Tally, *, t: float, at: float) -> tupl
     """Every criterion of *check* on *run* at run second *t*, Unix time *at*."""
     moment = run.ended_at if run.stage.over and run.ended_at is not None else at
     seen = max((criterion.coverage for criterion in check.criteria), default=0.0)
-    return tuple(_one(_whole(c, seen), c, run, tally, t, moment) for c in check.criteria)
+    found = ((c, _one(_whole(c, seen), run, tally, t, moment)) for c in check.criteria)
+    return tuple(replace(j, result=replace(j.result, criterion=c)) for c, j in found)
 
 
 def _whole(criterion: Criterion, seen: float) -> Criterion:
@@ -75,10 +76,8 @@ def _whole(criterion: Criterion, seen: float) -> Criterion:
     return replace(criterion, coverage=seen) if criterion.reduce == "latest" else criterion
 
 
-def _one(
-    whole: Criterion, criterion: Criterion, run: Run, tally: Tally, t: float, at: float
-) -> Judged:
-    applies = _applied(whole, tally)
+def _one(criterion: Criterion, run: Run, tally: Tally, t: float, at: float) -> Judged:
+    applies = _applied(criterion, tally)
     readings = tally.readings(applies, run, t)
     others = tally.others(applies, run, t, at)
     raw = judge_readings(applies, readings, others, at=at, trouble=_waits(run))
