@@ -227,8 +227,10 @@ def covered(found: Iterable[Interval], since: float, until: float) -> float:
 
 
 def stood(moments: Iterable[float], since: float, until: float) -> float:
-    """Seconds of [since, until] that moments stand for: each gap, up to three mean ones."""
-    inside = sorted(moment for moment in moments if since <= moment <= until)
+    """Seconds of [since, until] that moments stand for: each gap, up to three mean ones. What
+    several ranks tell within a second is one moment.
+    """
+    inside = sorted(moment for moment in set(map(round, moments)) if since <= moment <= until)
     most = OPEN * (until - since) / (len(inside) + 1)
     return (
         math.fsum(min(b - a, most) for a, b in pairwise([since, *inside, until])) if inside else 0.0

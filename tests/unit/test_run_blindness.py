@@ -273,6 +273,11 @@ def test_moments_stand_for_no_more_than_three_mean_gaps() -> None:
     assert stood([], 0.0, 100.0) == 0.0
 
 
+def test_a_moment_that_every_rank_tells_is_one() -> None:
+    told = [at + 0.01 * rank for at in range(10, 100, 10) for rank in range(12)]
+    assert stood(told, 0.0, 100.0) == 100.0
+
+
 def test_an_event_of_a_result_is_dated_by_the_calendar() -> None:
     found = healthy().judged()["cpu"].result
     assert found.sampled_at == ARMED_AT + BEGAN + LENGTH
