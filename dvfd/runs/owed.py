@@ -24,6 +24,9 @@ and the verifier's own limit."""
 GRACE = 0.02
 """Share of the batches between two checkpoints in which a job may begin the one that is due."""
 
+LATE = 0.25
+"""Share of that interval by which a checkpoint may lie beside its multiple and stand for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owed:
@@ -45,19 +48,19 @@ def owed(
 
     def steps(*whats: What) -> set[int]:
         told = (event.step for what in whats for event in events.get(what, ()))
-        return {_place(step, every, grace) for step in told if step is not None}
+        return {_place(step, every) for step in told if step is not None}
 
     saved, failed = steps(What.SAVED), steps(What.FAILED)
     begun = steps(What.BEGUN) | saved | failed
     answers = verdicts(sorted(_told(events), key=_order))
-    found = {_place(step, every, grace): what for step, what in answers.items() if step is not None}
+    found = {_place(step, every): what for step, what in answers.items() if step is not None}
     verified = {step for step, what in found.items() if what is What.VERIFIED}
     damaged = {step for step, what in found.items() if what is What.DAMAGED}
     again = sum(
-        event.step is not None and _place(event.step, every, grace) in saved
+        event.step is not None and _place(event.step, every) in saved
         for event in events.get(What.FAILED, ())
     )  # a save that failed is one, also where the next try made up for it
-    late = {_place(step, every, grace) for step in _recent(events.get(What.BEGUN, ()), until)}
+    late = {_place(step, every) for step in _recent(events.get(What.BEGUN, ()), until)}
     return Owed(
         expected=len(_due(begun, every, grace, first, reached) | begun) + again,
         attempted=len(begun) + again,
@@ -77,10 +80,10 @@ def _order(event: Event) -> tuple[float, bool, str, str]:
     return (event.t, event.what in ANSWERS, event.what, event.text)
 
 
-def _place(step: int, every: int, grace: int) -> int:
+def _place(step: int, every: int) -> int:
     """The multiple of the interval that *step* stands for, else the step itself."""
     nearest = round(step / every) * every
-    return nearest if nearest > 0 and abs(step - nearest) <= grace else step
+    return nearest if nearest > 0 and abs(step - nearest) <= LATE * every else step
 
 
 def _recent(events: Iterable[Event], until: float) -> Iterable[int]:
