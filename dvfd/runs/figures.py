@@ -60,6 +60,14 @@ class Course:
             self.grown[part],
         )  # fmt: skip
 
+    def due(self, span: Span) -> Span:
+        """The part of *span* that could have come: while a run is on, a minute comes once it is
+        over, and the one that is open is no gap.
+        """
+        end = len(self.covered) * MINUTE
+        on_time = span.since < end <= span.until < end + 2 * MINUTE
+        return Span(span.since, end, over=False) if on_time and not span.over else span
+
     @property
     def count(self) -> int:
         """Minutes of which there is a sample."""
@@ -82,6 +90,7 @@ class Span:
 
 def gauge(criterion: Criterion, labels: Labels, course: Course, span: Span) -> Reading:
     """The mean, the largest or the smallest value of a series of a probe."""
+    span = course.due(span)
     part = course.inside(span.since, span.until)
     covered, count = math.fsum(part.covered), part.count
     if not count or covered <= 0:
@@ -100,6 +109,7 @@ def increase(
     criterion: Criterion, labels: Labels, course: Course, span: Span, *, least: float = 0.0
 ) -> Reading:
     """How much a counter grew; *least* is what is known of its growth from elsewhere."""
+    span = course.due(span)
     part = course.inside(span.since, span.until)
     covered, count = math.fsum(part.covered), part.count
     value = max(math.fsum(part.grown), least)

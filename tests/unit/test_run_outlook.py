@@ -185,3 +185,17 @@ def test_ranks_that_came_back_begin_a_new_life() -> None:
     assert found.samples == (70 - 12) + (
         143 - 66
     )  # not the first of a life, nor what ended too late
+
+
+def test_the_minute_that_is_open_is_no_gap_while_a_run_is_on() -> None:
+    story = healthy(length=600.0 - 30.0)
+    story.stage = Stage.RUNNING
+    story.minutes = [m for m in story.minutes if m.minute < 10]
+    assert story.judged()["memory"].so_far is PASS
+
+
+def test_two_minutes_that_did_not_come_are_one() -> None:
+    story = healthy(length=600.0 - 30.0)
+    story.stage = Stage.RUNNING
+    story.minutes = [m for m in story.minutes if m.minute < 8]
+    assert story.judged()["memory"].so_far is UNKNOWN
