@@ -245,6 +245,67 @@ class Drills(Section):
         return self.python or Path(sys.executable)
 
 
+class Member(Section):
+    """A node of the cluster, as the others find it."""
+
+    name: str = Field(min_length=1)
+    address: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.:-]+$")  # on the training network
+    url: str = ""  # of its dvfd, like http://10.0.0.1:9109
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if url and not _is_address(url):
+            raise ValueError(f"{_seen(url)!r} is no http:// or https:// address")
+        return url.rstrip("/")
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+PORTS_LEAST = 64
+"""Ports that tests between nodes need at the least: four nodes of four ranks, and their flows."""
+
+
+class Cluster(Section):
+    """The nodes that train together. Without any, this node trains alone."""
+
+    lead: str = ""  # judges what is of all nodes, and is where torchrun's ranks find each other
+    nodes: tuple[Member, ...] = ()
+    interface: str = ""  # of the training network; the one with this node's address if not given
+    port: Port = 29511
+    ports: tuple[Port, Port] = (29600, 29799)  # what tests listen on, the last one included
+    rsh: str = Field(default="ssh", min_length=1)  # how mpirun reaches other nodes
+    wait: float = Field(default=300.0, ge=5, le=3600)  # seconds for all nodes to come to a test
+
+    @model_validator(mode="after")
+    def _led_by_one_of_them(self) -> Cluster:
+        names = [node.name for node in self.nodes]
+        for what, given in (("name", names), ("address", [node.address for node in self.nodes])):
+            if twice := sorted({each for each in given if given.count(each) > 1}):
+                raise ValueError(f"two nodes have the {what} {', '.join(twice)}")
+        if self.lead not in (names or [""]):
+            known = ", ".join(names) or "none, [[cluster.nodes]] is empty"
+            raise ValueError(f"lead {self.lead!r} is no node of the cluster: wanted one of {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _ports_in_order(self) -> Cluster:
+        first, last = self.ports
+        if last - first + 1 < PORTS_LEAST:
+            raise ValueError(
+                f"ports {first} to {last}: wanted the first and the last of at least {PORTS_LEAST}"
+            )
+        if first <= self.port <= last:
+            raise ValueError(
+                f"port {self.port} lies within ports {first} to {last}: tests use them"
+            )
+        return self
+
+    def named(self, name: str) -> Member | None:
+        """The node of that *name*, if it is one of them."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+
 class Maintenance(Section):
     """A window declared in advance: job criteria are not applicable inside it."""
 
@@ -304,6 +365,7 @@ class Config(Section):
     logs: tuple[LogSource, ...] = ()
     checkpoints: Checkpoints = Checkpoints()
     drills: Drills = Drills()
+    cluster: Cluster = Cluster()
     maintenance: tuple[Maintenance, ...] = ()
     override: dict[str, Override] = Field(default_factory=dict)
     readings: bool = True
