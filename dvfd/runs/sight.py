@@ -55,7 +55,7 @@ class Sight:
                 expected=expected,
                 world_size=job.world_size,
                 checkpoint_every=job.saves.every,
-                stride=max(map(_stride, moved), default=1),
+                stride=_strides(run, moved),
                 steps=min(map(self._steps, moved), default=0),
                 ended=job.ended is not None,
                 living=job.live,
@@ -91,6 +91,11 @@ class Sight:
         if len(pids) < len(moved):
             return ("the processes of the ranks cannot be seen from here: is /proc shared?",)
         return self._placed(pids)
+
+
+def _strides(run: Run, moved: list[Rank]) -> int:
+    """The most batches between two reports: asked, like the places, when the run is to begin."""
+    return max(map(_stride, moved), default=1) if run.stage is Stage.ARMED else 1
 
 
 def _stride(rank: Rank) -> int:
