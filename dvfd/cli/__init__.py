@@ -32,6 +32,7 @@ COMMANDS = {
     "check": "dvfd.cli.checks",
     "checklist": "dvfd.cli.checks",
     "checkpoint": "dvfd.cli.checkpoint",
+    "cluster": "dvfd.cli.cluster",
     "completion": "dvfd.cli.completion",
     "config": "dvfd.cli.config",
     "doctor": "dvfd.cli.doctor",
@@ -70,6 +71,7 @@ SECTIONS = {
     },
     "Set up": {
         "config": "Check, show and describe the configuration.",
+        "cluster": "The nodes that train together.",
         "calibrate": "Measure this node, write its baseline for review.",
         "assets": "Units, alert rules, dashboards and an example configuration.",
         "completion": "What TAB needs: commands, options, names.",

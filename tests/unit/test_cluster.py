@@ -84,3 +84,32 @@ def test_a_cluster_that_cannot_be_is_refused_with_its_key(text: str, said: str) 
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert any(said in line for line in caught.value.problems), caught.value.problems
+
+
+THERE = {
+    "eth0": Interface("eth0", True, ("192.0.2.1",)),
+    "ib0": Interface("ib0", False, ("10.77.0.1",)),
+    "lo": Interface("lo", True, ("127.0.0.1", "127.0.1.1")),
+}
+
+
+@pytest.mark.parametrize(
+    ("over", "addresses", "said"),
+    [
+        ("eth0", ["192.0.2.1"], []),
+        ("", [], []),  # that its name does not resolve was said before
+        ("", ["10.9.9.9"], ["no interface here carries 10.77.0.1"]),
+        ("eth9", ["192.0.2.1"], ["no interface 'eth9' here: wanted one of eth0, ib0, lo"]),
+        ("ib0", ["10.77.0.1"], ["ib0 is down: ip link set ib0 up"]),
+        ("lo", ["127.0.1.1"], ["never leaves this node"]),
+        ("eth0", ["10.77.0.1"], ["eth0 carries 192.0.2.1, and n1 is 10.77.0.1"]),
+    ],
+)
+def test_an_interface_that_leads_nowhere_is_told_with_what_to_do(
+    over: str, addresses: list[str], said: list[str]
+) -> None:
+    me = cluster.here(node("n1"))
+    found = cluster.unfit(over, me, addresses, THERE)
+
+    assert len(found) == len(said)
+    assert all(wanted in text for wanted, text in zip(said, found, strict=True)), found
