@@ -159,7 +159,7 @@ def _intervals(run: Run, rows: Rows) -> list[Interval]:
     grid = Grid(every=run.plan.every, ranks=run.plan.processes)
     for window in rows.windows():
         grid.add(window)
-    return grid.intervals
+    return list(grid.intervals)
 
 
 def _of_intervals(

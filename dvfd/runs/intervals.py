@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import compress, islice, repeat
+from operator import lt, sub
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any
 
     from dvfd.runs.rows import Window
 
@@ -55,6 +57,108 @@ class Interval:
         return self.samples / self.length
 
 
+TOLD = ("samples", "loss", "norm", "seen", "communication", "allreduce", "rate", "throughput")
+"""Figures of an interval that some rank may not tell."""
+
+
+class Columns:
+    """Intervals in order of time, as a column of numbers for each figure: NaN where it is not told.
+
+    Two days are 3456 intervals of which every criterion asks one figure or two.
+    """
+
+    def __init__(self, of: Iterable[Interval] = ()) -> None:
+        self.keys = array("q")
+        self.began = array("d")
+        self.ended = array("d")
+        self._figures = {name: array("d") for name in (*TOLD, "computed")}
+        for interval in of:
+            self.add(interval)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, name: str) -> array[float]:
+        """The column of a figure; that of `computed` holds 1 or NaN."""
+        return self._figures[name]
+
+    def __iter__(self) -> Iterator[Interval]:
+        """Every interval again as a whole."""
+        names = [name for name in TOLD if name != "throughput"]
+        told = zip(*(map(_told, self[name]) for name in names), strict=True)
+        edges = zip(self.keys, self.began, self.ended, self["computed"], strict=True)
+        for (key, began, ended, computed), values in zip(edges, told, strict=True):
+            named = dict(zip(names, values, strict=True))
+            yield Interval(key, began, ended, **named, computed=not math.isnan(computed))
+
+    def add(self, interval: Interval) -> None:
+        """Put one in its place: it mostly is the newest."""
+        at = bisect_right(self.ended, interval.ended)
+        while at and self.ended[at - 1] == interval.ended and self.keys[at - 1] > interval.key:
+            at -= 1
+        self.keys.insert(at, interval.key)
+        self.began.insert(at, interval.began)
+        self.ended.insert(at, interval.ended)
+        for name in TOLD:
+            value = getattr(interval, name)
+            self._figures[name].insert(at, math.nan if value is None else value)
+        self._figures["computed"].insert(at, 1.0 if interval.computed else math.nan)
+
+    def inside(self, since: float, until: float) -> Columns:
+        """Those that began and ended between two run seconds."""
+        first, last = bisect_left(self.ended, since), bisect_right(self.ended, until)
+        while first < last and self.began[first] < since:
+            first += 1
+        part = self._cut(slice(first, last))
+        if part.began and min(part.began) < since:  # of ranks that went on through a restart
+            return part._picked([began >= since for began in part.began])
+        return part
+
+    def telling(self, name: str) -> Columns:
+        """Those that tell a figure."""
+        if not any(map(math.isnan, self[name])):
+            return self
+        return self._picked([not math.isnan(value) for value in self[name]])
+
+    def once(self) -> Columns:
+        """By number; of one that was made again the last."""
+        if all(map(lt, self.keys, islice(self.keys, 1, None))):
+            return self
+        newest = {key: place for place, key in enumerate(self.keys)}
+        return self._taken([newest[key] for key in sorted(newest)])
+
+    def covered(self, since: float, until: float) -> float:
+        """Seconds of [since, until] that they stand for. What is under way at either end counts,
+        up to three usual lengths.
+        """
+        if not self:
+            return 0.0
+        lengths = sorted(map(sub, self.ended, self.began))
+        allowed = OPEN * lengths[len(lengths) // 2]
+        edges = (min(self.began) - since, until - self.ended[-1])
+        return math.fsum([*lengths, *(edge for edge in edges if 0 < edge <= allowed)])
+
+    def _cut(self, part: slice) -> Columns:
+        return self._each(lambda column: column[part])
+
+    def _picked(self, which: Sequence[bool]) -> Columns:
+        return self._each(lambda column: array(column.typecode, compress(column, which)))
+
+    def _taken(self, places: Sequence[int]) -> Columns:
+        return self._each(lambda column: array(column.typecode, [column[n] for n in places]))
+
+    def _each(self, make: Callable[[array[Any]], array[Any]]) -> Columns:
+        found = Columns()
+        found.keys, found.began = make(self.keys), make(self.began)
+        found.ended = make(self.ended)
+        found._figures = {name: make(column) for name, column in self._figures.items()}
+        return found
+
+
+def _told(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 @dataclass(slots=True)
 class Sections:
     """The compute sections of one rank: a sum for each window, and how many steps they are."""
@@ -96,7 +200,7 @@ class Grid:
         self._steps: dict[int, int] = {}  # the newest step by rank
         self._ends: dict[Seat, float] = {}  # when a session's newest step ended
         self._nonfinite = 0
-        self.intervals: list[Interval] = []
+        self.intervals = Columns()
         self.first = 1  # the first step that any rank did
 
     def add(self, window: Window) -> None:
@@ -179,7 +283,7 @@ class Grid:
             return
         chosen = sorted(seats.values())
         ends = [before[s].window.ended for s in chosen]
-        self.intervals.append(self._made(number, [own[s].window for s in chosen], max(ends)))
+        self.intervals.add(self._made(number, [own[s].window for s in chosen], max(ends)))
         for each in chosen:
             own[each].joined = before[each].begun = True
             self._let_go(number, each)
@@ -212,29 +316,16 @@ class Grid:
         )
 
 
-def covered(found: Iterable[Interval], since: float, until: float) -> float:
-    """Seconds of [since, until] that intervals stand for. What is under way at either end counts,
-    up to three usual lengths.
-    """
-    known = list(found)
-    if not known:
-        return 0.0
-    lengths = sorted([interval.ended - interval.began for interval in known])
-    allowed = OPEN * lengths[len(lengths) // 2]
-    first, last = min(i.began for i in known), max(i.ended for i in known)
-    edges = (first - since, until - last)
-    return math.fsum([*lengths, *(edge for edge in edges if 0 < edge <= allowed)])
-
-
 def stood(moments: Iterable[float], since: float, until: float) -> float:
     """Seconds of [since, until] that moments stand for: each gap, up to three mean ones. What
     several ranks tell within a second is one moment.
     """
     inside = sorted(moment for moment in set(map(round, moments)) if since <= moment <= until)
+    if not inside:
+        return 0.0
     most = OPEN * (until - since) / (len(inside) + 1)
-    return (
-        math.fsum(min(b - a, most) for a, b in pairwise([since, *inside, until])) if inside else 0.0
-    )
+    gaps = map(sub, [*inside, until], [since, *inside])
+    return math.fsum(map(min, gaps, repeat(most)))
 
 
 def _mean(parts: list[tuple[float, int]]) -> float | None:
@@ -256,12 +347,22 @@ def smoothed(points: list[tuple[float, float]], half_life: float) -> list[tuple[
     return found
 
 
-def interpolated(curve: list[tuple[float, float]], place: float) -> float | None:
-    """The curve at *place*, linearly; None outside of it."""
-    if not curve or not curve[0][0] <= place <= curve[-1][0]:
-        return None
-    after = bisect_left(curve, (place, -math.inf))
-    if curve[after][0] == place or after == 0:
-        return curve[after][1]
-    (left, low), (right, high) = curve[after - 1], curve[after]
-    return low + (high - low) * (place - left) / (right - left)
+class Curve:
+    """A curve of (place, value), places ascending, to be read at any place."""
+
+    def __init__(self, points: Iterable[tuple[float, float]]) -> None:
+        known = list(points)
+        self.places = array("d", [place for place, _ in known])
+        self._values = array("d", [value for _, value in known])
+
+    def at(self, place: float) -> float | None:
+        """The value at *place*, linearly; None outside of it."""
+        places, found = self.places, self._values
+        if not places or not places[0] <= place <= places[-1]:
+            return None
+        after = bisect_left(places, place)
+        right, high = places[after], found[after]
+        if right == place or after == 0:
+            return high
+        left, low = places[after - 1], found[after - 1]
+        return low + (high - low) * (place - left) / (right - left)

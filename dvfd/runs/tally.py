@@ -6,25 +6,27 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dvfd.model import Sample, labels
 from dvfd.reduce import ANYTHING, Interval, Reading, exactly, widened
 from dvfd.runs import figures
 from dvfd.runs.availability import STATES, stretches, total
 from dvfd.runs.figures import MINUTE, Course, Span, bounded, closed, one, values
-from dvfd.runs.intervals import Grid, covered, interpolated, smoothed, stood
+from dvfd.runs.intervals import Curve, Grid, smoothed, stood
 from dvfd.runs.owed import Owed, owed
 from dvfd.runs.rows import Event, Minute, What, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from dvfd.model import Criterion, Labels
     from dvfd.runs.availability import Stretch
-    from dvfd.runs.intervals import Interval as Joint
+    from dvfd.runs.intervals import Columns
     from dvfd.runs.rows import Row
     from dvfd.runs.run import Plan, Run
+
+T = TypeVar("T")
 
 METRICS = (
     "run_window_throughput_samples_per_second", "run_power_joules_per_second",
@@ -96,11 +98,12 @@ class Tally:
     def __init__(self, plan: Plan, context: Context = Context()) -> None:
         self._plan = plan
         self._context = context
+        self._baseline = Curve(context.baseline)
         self._grid = Grid(every=plan.every, ranks=plan.processes)
         self._courses: dict[str, dict[tuple[str, Labels], Course]] = {}
         self._events: dict[What, list[Event]] = {}
         self._newest: dict[str, float] = {}  # by node: run second of its newest row
-        self._known: dict[tuple[str, float, float], Any] = {}  # figures of several criteria
+        self._known: dict[tuple[object, ...], Any] = {}  # what several criteria ask
         self._makers: dict[str, Callable[[Criterion, Span, Run], list[Reading]]] = {
             "run_window_throughput_samples_per_second": self._throughput,
             "run_power_joules_per_second": self._power,
@@ -180,6 +183,13 @@ class Tally:
             if not math.isnan(r.value.value)
         ]
 
+    def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What *make* gives, made once until another row comes."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: T = self._known[key]
+        return found
+
     def _span(self, run: Run, t: float) -> Span:
         began = run.began_t or 0.0
         until = min(t, run.ended_t) if run.ended_t is not None else t
@@ -254,34 +264,33 @@ class Tally:
 
     # --- Windows of batches ---------------------------------------------------------------------
 
-    def _intervals(self, since: float, until: float) -> list[Joint]:
-        """What all ranks began and finished between two run seconds, in order of time."""
-        key = ("intervals", since, until)
-        if key not in self._known:
-            found = [i for i in self._grid.intervals if i.began >= since and i.ended <= until]
-            self._known[key] = sorted(found, key=lambda interval: (interval.ended, interval.key))
-        known: list[Joint] = self._known[key]
-        return known
+    def _intervals(self, span: Span) -> Columns:
+        """What all ranks began and finished in *span*, in order of time."""
+        made = self._grid.intervals
+        return self._once(("intervals", span), lambda: made.inside(span.since, span.until))
+
+    def _telling(self, name: str, span: Span) -> Columns:
+        """Those of them that tell a figure."""
+        return self._once((name, span), lambda: self._intervals(span).telling(name))
+
+    def _covered(self, name: str, span: Span) -> float:
+        """Seconds that the intervals stand for which tell a figure."""
+        told = self._telling(name, span)
+        whole = "intervals" if told is self._intervals(span) else name
+        return self._once((whole, "covered", span), lambda: told.covered(span.since, span.until))
 
     def _of_intervals(
-        self, criterion: Criterion, where: Labels, span: Span,
-        found: Iterable[tuple[Joint, float | None]], lack: str, *, fewest: int = 1,
+        self, criterion: Criterion, where: Labels, span: Span, name: str, lack: str,
+        *, times: float = 1.0, over: float = 1.0,
     ) -> list[Reading]:  # fmt: skip
-        """One value for each interval that tells it; the time of the others was not seen."""
-        told = [(interval, value) for interval, value in found if value is not None]
+        """A figure of each interval that tells it, by *times* over *over*; the time of the others
+        was not seen.
+        """
+        told = self._telling(name, span)[name]
         if not told:
             return [Reading(where, blind=lack)]
-        seen = self._covered([interval for interval, _ in told], span)
-        return [values(criterion, where, [v for _, v in told], seen, span, fewest=fewest)]
-
-    def _covered(self, told: Sequence[Joint], span: Span) -> float:
-        """Seconds that intervals stand for; all of them are asked for again and again."""
-        key = ("covered", span.since, span.until)
-        if len(told) < len(self._intervals(span.since, span.until)):
-            return covered(told, span.since, span.until)
-        if key not in self._known:
-            self._known[key] = covered(told, span.since, span.until)
-        return float(self._known[key])
+        found = told if times == over == 1.0 else [times * value / over for value in told]
+        return [values(criterion, where, found, self._covered(name, span), span)]
 
     def _throughput(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Of all ranks together, after the warm-up."""
@@ -294,12 +303,10 @@ class Tally:
         if run.warm_t is None:
             return [Reading(where, blind="the warm-up is not over")]
         after = Span(run.warm_t, max(span.until, run.warm_t), span.over)
-        found = self._intervals(after.since, after.until)
-        if any(i.throughput is None for i in found):
+        if len(self._telling("throughput", after)) < len(self._intervals(after)):
             words = "some ranks tell no samples: Reporter.step(samples=...)"
             return [Reading(where, blind=words)]
-        each = [(i, None if i.throughput is None else i.throughput / unit) for i in found]
-        return self._of_intervals(criterion, where, after, each, self._few())
+        return self._of_intervals(criterion, where, after, "throughput", self._few(), over=unit)
 
     def _few(self) -> str:
         ranks = len(self._grid.ranks)
@@ -307,19 +314,13 @@ class Tally:
             return f"steps of {ranks} of {self._plan.processes} ranks came"
         return "no collection interval after the warm-up is whole yet"
 
-    def _losses(self, span: Span) -> list[Joint]:
+    def _losses(self, span: Span) -> Columns:
         """Intervals that have a loss, by number; of one that was made again the last."""
-        found = {i.key: i for i in self._intervals(span.since, span.until) if i.loss is not None}
-        return [found[number] for number in sorted(found)]
-
-    def _loss_seen(self, span: Span) -> float:
-        """Seconds whose loss is known."""
-        told = [i for i in self._intervals(span.since, span.until) if i.loss is not None]
-        return self._covered(told, span)
+        return self._once(("losses", span), lambda: self._telling("loss", span).once())
 
     def _loss_fall(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """(loss at the start - loss at the end) / loss at the start."""
-        losses = [i.loss for i in self._losses(span) if i.loss is not None]
+        losses = self._losses(span)["loss"]
         if len(losses) < FEWEST:
             words = f"{len(losses)} intervals with a loss, wanted at least {FEWEST}"
             return [Reading((), blind=words)]
@@ -331,38 +332,34 @@ class Tally:
         fall = (start - end) / abs(start)
         return [
             closed(
-                criterion, (), fall, len(losses), covered=self._loss_seen(span), span=span,
+                criterion, (), fall, len(losses), covered=self._covered("loss", span), span=span,
                 extremes=(fall, fall),
             )
         ]  # fmt: skip
 
     def _loss_baseline(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """|smoothed loss / the accepted run's - 1| at the same samples seen."""
-        baseline = list(self._context.baseline)
-        if not baseline:
+        if not self._baseline.places:
             words = "no run was accepted as the baseline: dvfd stability accept RUN"
             return [Reading((), blind=words)]
-        losses = [
-            (i.seen, i.loss)
-            for i in self._losses(span)
-            if i.seen is not None and i.loss is not None
-        ]
+        told = self._losses(span).telling("seen")
+        losses = list(zip(told["seen"], told["loss"], strict=True))
         if len(losses) < FEWEST:
             words = f"{len(losses)} intervals with loss and samples, wanted at least {FEWEST}"
             return [Reading((), blind=words)]
         reach = losses[-1][0]
         course = smoothed(losses, HALF_LIFE * reach)
-        compared = [(interpolated(baseline, at), loss) for at, loss in course
-                    if at > WARM_UP * reach]  # fmt: skip
+        compared = [(self._baseline.at(place), loss) for place, loss in course
+                    if place > WARM_UP * reach]  # fmt: skip
         known = [abs(loss / base - 1) for base, loss in compared if base]
         if not known:
             return [Reading((), blind="the accepted run saw none of the same samples")]
-        seen = self._loss_seen(span) * len(known) / len(compared)
+        seen = self._covered("loss", span) * len(known) / len(compared)
         return [values(criterion, (), known, seen, span)]
 
     def _rank_sections(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Mean compute section of each rank, collectives excluded."""
-        found = self._grid.sections()
+        found = self._sections()
         here = {rank for _, rank in found}
         known = [
             self._section(criterion, labels(job=self._plan.job, rank=rank), [each], span)
@@ -377,7 +374,7 @@ class Tally:
     def _node_sections(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Mean over the ranks of each node."""
         by_node: dict[str, list[tuple[float, int]]] = {}
-        sections = self._grid.sections()
+        sections = self._sections()
         for (node, _), each in sections.items():
             by_node.setdefault(node, []).append(each)
         known = [
@@ -391,13 +388,15 @@ class Tally:
         words = f"ranks {', '.join(lacking)} tell no compute section"
         return [*known, Reading((), blind=words)]
 
+    def _sections(self) -> dict[tuple[str, int], tuple[float, int]]:
+        return self._once(("sections",), self._grid.sections)
+
     def _section(
         self, criterion: Criterion, where: Labels, each: Sequence[tuple[float, int]], span: Span
     ) -> Reading:
         """The mean over one rank or more, seen where all ranks told it."""
         value = math.fsum(mean for mean, _ in each) / len(each)
-        told = [i for i in self._intervals(span.since, span.until) if i.computed]
-        seen = self._covered(told, span)
+        seen = self._covered("computed", span)
         count = sum(number for _, number in each)
         return closed(
             criterion, where, value, count, covered=seen, span=span, extremes=(value, value)
@@ -406,15 +405,13 @@ class Tally:
     def _communication(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Exposed communication over the time of the steps that told it."""
         where = labels(processes=self._plan.processes)
-        found = [(i, i.communication) for i in self._intervals(span.since, span.until)]
         lack = "no rank tells its communication: Reporter.step(communication=...)"
-        return self._of_intervals(criterion, where, span, found, lack)
+        return self._of_intervals(criterion, where, span, "communication", lack)
 
     def _allreduce(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Of a gradient bucket as ranks told it, the slowest rank's; of 64 KiB as it was probed."""
-        found = [(i, i.allreduce) for i in self._intervals(span.since, span.until)]
         lack = "no rank tells its all-reduce: Reporter.step(allreduce=...)"
-        bucket = self._of_intervals(criterion, labels(message="bucket"), span, found, lack)
+        bucket = self._of_intervals(criterion, labels(message="bucket"), span, "allreduce", lack)
         return [*bucket, self._small(criterion, span)]
 
     def _small(self, criterion: Criterion, span: Span) -> Reading:
@@ -437,12 +434,10 @@ class Tally:
         if not link:
             return [Reading((), blind="profile.link_gbps is not set")]
         n = self._plan.processes
-        found = [
-            (i, None if i.rate is None else 2 * (n - 1) / n * i.rate / link)
-            for i in self._intervals(span.since, span.until)
-        ]
         lack = "no rank tells bytes and time of its all-reduce"
-        return self._of_intervals(criterion, (), span, found, lack)
+        return self._of_intervals(
+            criterion, (), span, "rate", lack, times=2 * (n - 1) / n, over=link
+        )
 
     # --- Events ---------------------------------------------------------------------------------
 
@@ -451,19 +446,16 @@ class Tally:
 
     def _stretches(self, span: Span) -> list[Stretch]:
         """Up, down, unseen. A node that fell silent is unseen from its last row on."""
-        key = ("stretches", span.since, span.until)
-        if key not in self._known:
-            silent = [
-                Event(node=node, t=t, at=0.0, what=What.UNSEEN, text=f"{node} fell silent")
-                for node, t in self._newest.items()
-                if span.until - t > SILENCE
-            ]
-            moves = [e for what in STATES for e in self._events.get(what, ())]
-            self._known[key] = stretches(
-                moves + silent, nodes=self._plan.nodes, since=span.since, until=span.until
-            )
-        known: list[Stretch] = self._known[key]
-        return known
+        return self._once(("stretches", span), lambda: self._moves(span))
+
+    def _moves(self, span: Span) -> list[Stretch]:
+        silent = [
+            Event(node=node, t=t, at=0.0, what=What.UNSEEN, text=f"{node} fell silent")
+            for node, t in self._newest.items()
+            if span.until - t > SILENCE
+        ]
+        moves = [e for what in STATES for e in self._events.get(what, ())]
+        return stretches(moves + silent, nodes=self._plan.nodes, since=span.since, until=span.until)
 
     def _watched(self, criterion: Criterion, count: int, span: Span, where: Labels) -> Reading:
         """A count of events: what happened while nobody looked is not in it."""
@@ -519,6 +511,9 @@ class Tally:
 
     def _compared(self, span: Span) -> float:
         """Seconds in which hashes were compared, on the node that did so least."""
+        return self._once(("compared", span), lambda: self._comparing(span))
+
+    def _comparing(self, span: Span) -> float:
         times: dict[str, list[float]] = {}
         for (node, _), course in self._courses.get(COMPARED, {}).items():
             moments = times.setdefault(node, [])
@@ -581,18 +576,17 @@ class Tally:
 
     def _owed(self, made: int, span: Span) -> Owed:
         """Checkpoints where all ranks made *made* steps, which come a second later than events."""
-        key = ("owed", span.since, span.until)
-        if key not in self._known:
-            begun = [e.step for e in self._events.get(What.BEGUN, ()) if e.step is not None]
-            self._known[key] = owed(
+        begun = [e.step for e in self._events.get(What.BEGUN, ()) if e.step is not None]
+        return self._once(
+            ("owed", span),
+            lambda: owed(
                 self._events,
                 every=self._plan.checkpoint_every,
                 first=self._grid.first,
                 reached=max([made, *begun]),
                 until=span.until,
-            )
-        known: Owed = self._known[key]
-        return known
+            ),
+        )
 
     # --- Against what others measured or said -----------------------------------------------------
 
