@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def minutes(lasted: float, *, ranks: int = 4, away: Any = ()) -> list[Minute]:
             found.append(one("cpu_temperature_celsius", own, minute, 62 + 3 * wave + place))
             watts = 212 + 9 * wave + 2 * place
             found.append(
-                replace(one("cpu_package_energy_joules_total", own, minute, 1e6), grown=60 * watts)
+                one("cpu_package_energy_joules_total", own, minute, 1e6)._replace(grown=60 * watts)
             )
     return found
 

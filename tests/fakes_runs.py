@@ -85,7 +85,7 @@ class Story:
     ) -> None:
         """Change fields of some windows."""
         self.windows = [
-            replace(w, **{name: make(w) for name, make in changes.items()}) if which(w) else w
+            w._replace(**{name: make(w) for name, make in changes.items()}) if which(w) else w
             for w in self.windows
         ]
 
@@ -97,7 +97,7 @@ class Story:
         at = next(
             n for n, m in enumerate(self.minutes) if m.metric == metric and m.minute == minute
         )
-        self.minutes[at] = replace(self.minutes[at], **changes)
+        self.minutes[at] = self.minutes[at]._replace(**changes)
 
     def happens(self, what: What, after: float, **more: object) -> None:
         """An event, *after* seconds of the run."""

@@ -76,8 +76,7 @@ TABLES = (
     "CREATE INDEX events_by_mark ON events (mark)",
 )
 
-_COLUMNS = tuple(field.name for field in fields(Window))
-_WINDOW = attrgetter(*_COLUMNS)
+_COLUMNS = Window._fields
 _EVENT = attrgetter(*(field.name for field in fields(Event)))
 _UPSERT = (
     f"INSERT INTO windows ({', '.join(_COLUMNS)}, mark)"  # noqa: S608  # names of ours
@@ -350,7 +349,7 @@ class RunFile:
         self, connection: sqlite3.Connection, session: str, folds: Sequence[StepFold], mark: int
     ) -> None:
         rows = [self._window(session, fold) for fold in folds if fold.ended + self._offset >= 0]
-        connection.executemany(_UPSERT, [(*_WINDOW(row), mark) for row in rows])
+        connection.executemany(_UPSERT, [(*row, mark) for row in rows])
 
     def _window(self, session: str, fold: StepFold) -> Window:
         return Window(
@@ -438,8 +437,8 @@ class Reading:
     def windows(self, since: int = 0, until: int | None = None) -> Iterator[Window]:
         """See Rows."""
         order = "window, node, rank, began"
-        for row in self._rows(", ".join(_COLUMNS), "windows", order, since, until):
-            yield Window(**dict(zip(_COLUMNS, row, strict=True)))
+        rows = self._rows(", ".join(_COLUMNS), "windows", order, since, until)
+        yield from map(Window._make, rows)
 
     def minutes(self, since: int = 0, until: int | None = None) -> Iterator[Minute]:
         """See Rows."""
@@ -451,13 +450,8 @@ class Reading:
                 )
             }
         columns = "series, minute, count, sum, low, high, last, grown, covered"
-        for number, *row in self._rows(columns, "minutes", "id", since, until):
-            node, metric, labels = series[number]
-            minute, count, total, low, high, last, grown, covered = row
-            yield Minute(
-                node=node, metric=metric, labels=labels, minute=minute, count=count, sum=total,
-                low=low, high=high, last=last, grown=grown, covered=covered,
-            )  # fmt: skip
+        for number, *rest in self._rows(columns, "minutes", "id", since, until):
+            yield Minute._make((*series[number], *rest))
 
     def events(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
         """See Rows."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 from fakes_runs import BEGAN, LENGTH, healthy
@@ -224,8 +223,7 @@ def windows(draw: st.DrawFn) -> Window:
     steps = draw(st.integers(1, 10))
     computes = draw(st.sampled_from([0, steps]))
     amounts = st.floats(0, 50, allow_nan=False)
-    return replace(
-        window(draw(st.integers(0, 2)), draw(st.integers(0, 9)), began, began),
+    return window(draw(st.integers(0, 2)), draw(st.integers(0, 9)), began, began)._replace(
         ended=began + draw(st.floats(0, 30)),
         steps=steps,
         session=draw(st.sampled_from("ab")),

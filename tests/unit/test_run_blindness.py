@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from fakes_runs import ARMED_AT, BEGAN, LENGTH, Story, healthy
@@ -66,7 +65,7 @@ def test_probes_of_the_first_half_are_not_known_of_the_second() -> None:
 def test_hashes_that_were_compared_for_half_of_a_run_prove_nothing_of_the_rest() -> None:
     story = healthy("stability_phase2a")
     story.minutes = [
-        replace(m, grown=0.0)
+        m._replace(grown=0.0)
         if m.metric == "job_hash_comparisons_total" and m.minute * 60 > HALF
         else m
         for m in story.minutes
@@ -217,7 +216,7 @@ def spoilt() -> Story:
     """A run with a restart that did steps again, a lost window, a hole, and failures."""
     story = healthy()
     again = [
-        replace(w, session=f"{w.session}-b", began=w.began + 90, ended=w.ended + 90)
+        w._replace(session=f"{w.session}-b", began=w.began + 90, ended=w.ended + 90)
         for w in story.windows
         if w.window >= 65
     ]

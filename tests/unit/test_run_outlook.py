@@ -163,7 +163,7 @@ def test_figures_taken_while_it_ran_are_those_taken_from_the_whole() -> None:
     tally = Tally(story.run().plan, story.context)
     run = replace(story.run(), stage=Stage.RUNNING, ended_t=None, ended_at=None)
     for window in story.windows:
-        half = replace(window, last_step=window.last_step - 50, steps=50)
+        half = window._replace(last_step=window.last_step - 50, steps=50)
         tally.add(half)
         tally.add(window)
         if window.rank == 0 and window.window % 20 == 0:
@@ -178,7 +178,7 @@ def test_figures_taken_while_it_ran_are_those_taken_from_the_whole() -> None:
 def test_ranks_that_came_back_begin_a_new_life() -> None:
     story = healthy()
     half = [w for w in story.windows if w.window < 70]
-    again = [replace(w, session=f"{w.session}-again", began=w.began + 9, ended=w.ended + 9)
+    again = [w._replace(session=f"{w.session}-again", began=w.began + 9, ended=w.ended + 9)
              for w in story.windows if w.window >= 65]  # fmt: skip
     story.windows = [*half, *again]
     found = story.judged()["throughput"].result

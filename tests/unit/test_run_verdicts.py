@@ -60,7 +60,7 @@ def gauge(metric: str, value: float, *, whole: bool = True) -> Spoil:
         for n, m in enumerate(story.minutes):
             first = m.metric == metric and dict(m.labels).get("rank", "0") == "0"
             if first and (whole or m.minute == 30):
-                story.minutes[n] = replace(m, sum=12 * value, low=value, high=value, last=value)
+                story.minutes[n] = m._replace(sum=12 * value, low=value, high=value, last=value)
 
     return spoil
 
