@@ -41,16 +41,20 @@ class Course:
         """Take a minute, or a further piece of one: a daemon may have been restarted in it."""
         at = row.minute
         while len(self.covered) <= at:
-            for column in (self.covered, self.weighted, self.grown):
-                column.append(0.0)
-            self.low.append(math.inf)
-            self.high.append(-math.inf)
+            self._extend()
         mean = row.sum / row.count if row.count else row.last
         self.covered[at] += row.covered
         self.weighted[at] += row.covered * mean
         self.grown[at] += row.grown
         self.low[at] = min(self.low[at], row.low)
         self.high[at] = max(self.high[at], row.high)
+
+    def _extend(self) -> None:
+        self.covered.append(0.0)
+        self.weighted.append(0.0)
+        self.grown.append(0.0)
+        self.low.append(math.inf)
+        self.high.append(-math.inf)
 
     def inside(self, since: float, until: float) -> Course:
         """The minutes that begin in [since, until), run seconds; the one that *since* is in too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import compress, islice, repeat
 from operator import lt, sub
@@ -195,8 +196,8 @@ class Grid:
         self._every = every
         self._ranks = ranks
         self._open: dict[tuple[int, Seat], Window] = {}  # by number: may still grow
-        self._whole: dict[int, dict[Seat, Kept]] = {}
-        self._sections: dict[tuple[str, int], Sections] = {}  # by node and rank
+        self._whole: defaultdict[int, dict[Seat, Kept]] = defaultdict(dict)
+        self._sections: defaultdict[tuple[str, int], Sections] = defaultdict(Sections)  # node, rank
         self._steps: dict[int, int] = {}  # the newest step by rank
         self._ends: dict[Seat, float] = {}  # when a session's newest step ended
         self._nonfinite = 0
@@ -213,11 +214,14 @@ class Grid:
             self._open[number, seat] = window
             return
         self._open.pop((number, seat), None)
-        self._sections.setdefault((window.node, window.rank), Sections()).add(window)
+        self._sections[window.node, window.rank].add(window)
         self._nonfinite += window.nonfinite
-        self._whole.setdefault(number, {})[seat] = Kept(window)
-        self._join(number, seat)
-        self._join(number + 1, seat)
+        beside = self._whole[number]
+        beside[seat] = Kept(window)
+        if len(beside) >= self._ranks:
+            self._join(number, seat)
+        if number + 1 in self._whole:
+            self._join(number + 1, seat)
 
     @property
     def ranks(self) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,7 +100,8 @@ class Tally:
         self._context = context
         self._baseline = Curve(context.baseline)
         self._grid = Grid(every=plan.every, ranks=plan.processes)
-        self._courses: dict[str, dict[tuple[str, Labels], Course]] = {}
+        self._courses: dict[str, dict[tuple[str, Labels], Course]]
+        self._courses = defaultdict(lambda: defaultdict(Course))
         self._events: dict[What, list[Event]] = {}
         self._newest: dict[str, float] = {}  # by node: run second of its newest row
         self._known: dict[tuple[object, ...], Any] = {}  # what several criteria ask
@@ -138,12 +139,12 @@ class Tally:
                 self._grid.add(row)
             case Minute():
                 newest = MINUTE * (row.minute + 1)
-                courses = self._courses.setdefault(row.metric, {})
-                courses.setdefault((row.node, row.labels), Course()).add(row)
+                self._courses[row.metric][row.node, row.labels].add(row)
             case Event():
                 newest = row.t
                 self._events.setdefault(row.what, []).append(row)
-        self._newest[row.node] = max(newest, self._newest.get(row.node, newest))
+        if newest > self._newest.get(row.node, -math.inf):
+            self._newest[row.node] = newest
 
     @property
     def disturbed(self) -> bool:
