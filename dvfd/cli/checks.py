@@ -54,6 +54,12 @@ class Duration(click.FloatRange):
     metavar="SECONDS",
     help="Of checks that have one. A shorter run can fail; it cannot pass.",
 )
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=2, max=4096),
+    metavar="N",
+    help="Of checks between nodes: how many take part. Give the same command on each.",
+)
 @click.option("--fresh", is_flag=True, help="Start over instead of going on where one stopped.")
 @click.option("--no-run", is_flag=True, help="Run nothing: judge what the last run found.")
 @click.option(
@@ -72,6 +78,7 @@ def check(
     no_soak: bool,
     force: bool,
     duration: float | None,
+    nodes: int | None,
     fresh: bool,
     no_run: bool,
     file: Path | None,
@@ -89,7 +96,14 @@ def check(
     """
     from dvfd.drills.drill import Options
 
-    options = Options(soak=not no_soak, force=force, duration=duration, fresh=fresh, inside=inside)
+    options = Options(
+        soak=not no_soak,
+        force=force,
+        duration=duration,
+        fresh=fresh,
+        inside=inside,
+        nodes=nodes or 0,
+    )
     given = None if file is None else _read(file, names_)
     judged(names_, output, None if no_run or given else options, given)
 

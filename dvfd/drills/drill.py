@@ -71,7 +71,8 @@ class Options:
     force: bool = False
     duration: float | None = None
     fresh: bool = False  # leave aside what an earlier, unfinished run left
-    inside: bool = False  # we are rank 0 of a torchrun: the ranks are there already
+    inside: bool = False  # we are a rank of a torchrun: the ranks are there already
+    nodes: int = 0  # that take part in a test between nodes; 0 for the check's own number
 
 
 class Runner(Protocol):

@@ -32,6 +32,11 @@ def world(environment: Mapping[str, str] = os.environ) -> int:
     return int(environment[WORLD])
 
 
+def heads(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether we are the first rank of our node."""
+    return environment.get("LOCAL_RANK", "0") == "0"
+
+
 def shared() -> Path:
     """A directory that the ranks of this node's torchrun share, and nobody else may write to.
 

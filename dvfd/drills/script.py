@@ -35,10 +35,12 @@ def ranked(name: str) -> None:
     rank = inside.rank()
     if rank is None:
         check(name)
-    if rank == 0:
+    if rank == 0 or (name in BETWEEN and inside.heads()):
         # Another rank's death: torchrun asks us to end, and waits 30 s. The worker listens to that
         # meanwhile; afterwards there is a report to write.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if rank:  # another node's report: torchrun's own stdout is rank 0's alone
+            sys.stdout = sys.stderr
         try:
             check(name, "--inside")
         finally:
@@ -73,8 +75,18 @@ def _losses(_check: Check, config: Config, _asked: Mapping[str, Any]) -> None:
     convergence.follow(config.profile.backend)
 
 
+def _between(_check: Check, _config: Config, _asked: Mapping[str, Any]) -> None:
+    from dvfd.drills import fleet  # noqa: PLC0415  # in a rank only
+
+    fleet.follow()
+
+
+BETWEEN = ("network", "gloo_multi_node", "topology_3node", "topology_4node")
+"""Checks between nodes: on each node the first rank runs the check and keeps its report."""
+
 FOLLOW: Mapping[str, Callable[[Check, Config, Mapping[str, Any]], None]] = {
     "gradient_sync": _gradients,
     "loss_convergence": _losses,
+    **dict.fromkeys(BETWEEN, _between),
 }
 """How a rank other than 0 takes part in each check."""
