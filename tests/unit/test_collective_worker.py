@@ -8,8 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dvfd.drills.workers.collective import AllReduce, Patterns, Series  # noqa: E402  # needs torch
-from dvfd.drills.world import World  # noqa: E402
+from dvfd.drills.workers.algorithms import Line  # noqa: E402  # needs torch
+from dvfd.drills.workers.collective import Series  # noqa: E402
+from dvfd.drills.workers.operations import AllGather, AllReduce, Patterns  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -21,11 +22,16 @@ def reduced(size: int = 4096, ranks: int = 4) -> Any:
         buffer: Any = None
 
         def call(self) -> None:
-            self._buffer.copy_(self._total + self._salt * self._ranks)
+            self._buffer.copy_(self._total + self._salt * self._line.size)
             self.buffer = self._buffer
 
-    place = World(1, ranks, torch.device("cpu"))
-    return Summed(Patterns(place, size // 4), size, None)
+    return Summed(patterns(size, ranks), size)
+
+
+def patterns(size: int, ranks: int = 4) -> Patterns:
+    """Those of rank 1, without a group."""
+    line = Line(None, tuple(range(ranks)), 1, (tuple(range(ranks)),))
+    return Patterns(line, size // 4, torch.device("cpu"))
 
 
 def test_a_right_sum_has_no_wrong_element() -> None:
@@ -72,6 +78,58 @@ def test_a_rank_counted_twice_in_the_place_of_another_is_seen() -> None:
 def test_wrong_elements_of_any_rank_count_the_collective_as_wrong() -> None:
     series = Series()
     rows = torch.tensor([[[5, 7, 9], [0, 0, 0]], [[6, 2, 3], [0, 4, 1]]])
-    series.take(rows, warm_up=1)
+    series.take(rows, warm_up=1, ranks=[0, 4])
     assert series.slowest == [7, 9]
-    assert (series.verified, series.wrong, series.example) == (3, 2, "rank 1: 4 elements")
+    assert (series.verified, series.wrong, series.example) == (3, 2, "rank 4: 4 elements")
+
+
+# --- All-gather -----------------------------------------------------------------------------------
+
+
+class Gathered(AllGather):
+    """An all-gather to which every share came, without any ranks; *change* may spoil them."""
+
+    change: Any = staticmethod(lambda shares: shares)
+
+    def call(self) -> None:
+        shares = self.change([wanted ^ self._salt for wanted in self._wanted])
+        for found, share in zip(self._found, shares, strict=True):
+            found.copy_(share)
+
+
+def flip(shares: list[Any]) -> list[Any]:
+    shares[2][5] ^= 1 << 22
+    return shares
+
+
+def swap(shares: list[Any]) -> list[Any]:
+    return [shares[1], shares[0], *shares[2:]]
+
+
+def test_shares_that_came_as_they_were_sent_are_right() -> None:
+    gathered = Gathered(patterns(4096), 4096)
+    for salt in (0, 1, 255):
+        gathered.fill(salt)
+        gathered.call()
+        assert gathered.wrong() == 0
+    assert gathered.whole == 4
+
+
+@pytest.mark.parametrize(("change", "wrong", "whole"), [(flip, 1, 3), (swap, 512, 2)])
+def test_a_flipped_bit_and_shares_in_each_others_place_are_seen(
+    change: Any, wrong: int, whole: int
+) -> None:
+    gathered = Gathered(patterns(4096), 4096)
+    gathered.change = change
+    gathered.fill(3)
+    gathered.call()
+    assert (gathered.wrong(), gathered.whole) == (wrong, whole)
+
+
+def test_shares_of_the_iteration_before_are_wrong() -> None:
+    gathered = Gathered(patterns(4096), 4096)
+    gathered.fill(3)
+    gathered.call()
+    gathered.fill(4)
+    assert gathered.wrong() == 1024
+    assert gathered.whole == 0

@@ -19,17 +19,25 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import distributed
 
 from dvfd.drills import stopping, world
+from dvfd.drills.workers.algorithms import Line
 from dvfd.drills.workers.answer import write
+from dvfd.drills.workers.operations import (
+    COLLECTIVES,
+    SALTS,
+    AllGather,
+    Collective,
+    Patterns,
+)
 from dvfd.drills.world import World
 
 WARM_UP = 10
@@ -43,10 +51,9 @@ TURNS = 10
 JOINING = 120.0
 """Seconds for all ranks to load torch and find each other: a minute from a cold network disk."""
 
-VALUES = 1024
-SALTS = 256
-"""Elements are below VALUES and get the iteration's number modulo SALTS added, so that a result
-which stayed from before is wrong. float32 holds whole numbers up to 2^24: 13,000 ranks."""
+
+ALL = "all"
+"""The team of all ranks."""
 
 
 class CollectiveFailed(Exception):
@@ -55,12 +62,13 @@ class CollectiveFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """What is to be timed. `bytes` are those of the whole array in one rank."""
+    """What is to be timed, by the ranks of *team*. `bytes` are those of the whole array."""
 
     operation: str
     algorithm: str
     bytes: int
     iterations: int
+    team: str = ALL
 
 
 @dataclass(slots=True)
@@ -72,88 +80,17 @@ class Series:
     wrong: int = 0  # of these
     example: str = ""
 
-    def take(self, rows: torch.Tensor, *, warm_up: int) -> None:
-        """Add a turn: for each rank the nanoseconds and the wrong elements of each iteration."""
+    def take(self, rows: torch.Tensor, *, warm_up: int, ranks: Sequence[int]) -> None:
+        """Add a turn: for each of *ranks* the nanoseconds and wrong elements of each iteration."""
         took, wrong = rows[:, 0, warm_up:], rows[:, 1]
         self.slowest += took.amax(dim=0).tolist()
         bad = (wrong > 0).any(dim=0)
         if bad.any() and not self.example:
             first = int(bad.nonzero()[0])
-            counts = wrong[:, first].tolist()
-            self.example = "; ".join(f"rank {r}: {n} elements" for r, n in enumerate(counts) if n)
+            counts = zip(ranks, wrong[:, first].tolist(), strict=True)
+            self.example = "; ".join(f"rank {r}: {n} elements" for r, n in counts if n)
         self.verified += bad.numel()
         self.wrong += int(bad.sum())
-
-
-# --- Operations -------------------------------------------------------------------------------
-
-
-class Patterns:
-    """Whole numbers that look like noise, each rank's own; any rank can make those of all."""
-
-    def __init__(self, place: World, elements: int) -> None:
-        self.ranks = place.size
-        total = torch.zeros(elements)
-        for rank in range(place.size):
-            one = self._of(rank, elements)
-            total += one
-            if rank == place.rank:
-                self.mine = one.to(place.device)
-        self.total = total.to(place.device)
-        self.buffer = torch.empty_like(self.mine)
-
-    @staticmethod
-    def _of(rank: int, elements: int) -> torch.Tensor:
-        dice = torch.Generator().manual_seed(rank)
-        return torch.randint(VALUES, (elements,), generator=dice, dtype=torch.float32)
-
-
-class Collective(Protocol):
-    """An operation on an array of one size."""
-
-    def fill(self, salt: int) -> None:
-        """Make the input of one iteration."""
-        ...
-
-    def call(self) -> None:
-        """Do it: all that is timed."""
-        ...
-
-    def wrong(self) -> int:
-        """Elements of the result that are not what they must be."""
-        ...
-
-
-class AllReduce:
-    """The sum over all ranks, in place, by the backend's own algorithm."""
-
-    def __init__(self, patterns: Patterns, size: int, group: Any) -> None:
-        elements = size // patterns.mine.element_size()
-        self._mine, self._total = patterns.mine[:elements], patterns.total[:elements]
-        self._buffer = patterns.buffer[:elements]
-        self._ranks, self._group, self._salt = patterns.ranks, group, 0
-
-    def fill(self, salt: int) -> None:
-        """The rank's own pattern plus *salt*."""
-        self._salt = salt
-        torch.add(self._mine, salt, out=self._buffer)
-
-    def call(self) -> None:
-        """Raises RuntimeError, torch's own."""
-        distributed.all_reduce(self._buffer, group=self._group)
-
-    def wrong(self) -> int:
-        """Exact: every number on the way is whole and small."""
-        self._buffer.sub_(self._salt * self._ranks)
-        if torch.equal(self._buffer, self._total):
-            return 0
-        return int((self._buffer != self._total).sum())
-
-
-COLLECTIVES: Mapping[tuple[str, str], Callable[[Patterns, int, Any], Collective]] = {
-    ("all_reduce", "builtin"): AllReduce,
-}
-"""By operation and algorithm."""
 
 
 # --- Timing -----------------------------------------------------------------------------------
@@ -162,20 +99,39 @@ COLLECTIVES: Mapping[tuple[str, str], Callable[[Patterns, int, Any], Collective]
 class Bench:
     """One rank's part in all exercises; `at` says in words which one is under way."""
 
-    def __init__(self, place: World, exercises: Sequence[Exercise], *, timeout: float) -> None:
+    def __init__(
+        self,
+        place: World,
+        exercises: Sequence[Exercise],
+        *,
+        timeout: float,
+        nodes: Sequence[Sequence[int]] = (),
+        teams: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        """*nodes* are the ranks of each node, all on one unless told. *teams* are ranks by name;
+        an exercise of one is for its ranks alone, the others wait for the next."""
         self._place = place
-        self._group = distributed.new_group(timeout=timedelta(seconds=timeout))
-        largest = max(exercise.bytes for exercise in exercises)
-        patterns = Patterns(place, largest // torch.float32.itemsize)
+        everybody = tuple(range(place.size))
+        known = {ALL: everybody, **(teams or {})}
+        whole = [tuple(node) for node in nodes] or [everybody]
+        self._lines = {n: _line(place, t, whole, timeout) for n, t in known.items()}
         self._plan = [
-            (e, COLLECTIVES[e.operation, e.algorithm](patterns, e.bytes, self._group), Series())
-            for e in exercises
+            (e, collective, Series())
+            for team, line in self._lines.items()
+            if place.rank in line.ranks
+            for e, collective in _collectives(place, line, [e for e in exercises if e.team == team])
         ]
-        self._salt = 0
+        self._plan.sort(key=lambda row: exercises.index(row[0]))
+        self._salts = dict.fromkeys(self._lines, 0)
         self.at = "before the first"
 
+    @property
+    def line(self) -> Line:
+        """All ranks."""
+        return self._lines[ALL]
+
     def run(self) -> list[tuple[Exercise, Series]]:
-        """Every exercise in its turns. Raises CollectiveFailed."""
+        """Every exercise of ours in its turns. Raises CollectiveFailed."""
         for turn in range(TURNS):
             if self._place.leads:
                 say(f"collectives: turn {turn + 1} of {TURNS}")
@@ -184,20 +140,30 @@ class Bench:
                 self._turn(exercise, collective, series, turn, last - first)
         return [(exercise, series) for exercise, _, series in self._plan]
 
+    def whole(self) -> dict[int, int]:
+        """The fewest shares that an all-gather brought right and in their places, by bytes."""
+        return {
+            exercise.bytes: collective.whole
+            for exercise, collective, _ in self._plan
+            if isinstance(collective, AllGather)
+        }
+
     def _turn(
         self, exercise: Exercise, collective: Collective, series: Series, turn: int, count: int
     ) -> None:
         warm_up = WARM_AGAIN if turn else WARM_UP
-        self.at = f"{exercise.operation} of {exercise.bytes} bytes"
-        rows = [self._once(collective) for _ in range(warm_up + count)]
-        series.take(self._gather(rows), warm_up=warm_up)
+        by = "" if exercise.algorithm == "builtin" else f" by {exercise.algorithm}"
+        self.at = f"{exercise.operation}{by} of {exercise.bytes} bytes"
+        line = self._lines[exercise.team]
+        rows = [self._once(collective, exercise.team) for _ in range(warm_up + count)]
+        series.take(self._gather(rows, line), warm_up=warm_up, ranks=line.ranks)
 
-    def _once(self, collective: Collective) -> tuple[int, int]:
+    def _once(self, collective: Collective, team: str) -> tuple[int, int]:
         """Nanoseconds of one iteration in this rank, and its wrong elements."""
-        self._salt = (self._salt + 1) % SALTS
-        collective.fill(self._salt)
+        self._salts[team] = salt = (self._salts[team] + 1) % SALTS  # the same in all its ranks
+        collective.fill(salt)
         try:
-            distributed.barrier(group=self._group)
+            distributed.barrier(group=self._lines[team].group)
             self._settle()
             began = time.perf_counter_ns()
             collective.call()
@@ -211,15 +177,35 @@ class Bench:
         if self._place.device.type == "cuda":
             torch.cuda.synchronize(self._place.device)
 
-    def _gather(self, rows: Sequence[tuple[int, int]]) -> torch.Tensor:
+    def _gather(self, rows: Sequence[tuple[int, int]], line: Line) -> torch.Tensor:
         """Every rank's rows: ranks x (nanoseconds, wrong elements) x iterations."""
         mine = torch.tensor(rows, dtype=torch.int64, device=self._place.device).T.contiguous()
-        found = [torch.empty_like(mine) for _ in range(self._place.size)]
+        found = [torch.empty_like(mine) for _ in line.ranks]
         try:
-            distributed.all_gather(found, mine, group=self._group)
+            distributed.all_gather(found, mine, group=line.group)
         except RuntimeError as error:
             raise CollectiveFailed(str(error)) from error
         return torch.stack(found).cpu()
+
+
+def _line(
+    place: World, ranks: Sequence[int], nodes: Sequence[Sequence[int]], timeout: float
+) -> Line:
+    """The ranks of a team with a process group of their own; every rank makes those of all."""
+    group = distributed.new_group(list(ranks), timeout=timedelta(seconds=timeout))
+    parts = (tuple(rank for rank in node if rank in ranks) for node in nodes)
+    return Line(group, tuple(ranks), place.rank, tuple(filter(None, parts)))
+
+
+def _collectives(
+    place: World, line: Line, exercises: Sequence[Exercise]
+) -> Iterator[tuple[Exercise, Collective]]:
+    """Those of one team: they share their arrays."""
+    if exercises:
+        largest = max(exercise.bytes for exercise in exercises)
+        patterns = Patterns(line, largest // torch.float32.itemsize, place.device)
+        for each in exercises:
+            yield each, COLLECTIVES[each.operation, each.algorithm](patterns, each.bytes)
 
 
 # --- Being a rank -----------------------------------------------------------------------------
