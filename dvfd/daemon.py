@@ -26,6 +26,7 @@ from dvfd.control import ControlServer
 from dvfd.drilled import Drilled
 from dvfd.environment import environment_hash
 from dvfd.errors import ConfigError, DvfdError
+from dvfd.identity import Identity
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
 from dvfd.operations import operations
@@ -281,7 +282,7 @@ class Daemon:
     def _build_doors(self, runtime: Path) -> None:
         """What people and scrapers talk to."""
         clock = self._clock
-        self._site = Site(self._state.snapshot, self._store)
+        self._site = Site(self._state.snapshot, self._store, Identity(self._config))
         path = self._config.http.web_config
         self._web = Web(path, clock) if path else None
         self._server = HttpServer(self._site, self._config.http, clock=clock, web=self._web)

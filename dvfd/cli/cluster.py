@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dvfd.cli.cluster_check import check
 from dvfd.cli.common import output_option, show
 from dvfd.errors import DvfdError
 
@@ -22,6 +23,9 @@ RUN = "dvfd"
 @click.group()
 def cluster() -> None:
     """The nodes that train together."""
+
+
+cluster.add_command(check)
 
 
 @cluster.command(
@@ -75,7 +79,7 @@ def _told(run: str) -> Told:
     from dvfd.drills.interface import interfaces
 
     settings = config.load()
-    nodes, me, source, name = _place(settings)
+    nodes, me, source, name = place(settings)
     there = interfaces()
     addresses, missing = _addresses(me)
     over = cluster.interface(nodes, addresses, there)
@@ -90,7 +94,7 @@ def _told(run: str) -> Told:
     )
 
 
-def _place(settings: Config) -> tuple[Cluster, Member, str, str]:
+def place(settings: Config) -> tuple[Cluster, Member, str, str]:
     """The cluster, this node of it, who says so, and what the rendezvous is called."""
     from dvfd import cluster, doctor, slurm
 

@@ -54,6 +54,21 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 INTEGER = re.compile(r"-?\d{1,9}", re.ASCII)
 
 
+Identify = Callable[[], Mapping[str, Any]]
+"""dvfd.identity.Identity, or a fake of it."""
+
+
+def nobody() -> Mapping[str, Any]:
+    """The identity of a node that says nothing of itself."""
+    return {
+        "python": "",
+        "torch": None,
+        "torch_missing": "not looked for",
+        "cluster": {"lead": "", "nodes": [], "port": 0, "ports": []},
+        "interface": None,
+    }
+
+
 class Refused(Exception):
     """A request that cannot be answered, and what would have been."""
 
@@ -73,11 +88,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a route answers from: what is known, what was, and the parameters as they were read."""
+    """What a route answers from: what is known, what was, and the parameters as they were read.
+
+    `identity` is what the node tells the others of itself.
+    """
 
     snapshot: Snapshot
     past: Past
     values: Mapping[str, Any]
+    identity: Identify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +138,18 @@ class Route:
         return {mine[1:-1]: given for mine, given in pairs if mine[:1] == "{"}
 
 
-def response(request: Request, snapshot: Callable[[], Snapshot], past: Past) -> Response:
+def response(
+    request: Request,
+    snapshot: Callable[[], Snapshot],
+    past: Past,
+    identity: Identify = nobody,
+) -> Response:
     """The answer to a request for a path below /api."""
     known = snapshot()
     try:
         route, given = _find(request.path)
-        found = route.answer(Asked(known, past, _values(route, given, request.query, known)))
+        values = _values(route, given, request.query, known)
+        found = route.answer(Asked(known, past, values, identity))
         if route.path == "/openapi.json":  # a document of its own kind, that tools must load
             return _json(HTTPStatus.OK, found)
         return _json(HTTPStatus.OK, {"schema": SCHEMA, "data": _plain(masked(found))})
@@ -340,6 +365,14 @@ def _version(asked: Asked) -> dict[str, Any]:
     }
 
 
+def _node(asked: Asked) -> dict[str, Any]:
+    """What the others compare with their own before a test between nodes."""
+    whole = _version(asked)
+    del whole["schemas"]
+    running = [str(job["job"]) for job in asked.snapshot.jobs if job["state"] != "ended"]
+    return whole | {"at": asked.snapshot.at, "jobs": running, **asked.identity()}
+
+
 def _described(asked: Asked) -> dict[str, Any]:
     from dvfd.sinks import openapi  # noqa: PLC0415  # it describes this table, and few ask
 
@@ -388,6 +421,8 @@ ROUTES = (
     Route(path="/metrics", text="What is measured, by which source, and how many series live",
           answer=_metrics, data=shapes.listed(shapes.METRIC)),
     Route(path="/version", text="What runs here", answer=_version, data=shapes.VERSION),
+    Route(path="/node", text="What the other nodes of a cluster compare with their own",
+          answer=_node, data=shapes.NODE),
     Route(path="/openapi.json", text="This description, OpenAPI 3.1", answer=_described,
           data=shapes.ANYTHING),
 )  # fmt: skip

@@ -105,6 +105,13 @@ VERSION = record(
     version=TEXT, node=TEXT, started_at=WHEN, catalogue=TEXT, profile=TEXT, schemas=mapped(WHOLE)
 )
 
+NODE = record(
+    node=TEXT, version=TEXT, catalogue=TEXT, profile=TEXT, started_at=WHEN, at=WHEN,
+    jobs=listed(TEXT), python=TEXT, torch=maybe(TEXT), torch_missing=TEXT,
+    cluster=record(lead=TEXT, nodes=listed(TEXT), port=WHOLE, ports=listed(WHOLE)),
+    interface=maybe(record(name=TEXT, up=FLAG, carries=FLAG, loopback=FLAG)),
+)  # fmt: skip
+
 STATUS = record(
     schema=WHOLE, running=FLAG, node=TEXT, version=TEXT, catalogue=TEXT, profile=TEXT, at=WHEN,
     started_at=WHEN, verdict=VERDICT, troubles=listed(TEXT), notices=listed(TEXT),

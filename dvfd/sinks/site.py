@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dvfd.sinks import prometheus
 from dvfd.sinks.http import Response, plain
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 class Site:
     """The handler of the listener."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], past: Past | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        past: Past | None = None,
+        identity: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._snapshot = snapshot
+        self._identity = identity
         self._past = past or NoPast()
         self._exposition = prometheus.Exposition(snapshot)
         self.scraped_at: float | None = None
@@ -43,7 +49,8 @@ class Site:
             case path if path == "/api" or path.startswith("/api/"):
                 from dvfd.sinks import api  # noqa: PLC0415  # few nodes are ever asked
 
-                return api.response(request, self._snapshot, self._past)
+                who = self._identity or api.nobody
+                return api.response(request, self._snapshot, self._past, who)
             case _:
                 return plain(
                     HTTPStatus.NOT_FOUND, "not found: try /, /metrics, /healthz or /api/v1/status"

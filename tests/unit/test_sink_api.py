@@ -175,6 +175,24 @@ def test_the_version_names_what_results_compare_by():
     assert found["schemas"] == {"api": 1, "status": 1}
 
 
+def test_a_node_tells_the_others_what_they_compare_and_the_jobs_that_run():
+    jobs = [{"job": "gpt", "state": "running"}, {"job": "old", "state": "ended"}]
+    taken = snapshot(of=sources(jobs=lambda: jobs))
+    told = {"torch": "2.13.0", "python": "/usr/bin/python3"}
+    found = data("/node", Site(lambda: taken, Past(), lambda: told))
+
+    assert (found["node"], found["catalogue"], found["at"]) == ("node4", "c0ffee" * 10, NOW)
+    assert found["jobs"] == ["gpt"]
+    assert told.items() <= found.items()
+
+
+def test_a_node_that_is_not_asked_for_its_identity_does_not_look_for_torch():
+    def never():
+        raise AssertionError("asked")
+
+    assert data("/version", Site(snapshot, Past(), never))["node"] == "node4"
+
+
 def test_numbers_that_json_has_no_word_for_are_words():
     class Odd(Past):
         def series(self, metric, of, *, since, until):
@@ -211,7 +229,7 @@ def test_passwords_in_addresses_are_hidden_wherever_they_come_from():
         ("/history?metric=rank_responds",
          "no such metric: 'rank_responds'; did you mean 'rank_responding'?", "rank_responding"),
         ("/checks/zzz", "no such check: 'zzz'", None),
-        ("", "no such path: '/api/v1'; did you mean '/api/v1/jobs'?", "/api/v1/jobs"),
+        ("", "no such path: '/api/v1'; did you mean '/api/v1/node'?", "/api/v1/node"),
     ],
 )  # fmt: skip
 def test_what_there_is_not_is_404_with_what_was_meant(path, message, meant):

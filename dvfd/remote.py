@@ -1,0 +1,158 @@
+"""Ask another node's dvfd, or a Prometheus, by HTTP: bounded in time and in size, by no proxy."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dvfd.cluster import resolved
+from dvfd.errors import DvfdError
+from dvfd.masking import masked
+
+WITHIN = 8.0
+"""Seconds for one answer, from the name to the last byte: a daemon has 15 before it is late."""
+
+MOST = 16 << 20
+"""Bytes of one answer: /metrics of the fullest node has 100 KB, a Prometheus of 1000 nodes 8 MB."""
+
+CONNECTING = 3.5
+"""Seconds of these for a connection: the kernel tries again after 1 and after 3."""
+
+PIECE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came, and between which two moments of our own clock, in Unix seconds."""
+
+    status: int
+    body: bytes
+    asked: float
+    answered: float
+
+
+def get(url: str, *, within: float = WITHIN, most: int = MOST) -> Answer:
+    """The answer of *url*, whatever its status; no redirect is followed.
+
+    Raises DvfdError, without the password that *url* may hold, if none came in time or it is larger
+    than *most* bytes.
+    """
+    shown = masked(url)
+    end = time.monotonic() + within
+    over = threading.Event()
+    try:
+        connection = _connected(url, end)
+    except (OSError, DvfdError) as error:
+        raise DvfdError(f"{shown}: {_why(error)}") from None
+    timer = threading.Timer(max(0.0, end - time.monotonic()), _cut, (connection, over))
+    timer.daemon = True
+    timer.start()
+    try:
+        return _asked(connection, url, most)
+    except (OSError, http.client.HTTPException) as error:
+        why = f"no whole answer within {within:g} s" if over.is_set() else _why(error)
+        raise DvfdError(f"{shown}: {why}") from None
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def data(url: str, *, within: float = WITHIN) -> tuple[Any, Answer]:
+    """What a path of /api/v1 answers, and the answer that it stood in. Raises DvfdError."""
+    answer = get(url, within=within)
+    shown = masked(url)
+    if answer.status != http.HTTPStatus.OK:
+        raise DvfdError(f"{shown}: answers {answer.status}{HINTS.get(answer.status, '')}")
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError) as error:
+        raise DvfdError(f"{shown}: answers no JSON: {error}") from None
+    if not isinstance(document, dict) or "data" not in document:
+        raise DvfdError(f"{shown}: what answers there is no dvfd: {document!r:.80}")
+    return document["data"], answer
+
+
+HINTS: Mapping[int, str] = {
+    401: ": it wants a password, http://NAME:PASSWORD@HOST:PORT",
+    404: ": what listens there is another version, or no dvfd",
+    503: ": it is busy, ask again",
+}
+"""What to do about an answer that is none."""
+
+
+def _connected(url: str, end: float) -> http.client.HTTPConnection:
+    """A connection to *url*'s host. Raises OSError, DvfdError."""
+    parts = urlsplit(url)
+    host, secure = parts.hostname or "", parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    errors: list[OSError] = []
+    for address in resolved(host, within=_left(end)):
+        try:
+            sock = socket.create_connection((address, port), min(CONNECTING, _left(end)))
+        except OSError as error:
+            errors.append(error)
+            continue
+        sock.settimeout(_left(end))
+        if secure:
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+        connection = http.client.HTTPConnection(host, port)
+        connection.sock = sock
+        return connection
+    raise errors[0]
+
+
+def _left(end: float) -> float:
+    """Seconds until *end*. Raises TimeoutError once it has passed."""
+    if (left := end - time.monotonic()) <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def _asked(connection: http.client.HTTPConnection, url: str, most: int) -> Answer:
+    parts = urlsplit(url)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    asked = time.time()
+    connection.request("GET", path, headers={"User-Agent": "dvfd", **_credentials(url)})
+    response = connection.getresponse()
+    answered = time.time()
+    if response.length is None and not response.chunked:  # a head that was cut off looks so
+        raise http.client.HTTPException("an answer without a length")
+    body = bytearray()
+    while piece := response.read1(PIECE):
+        body += piece
+        if len(body) > most:
+            raise http.client.HTTPException(f"more than {most} bytes, wanted fewer")
+    if response.length:
+        raise http.client.IncompleteRead(bytes(body), response.length)
+    return Answer(response.status, bytes(body), asked, answered)
+
+
+def _credentials(url: str) -> dict[str, str]:
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    told = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(told).decode()}"}
+
+
+def _cut(connection: http.client.HTTPConnection, over: threading.Event) -> None:
+    """Time is up: whoever reads here reads the end."""
+    over.set()
+    with contextlib.suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return str(error)

@@ -1,0 +1,130 @@
+"""Another node is asked by HTTP in a bounded time, whatever listens there."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from dvfd import remote
+from dvfd.errors import DvfdError
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+
+@contextmanager
+def listening(answer: Callable[[socket.socket, bytes], None]) -> Iterator[str]:
+    """The address of something that takes one request and then does what *answer* does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                head = peer.recv(65536)
+                try:
+                    answer(peer, head)
+                except OSError:
+                    return  # it was cut off
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def whole(document: object) -> Callable[[socket.socket, bytes], None]:
+    body = json.dumps(document).encode()
+    return lambda peer, _head: peer.sendall(HEAD % len(body) + body)
+
+
+def test_what_an_api_answers_is_its_data_and_when_it_came():
+    before = time.time()
+    with listening(whole({"schema": 1, "data": {"node": "n1"}})) as url:
+        found, answer = remote.data(url)
+
+    assert found == {"node": "n1"}
+    assert before <= answer.asked <= answer.answered <= time.time()
+
+
+def test_a_password_goes_with_the_request_and_never_into_words():
+    heads = []
+
+    def refuse(peer: socket.socket, head: bytes) -> None:
+        heads.append(head)
+        peer.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+    with listening(refuse) as url, pytest.raises(DvfdError) as caught:
+        remote.data(url.replace("//", "//ann:s%20crt@"))
+
+    assert b"Authorization: Basic YW5uOnMgY3J0" in heads[0]
+    assert "it wants a password" in str(caught.value)
+    assert "crt" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            lambda p, _: p.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+            "404: wha",
+        ),
+        (lambda p, _: p.sendall(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), "302"),
+        (lambda p, _: p.sendall(HEAD % 9 + b"{}"), "2 bytes read"),
+        (lambda p, _: p.sendall(HEAD % 2 + b"{]"), "answers no JSON"),
+        (lambda p, _: p.sendall(HEAD % 2 + b"[]"), r"no dvfd: \[\]"),
+        (lambda p, _: p.sendall(HEAD % 40000 + b"[" * 40000), "answers no JSON"),
+        (lambda p, _: p.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), "SSH-2.0"),
+        (lambda p, _: p.sendall(b""), "closed connection"),
+        (lambda p, _: p.sendall((HEAD % 2)[:20]), "without a length"),
+    ],
+)
+def test_what_is_no_answer_of_a_dvfd_is_told_in_its_words(answer, said):
+    with listening(answer) as url, pytest.raises(DvfdError, match=said):
+        remote.data(url)
+
+
+def drip(peer: socket.socket, _head: bytes) -> None:
+    """A byte now and then: each one in time, all of them never."""
+    for byte in HEAD % 100_000 + b"x" * 100_000:
+        peer.sendall(bytes([byte]))
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("answer", [drip, lambda peer, _: peer.recv(1)])
+def test_who_drips_or_says_nothing_is_cut_off_in_time(answer):
+    began = time.monotonic()
+    with listening(answer) as url, pytest.raises(DvfdError, match=r"no whole answer within 0\.3 s"):
+        remote.get(url, within=0.3)
+
+    assert time.monotonic() - began < 5
+
+
+def test_more_than_was_wanted_is_not_read():
+    def endless(peer: socket.socket, _head: bytes) -> None:
+        peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            peer.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+
+    with listening(endless) as url, pytest.raises(DvfdError, match="more than 100000 bytes"):
+        remote.get(url, most=100_000)
+
+
+def test_no_proxy_is_asked(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:1")
+    with listening(whole({"data": 7})) as url:
+        assert remote.data(url)[0] == 7
+
+
+def test_a_closed_port_and_a_name_that_is_none_are_told():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        with pytest.raises(DvfdError, match="Connection refused"):
+            remote.get(f"http://127.0.0.1:{held.getsockname()[1]}")
+    with pytest.raises(DvfdError, match=r"nobody\.invalid does not resolve"):
+        remote.get("http://nobody.invalid:9109/")
