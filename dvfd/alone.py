@@ -26,6 +26,8 @@ from dvfd.query import history, known
 from dvfd.remembered import remembered
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.run import Run
+from dvfd.scaling import ledger as scaling
+from dvfd.scaling.ledger import Ledger
 from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
@@ -121,6 +123,30 @@ def accepted_alone() -> dict[str, Any]:
     _, catalogue, clock = _framework()
     with _beside(catalogue, clock) as store:
         return Baselines(state_dir() / "runs", store, clock).document()
+
+
+def scaling_alone() -> dict[str, Any]:
+    """Like the daemon's `scaling`, from the store on disk; without one the ledger is empty."""
+    _, catalogue, clock = _framework()
+    directory = state_dir() / "runs"
+    if not (state_dir() / "dvfd.db").exists():
+        nothing = Nothing()
+        return Ledger(nothing, Baselines(directory, nothing, clock), clock).document()
+    with _beside(catalogue, clock) as store:
+        return Ledger(store, Baselines(directory, store, clock), clock).document()
+
+
+def scaling_kept_alone(op: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `scaling_measured`, `scaling_record` or `scaling_freeze`, into the store
+    on disk. Raises StoreError if that is in use.
+    """
+    _, catalogue, clock = _framework()
+    here = Peer(os.getpid(), os.getuid(), os.getgid())
+    with _opened(catalogue, clock) as store:
+        ledger = Ledger(store, Baselines(state_dir() / "runs", store, clock), clock)
+        made: Any = scaling.operations(ledger)[op].answer(request, here)
+        _kept(store)
+        return dict(made)
 
 
 def attest_alone(request: Mapping[str, Any]) -> dict[str, Any]:

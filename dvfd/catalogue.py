@@ -365,6 +365,8 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
 
 def _source(metric: Metric, measured: Mapping[str, bool]) -> str:
     """What measures a criterion: the figures of a drill or a run are those of its own check."""
+    if metric.drilled and measured.get(DRILL):
+        return DRILL
     owned = metric.source in {DRILL, RUN}
     return NONE_YET if owned and not measured.get(metric.source) else metric.source
 

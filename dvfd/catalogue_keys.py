@@ -184,6 +184,7 @@ METRIC: Mapping[str, Read] = {
     "kind": one_of("kind", tuple(Kind), Kind),
     "labels": many(name),
     "source": text,
+    "drilled": flag,
     "max_age": at_least(0.5),
     "possible": bounds,
 }

@@ -38,6 +38,7 @@ from dvfd.runs.conductor import Conductor
 from dvfd.runs.parts import conduct
 from dvfd.runs.shown import shown
 from dvfd.sampler import Sampler
+from dvfd.scaling.ledger import Ledger
 from dvfd.schedule import Schedule, offset
 from dvfd.sinks import log as log_sink
 from dvfd.sinks.alertmanager import Sender, push
@@ -267,6 +268,7 @@ class Daemon:
         self._drilled = Drilled(self._catalogue, self._store)
         self._attestations = Attestations(catalogue, self._store, clock)
         self._baselines = Baselines(self._state_dir / "runs", self._store, clock)
+        self._ledger = Ledger(self._store, self._baselines, clock)
         self._runs = self._conduct()
         self._judgements = self._judge_with((self._state, self._breaches))
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
@@ -301,6 +303,7 @@ class Daemon:
                 conductor=self._runs,
                 attestations=self._attestations,
                 baselines=self._baselines,
+                ledger=self._ledger,
             ),
         )
 

@@ -140,6 +140,7 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     source: str = NONE_YET
+    drilled: bool = False  # a drill tells it as well, for the criteria of its own check
     kind: Kind = Kind.GAUGE
     max_age: float = 15.0
     possible: Range | None = None

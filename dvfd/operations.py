@@ -21,6 +21,8 @@ from dvfd.runs import baselines as accepted
 from dvfd.runs import requests
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
+from dvfd.scaling import ledger as scaling
+from dvfd.scaling.ledger import Ledger
 from dvfd.sinks.alertmanager import Sender
 from dvfd.spent import document as spent
 from dvfd.state import State
@@ -55,12 +57,14 @@ def operations(
     conductor: Conductor,
     attestations: Attestations,
     baselines: Baselines,
+    ledger: Ledger,
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
         **requests.operations(conductor),
         **people.operations(attestations),
         **accepted.operations(baselines, conductor.run),
+        **scaling.operations(ledger),
         "ping": Operation(lambda request, peer: "pong"),
         "address": Operation(lambda request, peer: address()),
         **_reads(catalogue, state, store, clock, attestations),

@@ -206,6 +206,8 @@ def _told(task: Task, found: Found, seconds: float, by: str, now: datetime) -> d
 
 def _training(measured: Throughput) -> dict[str, Any]:
     told = dataclasses.asdict(measured)
+    for more in ("rates", "communication"):  # a calibration is read by people
+        told.pop(more)
     return {**told, "command": list(measured.command)}
 
 

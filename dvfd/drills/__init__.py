@@ -42,6 +42,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.known_answers:KnownAnswers",
     ),
     "loss_convergence": ("dvfd.drills.convergence:Convergence",),
+    "scaling_efficiency": ("dvfd.drills.scaling:Efficiency",),
+    "scaling_projection": ("dvfd.drills.scaling:ToCome",),
 }
 """The parts of each check's drill, in the order of the source's items, imported when asked for."""
 

@@ -128,7 +128,8 @@ def strange(findings: Findings, check: Check, catalogue: Catalogue, *, at: float
         )
     for sample in findings.samples:
         metric = catalogue.metrics.get(sample.metric)
-        if metric is None or metric.source != DRILL or sample.metric not in judged:
+        drilled = metric is not None and (metric.source == DRILL or metric.drilled)
+        if metric is None or not drilled or sample.metric not in judged:
             problems.append(f"{sample.metric} is no figure of a drill of {check.id}")
         elif {name for name, _ in sample.labels} != set(metric.labels):
             problems.append(

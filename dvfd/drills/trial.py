@@ -59,11 +59,14 @@ WORDS = 1 << 16
 """Bytes of the job's last words that are looked at."""
 
 METRIC = "job_throughput_samples_per_second"
+SHARE = "job_communication_ratio"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """Samples a second of the whole job; `low` and `high` bound the median over windows."""
+    """Samples a second of the whole job; `low` and `high` bound the median over windows, whose
+    figures are `rates`; `communication` is the mean share of steps, None where no rank tells it.
+    """
 
     median: float
     low: float
@@ -74,6 +77,8 @@ class Throughput:
     processes: int
     job: str
     command: tuple[str, ...]
+    rates: tuple[float, ...] = ()
+    communication: float | None = None
 
 
 @dataclass(slots=True)
@@ -203,12 +208,14 @@ class Listening:
         self._clock: Clock = task.clock
         self._ranks = Ranks(book, task.clock, interval=WINDOW)
         self._told = 0.0
+        self._shares: list[float] = []
 
     def measure(self, command: Sequence[str], seconds: float) -> Throughput:
         """Wait for all ranks to train, let them warm up, look at every window."""
         job = self._wait_for_steps()
         self._pass(self._clock.boot() + WARM_UP)
         self._look()
+        self._shares.clear()  # of the warm-up
         first, since = _steps(job), self._clock.boot()
         found: list[float] = []
         while (now := self._clock.boot()) < since + seconds:
@@ -235,6 +242,8 @@ class Listening:
             processes=job.world_size,
             job=job.name,
             command=tuple(command),
+            rates=tuple(found),
+            communication=statistics.fmean(self._shares) if self._shares else None,
         )
 
     def _wait_for_steps(self) -> Job:
@@ -275,7 +284,8 @@ class Listening:
         return "; ".join(f"job {job['job']} reported: {job['summary']}" for job in jobs)
 
     def _look(self) -> list[float]:
-        samples = self._ranks.sample(self._clock.now())
+        samples = list(self._ranks.sample(self._clock.now()))
+        self._shares += [s.value for s in samples if s.metric == SHARE]
         return [s.value for s in samples if s.metric == METRIC]
 
     def _pass(self, until: float) -> None:

@@ -52,6 +52,13 @@ WORDS, NOTE = 100, 1000
 PLACES = ("--job", "--checkpoint-dir", "--checkpoint-every")
 """Options that say where a training keeps what, not what it trains."""
 
+BARE = "bare.py"
+LAUNCHERS = ("torch.distributed.", "accelerate.", "deepspeed.")
+"""What starts ranks and is no training."""
+
+WINDOWS = 500
+"""Throughputs kept of a run: means of neighbours, which still tell how they hang together."""
+
 log = structlog.get_logger()
 
 
@@ -77,6 +84,7 @@ class Measured:
     efficiency: float | None = None
     communication: float | None = None
     curve: tuple[tuple[float, float], ...] = ()  # samples seen, smoothed loss
+    windows: tuple[float, ...] = ()  # throughput after the warm-up, means of neighbours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +108,10 @@ class Accepted:
     override: str = ""
     reasons: tuple[str, ...] = ()
     replaces: str = ""
+    began: float = 0.0  # Unix seconds: its first step, its end; 0 of one accepted long ago
+    ended: float = 0.0
+    nodes: int = 1
+    processor: str = ""
 
     @property
     def words(self) -> str:
@@ -119,7 +131,8 @@ class Accepted:
         found = {f.name: document[f.name] for f in fields(cls) if f.name in document}
         measured = dict(found["measured"])
         curve = tuple((float(seen), float(loss)) for seen, loss in measured.pop("curve"))
-        found["measured"] = Measured(curve=curve, **measured)
+        windows = tuple(map(float, measured.pop("windows", ())))
+        found["measured"] = Measured(curve=curve, windows=windows, **measured)
         found["reasons"] = tuple(found["reasons"])
         return cls(**found)
 
@@ -171,6 +184,10 @@ class Baselines:
                 override=override if reasons else "",
                 reasons=tuple(reasons),
                 replaces=replaces,
+                began=run.armed_at + (run.began_t or 0.0),
+                ended=run.ended_at or 0.0,
+                nodes=run.plan.nodes,
+                processor=str(report.get("environment", {}).get("processor", "")),
             )
             key = f"{made.check}/{len(self.history(made.check)) + 1:06d}"
             self._store.put(KIND, key, made.to_document())
@@ -269,6 +286,7 @@ def operations(baselines: Baselines, run: Callable[[str], Run]) -> dict[str, Ope
 def _short(accepted: Accepted) -> dict[str, Any]:
     found = accepted.to_document()
     found["measured"]["curve"] = len(accepted.measured.curve)
+    found["measured"]["windows"] = len(accepted.measured.windows)
     return found
 
 
@@ -283,21 +301,34 @@ def against(run: Run, report: Mapping[str, Any]) -> list[str]:
 
 
 def job_hash(run: Run) -> str:
-    """What tells one training from another: the words of its command from the script on, without
-    those that say where it keeps things. A training that dvfd did not start goes by its name.
+    """What tells one training from another: `hash_of` its command."""
+    return hash_of(run.plan.argv, run.plan.job)
+
+
+def hash_of(argv: Sequence[str], job: str) -> str:
+    """The words of a command from the script or the module on, without those that say where it
+    keeps things. A training that dvfd did not start goes by its name, *job*.
     """
-    argv = run.plan.argv
-    start = next((n for n, word in enumerate(argv) if word.endswith(".py")), None)
-    if start is None:
-        kept = [run.plan.job]
-    else:
-        said = argv[start:]
-        kept = [
-            word
-            for before, word in zip(("", *said), said, strict=False)
-            if before not in PLACES and word.partition("=")[0] not in PLACES
-        ]
-    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+    said = list(argv[_start(argv) :]) if argv else []
+    kept = [
+        word
+        for before, word in zip(("", *said), said, strict=False)
+        if before not in PLACES and word.partition("=")[0] not in PLACES
+    ]
+    return hashlib.sha256(json.dumps(kept or [job]).encode()).hexdigest()
+
+
+def _start(argv: Sequence[str]) -> int:
+    """Where in a command the script or module that trains begins; behind its end if nowhere.
+
+    A launcher's own module is none, and `bare.py` only shows dvfd to the module behind it.
+    """
+    for place, word in enumerate(argv):
+        if word.endswith(".py"):
+            return place + (word.rpartition("/")[2] == BARE)
+        if word == "-m" and not next(iter(argv[place + 1 :]), "").startswith(LAUNCHERS):
+            return place + 1
+    return len(argv)
 
 
 # --- What it measured ---------------------------------------------------------------------------
@@ -323,7 +354,16 @@ def measure(run: Run, windows: Iterable[Window], single_process: float | None) -
         efficiency=efficiency,
         communication=math.fsum(exchange) / len(exchange) if exchange else None,
         curve=_curve(every, run.began_t or 0.0),
+        windows=blocks(told),
     )
+
+
+def blocks(values: Sequence[float], most: int = WINDOWS) -> tuple[float, ...]:
+    """At most *most* means of neighbours among *values*, as even in size as they can be."""
+    if len(values) <= most:
+        return tuple(values)
+    edges = [round(n * len(values) / most) for n in range(most + 1)]
+    return tuple(math.fsum(values[a:b]) / (b - a) for a, b in pairwise(edges))
 
 
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:

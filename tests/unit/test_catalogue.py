@@ -146,8 +146,8 @@ def test_every_metric_that_nothing_measures_is_in_some_criterion(catalogue):
 
 def test_criteria_know_the_source_of_their_metric(catalogue):
     for criterion in catalogue.criteria.values():
-        source = catalogue.metrics[criterion.metric].source
-        check = catalogue.checks[criterion.check]
+        metric, check = catalogue.metrics[criterion.metric], catalogue.checks[criterion.check]
+        source = DRILL if metric.drilled and check.drill else metric.source
         owned = {DRILL: check.drill, RUN: check.every > 0}.get(source, True)
         assert criterion.source == (source if owned else NONE_YET)
 
