@@ -24,7 +24,11 @@ def run(crew: Any, options: Any) -> Any:
 def greet(crew: Any) -> Any:
     said = crew.gather("hello", f"{crew.me.name} says hello")
     heads = crew.gather("heads", crew.rank, heads=True) if crew.head else {}
-    return {"said": list(said.values()), "heads": list(heads), "names": [n.name for n in crew.nodes]}
+    return {
+        "said": list(said.values()),
+        "heads": list(heads),
+        "names": [n.name for n in crew.nodes],
+    }
 
 
 def stumble(crew: Any, rank: int) -> Any:

@@ -153,7 +153,7 @@ def _reported(state: CheckpointState, at: float) -> Iterator[Sample]:
     if state.saved_at is not None:
         yield Sample("checkpoint_age_seconds", max(0.0, at - state.saved_at), at, where)
     if state.every > 0:
-        yield Sample("checkpoint_missing", float(max(0, state.due - state.saved)), at, where)
+        yield Sample("checkpoint_missing", float(state.missing), at, where)
 
 
 def _both(value: bool | str) -> dict[str, bool | str]:

@@ -10,7 +10,8 @@ class CheckpointState:
     """One live job's checkpoints, as reported. Times are Unix seconds, absent until there is one.
 
     `due` counts the checkpoints that the declared interval asked for since the job was first
-    seen, `saved` those reported saved in that time; a job that declared none has `every` 0.
+    seen, before its newest step; `saved` those reported saved in that time; a job that declared
+    none has `every` 0.
     `failed` counts saves reported failed and saves that outlived their limit; it never falls.
     `path`, `step` and `saved_at` are of the newest one saved; `pid` is of the rank that saved it.
     `shared` says that the job has ranks on other nodes, whose daemons may read the same file.
@@ -27,3 +28,8 @@ class CheckpointState:
     began_at: float | None = None
     pid: int | None = None
     shared: bool = False
+
+    @property
+    def missing(self) -> int:
+        """Those that were due and are neither saved nor being saved."""
+        return max(0, self.due - self.saved - (self.began_at is not None))

@@ -379,7 +379,8 @@ class Job:
         saves, step = self.saves, max((r.step or 0 for r in self.ranks.values()), default=0)
         due = 0
         if saves.every and saves.base is not None:
-            due = max(0, step // saves.every - max(0, saves.base - 1) // saves.every)
+            # Those before the newest step: the one that is due now is yet to be begun.
+            due = max(0, (step - 1) // saves.every - max(0, saves.base - 1) // saves.every)
         return CheckpointState(
             job=self.label,
             every=saves.every,

@@ -413,11 +413,27 @@ def ranks_row(ranks: Ranks, ahead: float):
 def test_checkpoints_due_and_saved_are_counted_from_the_first_step(ranks: Ranks) -> None:
     seat = ranks.join(0, checkpoint_every=5)
     ranks.step(seat, step=1003)
-    ranks.step(seat, step=1010)
+    ranks.step(seat, step=1011)
     ranks.tell(seat, "checkpoint_saved", path="/c/1005", step=1005)
 
     (state,) = ranks.book.checkpoints()
     assert (state.due, state.saved, state.path, state.step) == (2, 1, "/c/1005", 1005)
+
+
+def test_a_checkpoint_that_is_due_now_or_being_saved_is_not_missing(ranks: Ranks) -> None:
+    def missing() -> int:
+        return ranks.book.checkpoints()[0].missing
+
+    seat = ranks.join(0, checkpoint_every=5)
+    ranks.step(seat, step=1)
+    ranks.step(seat, step=5)
+    assert missing() == 0
+    ranks.tell(seat, "checkpoint_begin", path="/c/5", step=5)
+    ranks.step(seat, step=9)  # it is written while the training goes on
+    assert missing() == 0
+    ranks.tell(seat, "checkpoint_saved", path="/c/5", step=5)
+    ranks.step(seat, step=11)
+    assert missing() == 1
 
 
 def test_the_shards_of_one_checkpoint_count_once(ranks: Ranks) -> None:
