@@ -276,6 +276,10 @@ class Cluster(Section):
     ports: tuple[Port, Port] = (29600, 29799)  # what tests listen on, the last one included
     rsh: str = Field(default="ssh", min_length=1)  # how mpirun reaches other nodes
     wait: float = Field(default=300.0, ge=5, le=3600)  # seconds for all nodes to come to a test
+    username: str = ""  # where the nodes' listeners want one: see [http] web_config
+    password_file: Path | None = None
+    password_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # LoadCredential=
+    ca_file: Path | None = None  # whom the nodes' certificates are from; the system's if not given
 
     @model_validator(mode="after")
     def _led_by_one_of_them(self) -> Cluster:
@@ -286,6 +290,14 @@ class Cluster(Section):
         if self.lead not in (names or [""]):
             known = ", ".join(names) or "none, [[cluster.nodes]] is empty"
             raise ValueError(f"lead {self.lead!r} is no node of the cluster: wanted one of {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Cluster:
+        if self.password_file and self.password_credential:
+            raise ValueError("give either password_file or password_credential")
+        if (self.password_file or self.password_credential) and not self.username:
+            raise ValueError("a password needs a username")
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,7 @@ from dvfd.remembered import remembered
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
 from dvfd.runs.parts import conduct
+from dvfd.runs.served import Served
 from dvfd.runs.shown import shown
 from dvfd.sampler import Sampler
 from dvfd.scaling.ledger import Ledger
@@ -284,7 +285,9 @@ class Daemon:
     def _build_doors(self, runtime: Path) -> None:
         """What people and scrapers talk to."""
         clock = self._clock
-        self._site = Site(self._state.snapshot, self._store, Identity(self._config))
+        served = Served(self._runs, self._state_dir / "runs", clock)
+        identity = Identity(self._config)
+        self._site = Site(self._state.snapshot, self._store, identity, served)
         path = self._config.http.web_config
         self._web = Web(path, clock) if path else None
         self._server = HttpServer(self._site, self._config.http, clock=clock, web=self._web)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dvfd import __version__
+from dvfd.errors import DvfdError
 from dvfd.masking import masked
 from dvfd.model import Report, Result, Severity, Verdict, worst
 from dvfd.model import Run as DrillRun
@@ -133,6 +134,30 @@ class Past(Protocol):
     def reports(self, check_id: str, limit: int) -> Sequence[Run]:
         """The newest kept runs of a check, newest first."""
         ...
+
+
+class Runs(Protocol):
+    """The stability runs of this node; dvfd.runs.served has them."""
+
+    def told(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Where the newest stand, the newest first."""
+        ...
+
+    def rows(self, run_id: str, since: int, limit: int) -> Mapping[str, Any]:
+        """What the file of one holds after mark *since*. Raises DvfdError."""
+        ...
+
+
+class NoRuns:
+    """There was none."""
+
+    def told(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Nothing."""
+        return ()
+
+    def rows(self, run_id: str, since: int, limit: int) -> Mapping[str, Any]:
+        """Nothing. Raises DvfdError."""
+        raise DvfdError(f"no run {run_id!r} is known here")
 
 
 class NoPast:

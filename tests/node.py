@@ -20,9 +20,9 @@ from dvfd.errors import DvfdError
 
 CONFIG = """
 [node]
-name = "node-under-test"
+name = "{name}"
 [http]
-port = 0
+port = {port}
 [alerting]
 urls = {urls}
 [checkpoints]
@@ -48,12 +48,15 @@ reason = "tests wait less long for the recovery"
 class Node:
     """A daemon with its own directories under *directory*."""
 
-    def __init__(self, directory: Path, urls: list[str], extra: str = "") -> None:
+    def __init__(
+        self, directory: Path, urls: list[str], extra: str = "", *, name: str = "node-under-test",
+        port: int = 0,
+    ) -> None:  # fmt: skip
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "job.log").touch()
         (directory / "dvfd.toml").write_text(
-            CONFIG.format(urls=json.dumps(urls), directory=directory) + extra
+            CONFIG.format(urls=json.dumps(urls), directory=directory, name=name, port=port) + extra
         )
         self.environment = {
             **os.environ,

@@ -50,10 +50,33 @@ def text(found: Document) -> str:
         lines.append("no daemon runs here: nobody watches this run")
     if found["trouble"]:
         lines.append(f"it is not watched as it should be: {found['trouble']}")
+    lines += nodes(found)
     lines += [f"job {plan['job']}: {' '.join(plan['argv'])}"] if plan["argv"] else []
     if found["results"]:
         lines += [f"Of {len(found['results'])} criteria, {tally(found)}.", ""]
     return "\n".join([*lines, *causes(found["results"])])
+
+
+def nodes(found: Document) -> list[str]:
+    """The other nodes of a run: how old their newest rows are, or who leads and was heard when."""
+    lines = []
+    if led := found.get("led_by"):
+        heard = "not heard yet" if led["heard"] is None else f"heard {_ago(led['heard'])}"
+        lines.append(f"part of {led['run'] or 'a run'} at {led['node']}, which leads: {heard}")
+    peers = [peer for peer in found.get("peers") or [] if peer["run"] or peer["trouble"]]
+    return [*lines, *(f"{peer['node']}: {_peer(peer)}" for peer in peers)]
+
+
+def _peer(peer: Document) -> str:
+    """`newest row 2 s ago, clock +0.001 s`, and what is wrong."""
+    parts = ["no row yet" if peer["age"] is None else f"newest row {_ago(peer['age'])}"]
+    if peer["clock"] is not None:
+        parts.append(f"clock {peer['clock']:+.3f} s")
+    return ", ".join([*parts, *filter(None, [peer["trouble"]])])
+
+
+def _ago(age: float) -> str:
+    return f"{lasting(age)} ago"
 
 
 def standing(found: Document) -> str:

@@ -25,6 +25,31 @@ GONE = 600.0
 over: torchrun's own start-up and rendezvous limits lie below."""
 
 
+LEFT_ALONE = 600.0
+"""Seconds beyond its own end after which a node ends a run whose leader has been silent."""
+
+SPOKEN = 30.0
+"""Seconds without a word after which a leader is silent (company.QUIET)."""
+
+PATIENCE = 20.0
+"""Seconds for the leader to say that the run is over, where the training here ended: it is asked
+every two, and its own looks are a second apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Led:
+    """What the leader of a run says of it, at a node that it leads. `stage` is None before it named
+    one; `ended_t` is a run second of this node; `silent` the seconds since it said anything.
+    """
+
+    node: str
+    stage: Stage | None = None
+    ended_t: float | None = None
+    reason: str = ""
+    stopped_by: str = ""
+    silent: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """The job of a run at run second `t`, as the daemon of this node sees it.
@@ -32,6 +57,8 @@ class Seen:
     `steps` are batches made by the slowest rank since the run was armed, `stride` the most batches
     between two reports of a rank. `exited` says how the training command ended, once it did;
     `wrong` why ranks are not placed as they should be; `lost` which criterion can no longer be met.
+    Of a run over several nodes `waits` says who has not come, `fallen` whose run was broken off,
+    `led` what the leader says; `broken` how long something here has spoken for an end.
     """
 
     t: float
@@ -47,6 +74,10 @@ class Seen:
     exited: str = ""
     wrong: tuple[str, ...] = ()
     lost: str = ""
+    waits: str = ""
+    fallen: str = ""
+    led: Led | None = None
+    broken: float = 0.0
 
 
 def advance(run: Run, seen: Seen, *, at: float) -> Run:
@@ -55,11 +86,12 @@ def advance(run: Run, seen: Seen, *, at: float) -> Run:
     """
     if run.stage.over:
         return run
-    if run.began_t is not None and run.elapsed(seen.t) >= run.plan.duration:
-        end = run.began_t + run.plan.duration
-        return run.moved(Stage.COMPLETE, ended_t=end, ended_at=at - (seen.t - end))
-    if reason := _broken(run, seen):
-        return _aborted(run, seen.t, at, reason)
+    after = _lead(run, seen, at) if seen.led is None else _follow(run, seen, seen.led, at)
+    if after is not run:
+        return after
+    if reason := broken(run, seen):
+        waits = seen.led is not None and seen.broken < PATIENCE
+        return run if waits else _aborted(run, seen.t, at, reason)
     if run.stage is Stage.ARMED:
         return _armed(run, seen, at)
     if run.stage is Stage.WARM_UP and _warm(run, seen):
@@ -67,11 +99,38 @@ def advance(run: Run, seen: Seen, *, at: float) -> Run:
     return run
 
 
+def _lead(run: Run, seen: Seen, at: float) -> Run:
+    """Complete once it ran for as long as it was to, whatever else is seen then."""
+    if run.began_t is None or run.elapsed(seen.t) < run.plan.duration:
+        return run
+    return _complete(run, seen.t, at, run.began_t + run.plan.duration)
+
+
+def _complete(run: Run, t: float, at: float, end: float) -> Run:
+    return run.moved(Stage.COMPLETE, ended_t=end, ended_at=at - (t - end))
+
+
+def _follow(run: Run, seen: Seen, led: Led, at: float) -> Run:
+    """The end that the leader says; the node's own, long after, where that says nothing."""
+    if led.stage is Stage.COMPLETE and run.began_t is not None:
+        end = seen.t if led.ended_t is None else min(max(led.ended_t, run.began_t), seen.t)
+        return _complete(run, seen.t, at, end)
+    if led.stage is not None and led.stage.over:
+        said = led.reason or f"the run was {led.stage} before the ranks here made a step"
+        by = led.stopped_by and f"{led.stopped_by} at {led.node}"
+        after = _aborted(run, seen.t, at, f"at {led.node}, which leads: {said}")
+        return replace(after, stopped_by=by)
+    if led.silent > SPOKEN and run.elapsed(seen.t) >= run.plan.duration + LEFT_ALONE:
+        reason = f"{led.node}, which leads, did not say that the run is over: it has been silent"
+        return _aborted(run, seen.t, at, f"{reason} for {seconds(led.silent)}")
+    return run
+
+
 def _aborted(run: Run, t: float, at: float, reason: str) -> Run:
     return run.moved(Stage.ABORTED, ended_t=t, ended_at=at, reason=reason)
 
 
-def _broken(run: Run, seen: Seen) -> str:
+def broken(run: Run, seen: Seen) -> str:
     """What ends the run before its time, in words, or nothing."""
     plan = run.plan
     if seen.world_size is not None and seen.world_size != plan.processes:
@@ -80,6 +139,8 @@ def _broken(run: Run, seen: Seen) -> str:
         return f"job {plan.job} has {world}, wanted {plan.processes}"
     if seen.exited:
         return f"the training command {seen.exited}{_where(run, seen)}"
+    if seen.fallen:
+        return f"on {seen.fallen}"
     return "" if run.stage is Stage.ARMED else _gone(run, seen)
 
 
@@ -90,7 +151,7 @@ def _gone(run: Run, seen: Seen) -> str:
         return f"job {job} ended by itself{_where(run, seen)}"
     if not seen.living and seen.gone >= GONE:
         return f"no rank of job {job} has lived for {seconds(seen.gone)}"
-    if seen.lost and run.plan.on_failure == "stop":
+    if seen.lost and not run.leader and run.plan.on_failure == "stop":
         return f"{seen.lost} can no longer be met, and the run was ordered to stop then"
     return ""
 
@@ -105,19 +166,19 @@ def _where(run: Run, seen: Seen) -> str:
 
 def _armed(run: Run, seen: Seen, at: float) -> Run:
     """Begin once every rank here has made a step, and all is as the check asks."""
-    plan = run.plan
-    if seen.world_size is None:
-        if seen.t < ARMING:
-            return run
-        reason = f"job {plan.job} did not report within {seconds(ARMING)}: does it call a Reporter?"
-        return _aborted(run, seen.t, at, reason)
-    if seen.ranks < seen.expected:
-        if seen.t < ARMING:
-            return run
-        reason = f"{seen.ranks} of {seen.expected} ranks here made a step within {seconds(ARMING)}"
-        return _aborted(run, seen.t, at, reason)
-    if wrong := _misfits(run, seen):
+    plan, waited = run.plan, seen.t - run.armed_t
+    limit = seconds(ARMING)
+    here = seen.world_size is not None and seen.ranks >= seen.expected
+    if here and (wrong := _misfits(run, seen)):
         return _aborted(run, seen.t, at, "; ".join(wrong))
+    if seen.world_size is None:
+        lacks = f"job {plan.job} did not report within {limit}: does it call a Reporter?"
+    elif not here:
+        lacks = f"{seen.ranks} of {seen.expected} ranks here made a step within {limit}"
+    else:
+        lacks = seen.waits and f"{seen.waits}, within {limit}"
+    if lacks:
+        return run if waited < ARMING else _aborted(run, seen.t, at, lacks)
     return run.moved(Stage.WARM_UP, began_t=seen.t)
 
 

@@ -35,6 +35,9 @@ KIND = "run"
 BEAT = 1.0
 """Seconds between looks at a run: its transitions are resolved to this, 5 s are wanted."""
 
+ROUND = 2.0
+"""Seconds between rounds through the other nodes of a run."""
+
 JUDGED = 60.0
 """Seconds between judgements of a run; of a short one a sixtieth of it."""
 
@@ -84,12 +87,15 @@ class Conductor:
         judge: Callable[[Check], object],
         freeze: Callable[[Watched, tuple[Judged, ...]], str],
         reports: Callable[[Run, Check], str],
+        leader: Callable[[Check], str | None] = lambda _check: None,
     ) -> None:
         """*watch* builds what watches a run; *past* judges a finished one from its file, *final*
         one that is about to be frozen; *judge* has the daemon judge a check and tell its sinks;
         *freeze* closes its file, writes the report and gives its SHA-256, *reports* does the rest
-        where only the file was closed.
+        where only the file was closed. *leader* names the node that leads a run of this one, empty
+        if that is this node, None for a run of no cluster.
         """
+        self._leader = leader
         self._checks = {check.id: check for check in checks.values() if check.every}
         self._store = store
         self._clock = clock
@@ -114,6 +120,7 @@ class Conductor:
         self._stop = threading.Event()
         self._beat = clock.boot()
         self._thread = threading.Thread(target=self._go, name="run", daemon=True)
+        self._others = threading.Thread(target=self._go_round, name="peers", daemon=True)
 
     # --- The loop -------------------------------------------------------------------------------
 
@@ -121,12 +128,14 @@ class Conductor:
         """Begin to look."""
         self._beat = self._clock.boot()
         self._thread.start()
+        self._others.start()
 
     def stop(self) -> None:
         """Stop looking; the run goes on, and shows a gap."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        for thread in (self._thread, self._others):
+            if thread.is_alive():
+                thread.join(5)
         with self._lock:
             if self._on is not None:
                 on = self._on
@@ -150,13 +159,25 @@ class Conductor:
                 log.exception("looking at the run failed")
                 self._trouble = f"looking at the run failed: {error!r}; see the log"
 
+    def _go_round(self) -> None:
+        """Ask the other nodes of the run, in a thread that may wait for them."""
+        while not self._stop.wait(ROUND):
+            on = self._on
+            if on is None:
+                continue
+            try:
+                on.company.poll()
+            except Exception:  # whoever is not asked is silent before long, and that is told
+                log.exception("asking the other nodes failed")
+
     def tick(self) -> None:
         """Look at the run that is on; judge it when it is time or something happened."""
         with self._lock:
             on = self._on
             if on is None:
                 return
-            moved = on.tick()
+            before = on.run
+            moved = on.tick() or (before.of, before.peers) != (on.run.of, on.run.peers)
             if moved:
                 log.info("run moved on", run=on.run.id, stage=on.run.stage, reason=on.run.reason)
             if moved or self._clock.boot() - self._judged_at >= self._every(on.run):
@@ -181,6 +202,7 @@ class Conductor:
             if self._on is not on or on.closing:
                 return
             on.closing = True
+            on.last_words()
         self._reporting = True
         try:
             digest, trouble = self._frozen(on)
@@ -279,7 +301,7 @@ class Conductor:
             run = self._new(check, order, by)
             self._force[run.id] = order.force
             self._set(self._watch(run, check, fresh=True))
-            self._note(0.0, What.STAGE, str(run.stage))
+            self._note(run.armed_t, What.STAGE, str(run.stage))
             self._keep(run)
             self._found.pop(check.id, None)
             self._judged_at = self._clock.boot()
@@ -334,6 +356,18 @@ class Conductor:
             raise DvfdError(f"{what} is known here: dvfd stability list")
         return found[-1]
 
+    def standing(self, run_id: str) -> tuple[Run, float | None, bool]:
+        """A run, its run second now where that can be said, and whether no row of it will follow.
+
+        Raises DvfdError if there is none.
+        """
+        with self._lock:
+            run = self.run(run_id)
+            on = self._on if self._on is not None and self._on.run.id == run.id else None
+            here = run.axis.boot_id == self._boot_id
+            t = run.axis.t(self._clock.boot()) if here else None
+            return run, t, run.stage.over and (on is None or on.file.closed)
+
     def status(self, run_id: str = "") -> dict[str, Any]:
         """The run, its times and its criteria, as JSON. Raises DvfdError if there is none."""
         run = self.run(run_id)
@@ -341,7 +375,9 @@ class Conductor:
             on = self._on if self._on is not None and self._on.run.id == run.id else None
             t = on.t() if on else (run.ended_t or run.seen_t)
             found = self._found.get(run.plan.check, ()) if on or run == self._last(run) else ()
-            trouble = "; ".join(filter(None, (self._trouble, on.file.trouble if on else "")))
+            parts = (self._trouble, *((on.file.trouble, on.company.trouble) if on else ()))
+            trouble = "; ".join(filter(None, parts))
+            others = on.company.documents() if on else {"peers": [], "led_by": None}
         left = run.left(t)
         return {
             "run": run.to_document(),
@@ -351,6 +387,7 @@ class Conductor:
             "ends_at": None if run.stage.over or run.began_t is None else self._clock.now() + left,
             "judged": [judged.to_document() for judged in found],
             "trouble": trouble,
+            **others,
         }
 
     def _last(self, run: Run) -> Run | None:
@@ -383,10 +420,13 @@ class Conductor:
             argv=order.argv,
             directory=order.directory,
         )
-        axis = Axis(boot_id=self._boot_id, offset=-self._clock.boot())
+        leader = self._leader(check)
+        armed_t = 0.0 if leader is None else at % 60.0
+        axis = Axis(boot_id=self._boot_id, offset=armed_t - self._clock.boot())
         return Run(
-            id=name(check.id, at), plan=plan, node=self._node, armed_at=at, axis=axis, seen_at=at
-        )
+            id=name(check.id, at), plan=plan, node=self._node, armed_at=at, armed_t=armed_t,
+            axis=axis, seen_t=armed_t, seen_at=at, leader=leader or "",
+        )  # fmt: skip
 
     def _keep(self, run: Run) -> None:
         self._store.put(KIND, run.id, run.to_document() | {"force": self._force.get(run.id, False)})

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dvfd import shell
+from dvfd.cluster import here
 from dvfd.probes.verifier import Verifier
 from dvfd.runs.baselines import job_hash
+from dvfd.runs.company import Alone
 from dvfd.runs.conductor import Conductor
+from dvfd.runs.fetching import fetcher
 from dvfd.runs.freezing import CONTEXT, by_child, evidence, freeze
+from dvfd.runs.led import Leader
+from dvfd.runs.peers import Peers
 from dvfd.runs.recorder import Recorder
 from dvfd.runs.saves import Manifestless, Saves
 from dvfd.runs.sight import Sight
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from dvfd.config import Config
     from dvfd.model import Catalogue, Check, Clock
     from dvfd.runs.baselines import Baselines
+    from dvfd.runs.company import Company
     from dvfd.runs.run import Run
     from dvfd.runs.verdicts import Judged
     from dvfd.store import Store
@@ -52,11 +58,13 @@ def conduct(
     verifier: Callable[[], Verifier] | None = None,
     held_against: Callable[[Run], Context] | None = None,
     freezes: Callable[[Watched, tuple[Judged, ...]], str] | None = None,
+    connect: Callable[[], Callable[[str], Any]] | None = None,
 ) -> Conductor:
     """Who conducts the runs of this node; their files lie in *directory*.
 
     *verifier* builds what verifies a run's checkpoints, *held_against* says what runs are held
-    against, by default the configuration's and the people's; *freezes* writes reports.
+    against, by default the configuration's and the people's; *freezes* writes reports; *connect*
+    gives who asks other nodes' daemons.
     """
     boot_id = Processes().boot_id()
     known = held_against or partial(context, config, attestations, baselines)
@@ -68,7 +76,7 @@ def conduct(
         path = directory / f"{run.id}.db"
         file = RunFile.create(path, run.to_document()) if fresh else RunFile.open(path)
         file.job, file.every, file.node = run.plan.job, run.plan.every, run.node
-        file.set_axis(run.axis)
+        file.set_axis(run.axis, run.armed_t)
         saves = Saves(checking(), file)
         recorder = Recorder(
             run, check, metrics=catalogue.metrics, book=book, pen=file, saves=saves, clock=clock
@@ -79,9 +87,13 @@ def conduct(
             file=file,
             recorder=recorder,
             tally=Tally(run.plan, known(run)),
-            sight=Sight(book, armed=-run.axis.offset),
+            sight=Sight(book, armed=run.armed_t - run.axis.offset),
             clock=clock,
+            company=company(run, file),
         )
+
+    def company(run: Run, file: RunFile) -> Company:
+        return others(config, run, file, clock=clock, connect=connect)
 
     def final(on: Watched) -> tuple[Judged, ...]:
         on.file.put_document(on.run.to_document() | {CONTEXT: known(on.run).to_document()})
@@ -107,7 +119,42 @@ def conduct(
         judge=judge,
         reports=reports,
         freeze=freezes or partial(freeze, config=config, catalogue=catalogue),
+        leader=partial(leader, config),
     )
+
+
+def leader(config: Config, check: Check) -> str | None:
+    """Who leads a run of *check* that is armed here: empty if this node does, None where no other
+    node takes part, or none is known. Raises ConfigError if the cluster does not know this node.
+    """
+    if check.nodes == 1 or not config.cluster.nodes:
+        return None
+    me = here(config)
+    return "" if me.name == config.cluster.lead else config.cluster.lead
+
+
+def others(
+    config: Config,
+    run: Run,
+    file: RunFile,
+    *,
+    clock: Clock,
+    connect: Callable[[], Callable[[str], Any]] | None = None,
+) -> Company:
+    """The other nodes of *run*, as this one needs to know them."""
+    cluster, nodes = config.cluster, run.plan.nodes
+    asks = connect or partial(fetcher, cluster)
+    if nodes == 1:
+        return Alone()
+    if run.leader:
+        led = cluster.named(run.leader)
+        if led is None:
+            return Alone(f"{run.leader}, which leads the run, is no longer in [cluster]")
+        return Leader(run, led, clock=clock, connect=asks)
+    rest = [member for member in cluster.nodes if member.name != run.node]
+    if not rest:
+        return Alone(f"the run is on {nodes} nodes and [cluster] names none: nothing can pass")
+    return Peers(run, rest, file=file, clock=clock, connect=asks)
 
 
 def judged_again(path: Path, run: Run, check: Check) -> tuple[Judged, ...]:

@@ -136,7 +136,7 @@ class Recorder:
         self._injected = False
         self._healed: float | None = None
         self._stopped = run.stage.over
-        self._unheard = 0.0  # run second from which on events may wait in the ranks
+        self._unheard = run.armed_t  # run second from which on events may wait in the ranks
         self._begun: dict[tuple[int, int | None], float] = {}  # (rank, step): saves under way
         self._shards: dict[str, tuple[float, Save]] = {}  # saves told and perhaps not whole
         with book.lock:

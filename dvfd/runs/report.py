@@ -149,7 +149,7 @@ def _well(judged: Sequence[Judged]) -> bool:
 
 def times(run: Run, until: float) -> dict[str, Any]:
     """The moments of a run: run seconds, Unix seconds, and UTC as people write it."""
-    moments = {"armed": 0.0, "began": run.began_t, "warm": run.warm_t, "ended": run.ended_t}
+    moments = {"armed": run.armed_t, "began": run.began_t, "warm": run.warm_t, "ended": run.ended_t}
     return {
         **{name: _moment(run, name, t) for name, t in moments.items()},
         "elapsed": run.elapsed(until),
@@ -161,7 +161,11 @@ def times(run: Run, until: float) -> dict[str, Any]:
 def _moment(run: Run, name: str, t: float | None) -> dict[str, Any] | None:
     if t is None:
         return None
-    at = run.ended_at if name == "ended" and run.ended_at is not None else run.armed_at + t
+    at = (
+        run.ended_at
+        if name == "ended" and run.ended_at is not None
+        else run.armed_at + t - run.armed_t
+    )
     return {"t": t, "at": at, "iso": iso(at)}
 
 

@@ -96,6 +96,8 @@ class What(StrEnum):
     RECOVERED = "first step after a fault"  # value: seconds since HEALED
     CLOCK = "clock stepped"  # value: seconds
     SUSPENDED = "suspended"  # value: seconds
+    SILENT = "node silent"  # text: since when, why; until HEARD nothing of it is known
+    HEARD = "node heard again"
     DAEMON = "daemon"  # text: started or stopped
     NOTE = "note"  # text
 

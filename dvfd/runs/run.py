@@ -133,6 +133,7 @@ class Run:
     node: str
     stage: Stage = Stage.ARMED
     armed_at: float
+    armed_t: float = 0.0  # nodes of a cluster count from a minute of UTC, so that theirs coincide
     axis: Axis
     launched: Launched | None = None
     began_t: float | None = None  # the first step that all ranks had made
@@ -146,6 +147,9 @@ class Run:
     stopped_by: str = ""  # the person who ended it: its training is to end, too
     frozen: str = ""  # SHA-256 of its report, once there is one
     hashes: Mapping[str, str] = field(default_factory=dict)
+    leader: str = ""  # the node that decides and judges; empty: this one
+    of: str = ""  # the leader's run that this one is part of, once that is known
+    peers: Mapping[str, str] = field(default_factory=dict)  # of the leader: node, and its run there
 
     def elapsed(self, t: float) -> float:
         """Seconds of the run itself at run second *t*, 0 before its first step."""

@@ -50,6 +50,8 @@ def answer(directory: Path, run_id: str | None) -> dict[str, Any]:
         "ends_at": None,
         "judged": (report(directory, run.id) or {"results": []})["results"],
         "trouble": "",
+        "peers": [],
+        "led_by": None,
     }
 
 

@@ -47,8 +47,12 @@ TELL = 600.0
 """Seconds after which its progress is told again though nothing has changed."""
 
 CLOSING = 1200.0
-"""Seconds for the last checkpoints to be verified: the daemon gives up after 900
-(runs.watched.CLOSING)."""
+"""Seconds for the last checkpoints to be verified: the daemon gives up after 900, and after 1000 on
+nodes that do not deliver (runs.watched.CLOSING, runs.peers.LATEST)."""
+
+WORD = 60.0
+"""Seconds for the daemon to hear from the node that leads why torchrun is gone: it asks every two
+seconds, and judges by itself after 20 (runs.advance.PATIENCE)."""
 
 UNKNOWN = 3
 
@@ -83,6 +87,8 @@ class Steward:
         """Arm the run, wait for its end, print its report. Raises DvfdError if it is refused."""
         self._arm()
         found = self._until(lambda found: progress.over(found["run"]))
+        if found is None and not self._order.leads:
+            found = self._until(lambda found: progress.over(found["run"]), limit=WORD)
         if found is None:
             found = self._broken_off()
         elif self._order.leads:

@@ -58,6 +58,8 @@ SILENCE = 180.0
 """Seconds after which a node of which no row came is unseen, whatever it said last: it writes
 minutes."""
 
+HEARING = frozenset({What.SILENT, What.HEARD})
+
 COUNTS = {
     "run_checkpoints_expected": "expected", "run_checkpoints_attempted": "attempted",
     "run_checkpoints_saved": "saved", "run_checkpoints_verified": "verified",
@@ -104,6 +106,7 @@ class Tally:
         self._courses = defaultdict(lambda: defaultdict(Course))
         self._events: dict[What, list[Event]] = {}
         self._newest: dict[str, float] = {}  # by node: run second of its newest row
+        self._hearing: dict[str, Event] = {}  # by node: the newest word on whether it is heard
         self._known: dict[tuple[object, ...], Any] = {}  # what several criteria ask
         self._makers: dict[str, Callable[[Criterion, Span, Run], list[Reading]]] = {
             "run_window_throughput_samples_per_second": self._throughput,
@@ -133,6 +136,9 @@ class Tally:
     def add(self, row: Row) -> None:
         """Take one row; a window that grew comes again whole."""
         self._known.clear()
+        if isinstance(row, Event) and row.what in HEARING:  # of the leader, about a node
+            self._hear(row)
+            return
         match row:
             case Window():
                 newest = row.ended
@@ -145,6 +151,17 @@ class Tally:
                 self._events.setdefault(row.what, []).append(row)
         if newest > self._newest.get(row.node, -math.inf):
             self._newest[row.node] = newest
+
+    def _hear(self, event: Event) -> None:
+        newest = self._hearing.get(event.node)
+        if newest is None or newest.t <= event.t:
+            self._hearing[event.node] = event
+
+    @property
+    def silent(self) -> list[str]:
+        """Of each node that is silent, since when and why."""
+        found = [event for event in self._hearing.values() if event.what is What.SILENT]
+        return [event.text for event in sorted(found, key=lambda event: event.node)]
 
     @property
     def disturbed(self) -> bool:
@@ -165,7 +182,8 @@ class Tally:
         maker = self._makers.get(criterion.metric, self._course)
         found = maker(criterion, self._span(run, t), run)
         wanted = set(criterion.where)
-        return [r for r in found if wanted <= set(r.labels)] + self._silent_nodes()
+        missing = [] if criterion.metric == "attestation_value" else self._silent_nodes()
+        return missing + [r for r in found if wanted <= set(r.labels)]
 
     def others(self, criterion: Criterion, run: Run, t: float, at: float) -> list[Sample]:
         """Samples of the metric that the criterion's limit is a multiple of."""
@@ -197,12 +215,17 @@ class Tally:
         return Span(began, max(until, began), run.stage.over)
 
     def _silent_nodes(self) -> list[Reading]:
-        """A node of the run of which nothing came: nothing can pass without it."""
+        """A node that is silent, or of which nothing came: nothing can pass without it."""
+        found = [
+            Reading(labels(node=node), blind=event.text)
+            for node, event in sorted(self._hearing.items())
+            if event.what is What.SILENT
+        ]
         silent = self._plan.nodes - len(self._newest)
-        if silent <= 0:
-            return []
-        words = f"nothing came from {silent} of {self._plan.nodes} nodes"
-        return [Reading((), blind=words)]
+        if silent > 0:
+            words = f"nothing came from {silent} of {self._plan.nodes} nodes"
+            found.append(Reading((), blind=words))
+        return found
 
     # --- Probes, minute by minute ---------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dvfd.judge import judge_readings
-from dvfd.model import Combine, Comparison, Verdict
+from dvfd.model import Combine, Comparison, Result, Verdict
 from dvfd.reduce import GROWING, seconds
 from dvfd.runs.run import Stage
 from dvfd.store.documents import result_document
@@ -18,7 +18,7 @@ from dvfd.store.documents import result_document
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dvfd.model import Check, Criterion, Result
+    from dvfd.model import Check, Criterion
     from dvfd.reduce import Reading
     from dvfd.runs.run import Run
     from dvfd.runs.tally import Tally
@@ -64,9 +64,18 @@ class Judged:
 def judged(check: Check, run: Run, tally: Tally, *, t: float, at: float) -> tuple[Judged, ...]:
     """Every criterion of *check* on *run* at run second *t*, Unix time *at*."""
     moment = run.ended_at if run.stage.over and run.ended_at is not None else at
+    if run.leader:
+        return tuple(_elsewhere(criterion, run, moment) for criterion in check.criteria)
     seen = max((criterion.coverage for criterion in check.criteria), default=0.0)
     found = ((c, _one(_whole(c, seen), run, tally, t, moment)) for c in check.criteria)
     return tuple(replace(j, result=replace(j.result, criterion=c)) for c, j in found)
+
+
+def _elsewhere(criterion: Criterion, run: Run, at: float) -> Judged:
+    """At a node that another one leads nothing is judged: it has its own rows alone."""
+    of = run.of or "that it did not name yet"
+    reason = f"judged at {run.leader}, which leads, as run {of}"
+    return Judged(Result.unknown(criterion, at, reason), Verdict.UNKNOWN, Outlook())
 
 
 def _whole(criterion: Criterion, seen: float) -> Criterion:
@@ -81,7 +90,9 @@ def _one(criterion: Criterion, run: Run, tally: Tally, t: float, at: float) -> J
     readings = tally.readings(applies, run, t)
     others = tally.others(applies, run, t, at)
     raw = judge_readings(applies, readings, others, at=at, trouble=_waits(run))
-    said = "; ".join(filter(None, (raw.reason, tally.voucher(criterion))))
+    silent = tally.silent if raw.verdict is Verdict.UNKNOWN else []
+    unsaid = [words for words in silent if words not in raw.reason]
+    said = "; ".join(filter(None, (raw.reason, *unsaid, tally.voucher(criterion))))
     # A reading's own times are run seconds.
     newest = None if raw.sampled_at is None else at
     raw = replace(raw, criterion=criterion, reason=said, sampled_at=newest)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dvfd.runs.advance import Seen, advance, discounted
+from dvfd.runs.advance import Seen, advance, broken, discounted
+from dvfd.runs.company import Alone
 from dvfd.runs.rows import Event, What
 from dvfd.runs.run import Stage
 from dvfd.runs.verdicts import judged
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dvfd.model import Check, Clock, Sample
+    from dvfd.runs.company import Abroad, Company
     from dvfd.runs.recorder import Recorder
     from dvfd.runs.run import Run
     from dvfd.runs.sight import Sight
@@ -45,6 +47,7 @@ class Watched:
         tally: Tally,
         sight: Sight,
         clock: Clock,
+        company: Company | None = None,
     ) -> None:
         self.run = run
         self.check = check
@@ -57,6 +60,8 @@ class Watched:
         self._sight = sight
         self._clock = clock
         self._mark = 0
+        self.company = company or Alone()
+        self._broken_t: float | None = None  # since when something here speaks for an end
 
     def t(self) -> float:
         """Run seconds now."""
@@ -80,15 +85,30 @@ class Watched:
         self.file.flush()
         before = self.run
         self.run = replace(before, seen_t=t, seen_at=at)
+        abroad = self.company.look(before, t=t, at=at)
         if not before.stage.over:
-            self._move(
-                self._sight.look(before, boot=boot, exited=before.exited, lost=self.lost), at
-            )
+            seen = self._sight.look(before, boot=boot, exited=before.exited, lost=self.lost)
+            self._move(self._with(abroad, seen), abroad, at)
         return self.run.stage is not before.stage
 
-    def _move(self, seen: Seen, at: float) -> None:
+    def _with(self, abroad: Abroad, seen: Seen) -> Seen:
+        """*seen* with what is seen of the other nodes."""
+        seen = replace(seen, waits=abroad.waits, fallen=abroad.fallen, led=abroad.led)
+        if not broken(self.run, seen):
+            self._broken_t = None
+            return seen
+        if self._broken_t is None:
+            self._broken_t = seen.t
+        return replace(seen, broken=seen.t - self._broken_t)
+
+    def _move(self, seen: Seen, abroad: Abroad, at: float) -> None:
+        self.run = replace(
+            self.run, of=abroad.of or self.run.of, peers=abroad.peers or self.run.peers
+        )
         if seen.wrong and self.accepts and self.run.stage is Stage.ARMED:
             self.run = discounted(self.run, seen.wrong)
+        if new := tuple(d for d in abroad.discounts if d not in self.run.plan.discounts):
+            self.run = discounted(self.run, (*self.run.plan.discounts, *new))
         while (after := advance(self.run, seen, at=at)) is not self.run:
             self._entered(after, seen.t, at)
 
@@ -120,7 +140,13 @@ class Watched:
         if self.run.ended_t is None:
             return self.run.stage.over
         since = self.t() - self.run.ended_t
-        return since > CLOSING or (since >= LAST_WORDS and self._recorder.idle())
+        own = since > CLOSING or (since >= LAST_WORDS and self._recorder.idle())
+        return own and self.company.ready(self.run, t=self.t())
+
+    def last_words(self) -> None:
+        """Write what the file must say before it is judged for good."""
+        self.company.close(self.run, t=self.t(), at=self._clock.now())
+        self.file.flush()
 
     def judged(self) -> tuple[Judged, ...]:
         """Every criterion of its check as it stands."""

@@ -17,18 +17,21 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
+from dvfd.errors import DvfdError
 from dvfd.masking import masked
 from dvfd.model import ATTESTATION, DRILL, RUN
 from dvfd.query import LISTED, course, near
+from dvfd.runs.told import PAGE
 from dvfd.sinks import shapes
 from dvfd.sinks.http import Response
+from dvfd.state import NoRuns
 from dvfd.status import SCHEMA as STATUS_SCHEMA
 from dvfd.status import check_document, document
 
 if TYPE_CHECKING:
     from dvfd.model import Catalogue
     from dvfd.sinks.http import Request
-    from dvfd.state import Past, Snapshot
+    from dvfd.state import Past, Runs, Snapshot
 
 ROOT = "/api/v1"
 
@@ -97,6 +100,7 @@ class Asked:
     past: Past
     values: Mapping[str, Any]
     identity: Identify
+    runs: Runs = NoRuns()  # noqa: RUF009  # it holds nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +147,14 @@ def response(
     snapshot: Callable[[], Snapshot],
     past: Past,
     identity: Identify = nobody,
+    runs: Runs | None = None,
 ) -> Response:
     """The answer to a request for a path below /api."""
     known = snapshot()
     try:
         route, given = _find(request.path)
         values = _values(route, given, request.query, known)
-        found = route.answer(Asked(known, past, values, identity))
+        found = route.answer(Asked(known, past, values, identity, runs or NoRuns()))
         if route.path == "/openapi.json":  # a document of its own kind, that tools must load
             return _json(HTTPStatus.OK, found)
         return _json(HTTPStatus.OK, {"schema": SCHEMA, "data": _plain(masked(found))})
@@ -215,7 +220,15 @@ def _value(parameter: Parameter, text: str | None, known: Snapshot) -> Any:
         raise _bad(f"{parameter.name} is missing", "", f"{parameter.name}: {parameter.text}")
     if parameter.names:
         return _name(parameter.name, text, parameter.names(known.catalogue))
+    if pattern := parameter.shape.get("pattern"):
+        return _matching(parameter.name, text, pattern)
     return _number(parameter, text)
+
+
+def _matching(what: str, text: str, pattern: str) -> str:
+    if re.fullmatch(pattern, text, re.ASCII):
+        return text
+    raise _bad(f"{what} is {text!r}", text, f"what {pattern} describes")
 
 
 def _name(what: str, name: str, names: Collection[str]) -> str:
@@ -373,6 +386,21 @@ def _node(asked: Asked) -> dict[str, Any]:
     return whole | {"at": asked.snapshot.at, "jobs": running, **asked.identity()}
 
 
+def _runs(asked: Asked) -> list[Any]:
+    return list(asked.runs.told(asked.values["limit"]))
+
+
+def _rows(asked: Asked) -> Any:
+    run = asked.values["run"]
+    try:
+        return asked.runs.rows(run, asked.values["since"], asked.values["limit"])
+    except DvfdError as error:
+        known = [str(each["id"]) for each in asked.runs.told(LISTED)]
+        raise Refused(
+            HTTPStatus.NOT_FOUND, str(error), read=run, wanted=known, meant=near(run, known)
+        ) from None
+
+
 def _described(asked: Asked) -> dict[str, Any]:
     from dvfd.sinks import openapi  # noqa: PLC0415  # it describes this table, and few ask
 
@@ -392,6 +420,26 @@ METRIC = Parameter(
 LAST = Parameter(
     name="limit", text="reports at most, the newest first", default=10,
     shape={"type": "integer", "minimum": 1, "maximum": REPORTS},
+)  # fmt: skip
+
+RUNS = Parameter(
+    name="limit", text="runs at most, the newest first", default=10,
+    shape={"type": "integer", "minimum": 1, "maximum": REPORTS},
+)  # fmt: skip
+
+RUN_ID = Parameter(
+    name="run", text="the id of a run", in_path=True,
+    shape={"type": "string", "pattern": r"^[A-Za-z0-9_.-]{1,100}$"},
+)  # fmt: skip
+
+SINCE = Parameter(
+    name="since", text="only rows after this mark: `until` of the answer before", default=0,
+    shape={"type": "integer", "minimum": 0, "maximum": 999_999_999},
+)  # fmt: skip
+
+ROWS = Parameter(
+    name="limit", text="rows of each kind, about: those of one mark come together", default=PAGE,
+    shape={"type": "integer", "minimum": 1, "maximum": PAGE},
 )  # fmt: skip
 
 BACK = Parameter(
@@ -416,6 +464,10 @@ ROUTES = (
           data=shapes.listed(shapes.PROBE)),
     Route(path="/history", text="The newest values of a metric's live series, oldest first",
           answer=_history, data=shapes.HISTORY, parameters=(METRIC, BACK), labels=True),
+    Route(path="/runs", text="Stability runs and where they stand, the newest first",
+          answer=_runs, data=shapes.listed(shapes.TOLD), parameters=(RUNS,)),
+    Route(path="/runs/{run}/rows", text="What a run recorded after a mark: its leader reads it",
+          answer=_rows, data=shapes.ROWS, parameters=(RUN_ID, SINCE, ROWS)),
     Route(path="/overrides", text="Thresholds that this site changed, with the reason",
           answer=_part("overrides"), data=shapes.listed(shapes.TEXT)),
     Route(path="/metrics", text="What is measured, by which source, and how many series live",

@@ -96,6 +96,18 @@ HISTORY = record(
     store=STORE, rows=listed(record(at=WHEN, value=VALUE, labels=mapped(TEXT), span=REAL)),
 )  # fmt: skip
 
+TOLD = record(
+    id=TEXT, of=TEXT, check=TEXT, job=TEXT, node=TEXT, stage=TEXT, reason=TEXT, stopped_by=TEXT,
+    duration=REAL, processes=WHOLE, discounts=listed(TEXT), armed_at=WHEN, began_t=maybe(REAL),
+    ended_t=maybe(REAL), looked_t=REAL, t=maybe(REAL), at=WHEN, done=FLAG,
+)  # fmt: skip
+
+TABLE = record(columns=listed(TEXT), rows=listed({"type": "array"}))
+
+ROWS = record(
+    run=TOLD, since=WHOLE, until=WHOLE, newest=WHOLE, windows=TABLE, minutes=TABLE, events=TABLE
+)
+
 METRIC = record(
     name=TEXT, exported_as=TEXT, unit=TEXT, help=TEXT, labels=listed(TEXT), source=TEXT,
     kind=TEXT, max_age=REAL, series=WHOLE,

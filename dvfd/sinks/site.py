@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.sinks import prometheus
 from dvfd.sinks.http import Response, plain
-from dvfd.state import NoPast
+from dvfd.state import NoPast, NoRuns
 
 if TYPE_CHECKING:
     from dvfd.sinks.http import Request
-    from dvfd.state import Past, Snapshot
+    from dvfd.state import Past, Runs, Snapshot
 
 
 class Site:
@@ -25,10 +25,12 @@ class Site:
         snapshot: Callable[[], Snapshot],
         past: Past | None = None,
         identity: Callable[[], Mapping[str, Any]] | None = None,
+        runs: Runs | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._identity = identity
         self._past = past or NoPast()
+        self._runs = runs or NoRuns()
         self._exposition = prometheus.Exposition(snapshot)
         self.scraped_at: float | None = None
 
@@ -50,7 +52,7 @@ class Site:
                 from dvfd.sinks import api  # noqa: PLC0415  # few nodes are ever asked
 
                 who = self._identity or api.nobody
-                return api.response(request, self._snapshot, self._past, who)
+                return api.response(request, self._snapshot, self._past, who, self._runs)
             case _:
                 return plain(
                     HTTPStatus.NOT_FOUND, "not found: try /, /metrics, /healthz or /api/v1/status"

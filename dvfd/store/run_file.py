@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from dvfd.runs.rows import Row
     from dvfd.runs.run import Axis
     from dvfd.store.folds import StepFold
 
@@ -37,8 +38,16 @@ BATCH = 2000
 PATIENCE = 10.0
 """Seconds that a file which is to be frozen waits for those who read it just then."""
 
+MARKED = 5000
+"""Minutes and events that get one mark at most: a mark is read whole, and goes over the network."""
+
 WAITING = 200_000
 """Minutes and events that wait for a disk that refuses; above it the oldest are lost, and told."""
+
+ROWS = ("windows", "minutes", "events")
+
+HEARD = "peer:{}"
+"""Key of what the run's leader has heard of another node."""
 
 SUMS = (
     "nonfinite", "losses", "norms", "computes", "allreduces", "loss", "norm", "compute",
@@ -91,6 +100,8 @@ _UPSERT = (
     + ", mark = excluded.mark"
 )
 
+_REPLACE = _UPSERT.partition(" ON CONFLICT")[0].replace("INSERT", "INSERT OR REPLACE")
+
 
 class RunFile:
     """One run's file, open to be written. Any thread."""
@@ -106,7 +117,7 @@ class RunFile:
         self._connection: sqlite3.Connection | None = connection
         self._lock = threading.RLock()  # of the connection
         self._queue = threading.Lock()  # of what waits: who adds never waits for the disk
-        self._offset = 0.0
+        self._offset = self._floor = 0.0
         self._waiting: list[Minute | Event] = []
         self._heartbeat: tuple[float, float] | None = None
         self._series: dict[tuple[str, str, str], int] = {}
@@ -190,9 +201,9 @@ class RunFile:
 
     # --- Writing --------------------------------------------------------------------------------
 
-    def set_axis(self, axis: Axis) -> None:
-        """How CLOCK_BOOTTIME becomes run seconds from now on."""
-        self._offset = axis.offset
+    def set_axis(self, axis: Axis, since: float = 0.0) -> None:
+        """How CLOCK_BOOTTIME becomes run seconds from now on; steps before *since* are left out."""
+        self._offset, self._floor = axis.offset, since
 
     def put_document(self, document: Mapping[str, Any]) -> None:
         """Keep what the run is, so that the file explains itself."""
@@ -214,7 +225,11 @@ class RunFile:
 
     def flush(self) -> bool:
         """Write what waits; False if it is not on the disk."""
-        return self.take(())
+        while self.take(()):
+            with self._queue:
+                if not self._waiting:
+                    return True
+        return False
 
     def take(self, packets: Iterable[tuple[str, int, Sequence[StepFold]]]) -> bool:
         """Add the folds of packets, (session, sequence, folds) each, and what waits: all or none.
@@ -225,7 +240,7 @@ class RunFile:
         given = tuple(packets)
         with self._lock:
             with self._queue:
-                rows, beat = list(self._waiting), self._heartbeat
+                rows, beat = self._waiting[:MARKED], self._heartbeat
             if self._connection is None:
                 return False
             if not (given or rows or beat):
@@ -250,6 +265,27 @@ class RunFile:
                     if self._heartbeat is beat:
                         self._heartbeat = None
             return written
+
+    def receive(self, node: str, rows: Iterable[Row], heard: Mapping[str, Any]) -> bool:
+        """Take rows that *node* recorded, and with them what was *heard* of it so far: all or none,
+        so that nothing is asked for twice. A window comes whole each time. False if it is not on
+        the disk.
+        """
+        given, text = tuple(rows), json.dumps(heard)
+
+        def work(connection: sqlite3.Connection, mark: int) -> None:
+            windows = [row for row in given if isinstance(row, Window)]
+            connection.executemany(_REPLACE, [(*row, mark) for row in windows])
+            for row in given:
+                if not isinstance(row, Window):
+                    self._insert(connection, row, mark)
+            _put(connection, HEARD.format(node), text)
+
+        return self._write(work)
+
+    def heard(self, node: str) -> dict[str, Any]:
+        """What `receive` kept of *node* last. Raises StoreError."""
+        return Reading(self.path).heard(node)
 
     def cursor(self, session: str) -> int | None:
         """The last sequence of *session* that is in here, 0 if none is; None if it cannot be read.
@@ -348,7 +384,11 @@ class RunFile:
     def _upsert(
         self, connection: sqlite3.Connection, session: str, folds: Sequence[StepFold], mark: int
     ) -> None:
-        rows = [self._window(session, fold) for fold in folds if fold.ended + self._offset >= 0]
+        rows = [
+            self._window(session, fold)
+            for fold in folds
+            if fold.ended + self._offset >= self._floor
+        ]
         connection.executemany(_UPSERT, [(*row, mark) for row in rows])
 
     def _window(self, session: str, fold: StepFold) -> Window:
@@ -428,6 +468,25 @@ class Reading:
             said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         if said != "ok":
             raise StoreError(f"{self.path}: is damaged: {said}")
+
+    def heard(self, node: str) -> dict[str, Any]:
+        """What was heard of another node so far; nothing before that."""
+        found: dict[str, Any] = json.loads(self._meta(HEARD.format(node)) or "{}")
+        return found
+
+    def reach(self, since: int, rows: int) -> int:
+        """The mark up to which there are about *rows* rows of each kind after mark *since*."""
+        with self._open() as connection:
+            newest = _newest(connection)
+            beyond = [
+                connection.execute(
+                    f"SELECT mark FROM {table} WHERE mark > ? ORDER BY mark LIMIT 1 OFFSET ?",  # noqa: S608
+                    (since, rows),
+                ).fetchone()
+                for table in ROWS
+            ]
+            until = min([newest, *(found[0] - 1 for found in beyond if found)])
+            return int(max(until, min(since + 1, newest)))
 
     def mark(self) -> int:
         """The newest mark."""
@@ -559,10 +618,9 @@ def _wrong(error: Exception) -> str:
 
 
 def _newest(connection: sqlite3.Connection) -> int:
-    tables = ("windows", "minutes", "events")
     marks = [
         connection.execute(f"SELECT max(mark) FROM {table}").fetchone()[0]  # noqa: S608  # ours
-        for table in tables
+        for table in ROWS
     ]
     return max((mark for mark in marks if mark is not None), default=0)
 

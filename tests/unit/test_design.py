@@ -28,7 +28,7 @@ HOMES = {
     "apscheduler": {"schedule.py"},
     "sqlite3": {"store/"},
     "pynvml": {"probes/gpu.py", "probes/nvml.py"},
-    "requests": {"sinks/alertmanager.py", "store/history.py", "cluster.py"},
+    "requests": {"sinks/alertmanager.py", "runs/fetching.py"},
     "torch": {
         "drills/",
         "checkpoint_verify.py",

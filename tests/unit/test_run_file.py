@@ -345,3 +345,54 @@ def test_what_the_file_has_and_the_store_lacks_is_asked_for_again(
 ) -> None:
     file.take([("s", 15, [replace(fold(1, 15), sequence=15)])])
     assert (store.cursor("s"), store.recorded("s")) == (0, 15)
+
+
+# --- Rows of other nodes --------------------------------------------------------------------------
+
+
+def test_rows_of_another_node_come_with_how_far_it_was_heard_or_not_at_all(file: RunFile) -> None:
+    assert file.receive("n2", [replace(EVENT, node="n2")], {"mark": 7})
+    assert (file.heard("n2"), file.heard("n3")) == ({"mark": 7}, {})
+    bad = MINUTE._replace(node="n2", count=1 << 70)
+    assert not file.receive("n2", [replace(EVENT, node="n2"), bad], {"mark": 8})
+    assert file.heard("n2") == {"mark": 7}
+    assert len(list(file.events())) == 1
+
+
+def test_a_window_of_another_node_takes_the_place_of_what_it_was(file: RunFile) -> None:
+    file.take([("s", 10, [fold(1, 10)])])
+    [window] = file.windows()
+    for steps in (10, 50):
+        file.receive("n2", [window._replace(node="n2", steps=steps)], {})
+    assert [(w.node, w.steps) for w in file.windows()] == [("n", 10), ("n2", 50)]
+
+
+def test_what_is_new_is_read_in_pieces_of_whole_marks(file: RunFile) -> None:
+    for number in range(10):
+        file.add([MINUTE._replace(minute=number) for _ in range(4)])
+        file.flush()
+    reading, since, read = Reading(file.path), 0, []
+    while since < reading.mark():
+        until = reading.reach(since, 10)
+        assert until > since
+        read.append(len(list(reading.minutes(since, until))))
+        since = until
+    assert (sum(read), max(read)) == (40, 8)
+
+
+def test_a_mark_that_is_larger_than_was_asked_for_comes_alone_and_whole(file: RunFile) -> None:
+    for _ in range(2):
+        file.add([EVENT] * 30)
+        file.flush()
+    reading = Reading(file.path)
+    assert len(list(reading.events(0, reading.reach(0, 10)))) == 30
+
+
+def test_no_mark_has_more_rows_than_go_over_a_network(
+    file: RunFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_file, "MARKED", 10)
+    file.add([EVENT] * 25)
+    assert file.flush()
+    reading = Reading(file.path)
+    assert [len(list(reading.events(n, n + 1))) for n in range(3)] == [10, 10, 5]

@@ -20,7 +20,11 @@ from fakes_sinks import (
 )
 
 from dvfd import query
+from dvfd.errors import DvfdError
 from dvfd.model import Report, Sample, Verdict
+from dvfd.runs.rows import Event, What
+from dvfd.runs.run import Axis, Plan, Run
+from dvfd.runs.told import Page, Told, table
 from dvfd.sinks import api
 from dvfd.sinks.http import Request
 from dvfd.sinks.site import Site
@@ -229,7 +233,7 @@ def test_passwords_in_addresses_are_hidden_wherever_they_come_from():
         ("/history?metric=rank_responds",
          "no such metric: 'rank_responds'; did you mean 'rank_responding'?", "rank_responding"),
         ("/checks/zzz", "no such check: 'zzz'", None),
-        ("", "no such path: '/api/v1'; did you mean '/api/v1/node'?", "/api/v1/node"),
+        ("", "no such path: '/api/v1'; did you mean '/api/v1/runs'?", "/api/v1/runs"),
     ],
 )  # fmt: skip
 def test_what_there_is_not_is_404_with_what_was_meant(path, message, meant):
@@ -280,6 +284,67 @@ def test_what_cannot_be_read_is_400_with_what_was_wanted(path, message):
     assert (found["status"], found["message"]) == (400, message)
 
 
+# --- Runs ---------------------------------------------------------------------------------------
+
+
+class Runs:
+    """One run with a window and an event."""
+
+    TOLD = Told.of_run(
+        Run(
+            id="r1", plan=Plan.of(whole(FakeClock()).snapshot().checks["stability_phase1"].check,
+                                  job="gpt"),
+            node="n1", armed_at=NOW, axis=Axis(boot_id="b", offset=0.0),
+        ),
+        t=1.0, at=NOW, done=False,
+    ).to_document()  # fmt: skip
+
+    def told(self, limit):
+        return [self.TOLD][:limit]
+
+    def rows(self, run_id, since, limit):
+        if run_id != "r1":
+            raise DvfdError(f"no run {run_id!r} is known here")
+        event = Event(node="n1", t=1.0, at=NOW, what=What.SAVED, value=math.inf, text="/c")
+        rows = {"windows": (), "minutes": (), "events": [event][since:][:limit]}
+        tables = {kind: table(kind, of) for kind, of in rows.items()}
+        return {"run": self.TOLD, "since": since, "until": 1, "newest": 1, **tables}
+
+
+def served():
+    taken = snapshot()
+    return Site(lambda: taken, Past(), None, Runs())
+
+
+def test_a_run_is_told_with_what_another_node_must_know_and_without_its_command():
+    [found] = data("/runs", served())
+    assert (found["id"], found["stage"], found["t"]) == ("r1", "armed", 1.0)
+    assert "argv" not in found
+    assert data("/runs") == []
+
+
+def test_rows_of_a_run_come_after_a_mark_and_can_be_read_back():
+    page = Page.from_document(data("/runs/r1/rows?since=0", served()), "n1")
+    [event] = page.rows
+    assert (event.what, event.value, event.node) == (What.SAVED, math.inf, "n1")
+    assert Page.from_document(data("/runs/r1/rows?since=1", served()), "n1").rows == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/runs/r2/rows", 404, "no run 'r2' is known here"),
+        ("/runs/%2e%2e%2fdvfd/rows", 400, "run is '../dvfd'"),
+        ("/runs/r1/rows?since=-1", 400, "since is '-1'"),
+        ("/runs/r1/rows?limit=1000000", 400, "at most 2000"),
+    ],
+)
+def test_rows_of_no_run_of_ours_are_refused(path, status, words):
+    found = error(path, served())
+    assert found["status"] == status
+    assert words in found["message"]
+
+
 # --- The description ----------------------------------------------------------------------------
 
 
@@ -287,7 +352,7 @@ def test_what_cannot_be_read_is_400_with_what_was_wanted(path, message):
 def full():
     """A node with the whole catalogue and four ranks."""
     taken = whole(FakeClock()).snapshot()
-    return Site(lambda: taken, Past())
+    return Site(lambda: taken, Past(), None, Runs())
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +371,7 @@ def test_every_route_is_described_and_every_answer_has_the_described_shape(full,
     jsonschema = pytest.importorskip("jsonschema")
     seen = set()
     for path, methods in description["paths"].items():
-        target = path.removeprefix("/api/v1").replace("{check}", "live")
+        target = path.removeprefix("/api/v1").replace("{check}", "live").replace("{run}", "r1")
         asked = f"{target}?metric=rank_responding" if target == "/history" else target
         status, found = ask(asked, full)
         content = methods["get"]["responses"]["200"]["content"]["application/json"]
