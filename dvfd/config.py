@@ -255,9 +255,7 @@ class Member(Section):
     @field_validator("url")
     @classmethod
     def _http(cls, url: str) -> str:
-        if url and not _is_address(url):
-            raise ValueError(f"{_seen(url)!r} is no http:// or https:// address")
-        return url.rstrip("/")
+        return _one_address(url)
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -280,6 +278,12 @@ class Cluster(Section):
     password_file: Path | None = None
     password_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # LoadCredential=
     ca_file: Path | None = None  # whom the nodes' certificates are from; the system's if not given
+    prometheus: str = ""  # that scrapes all of them: what `dvfd fleet` asks instead of the nodes
+
+    @field_validator("prometheus")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        return _one_address(url)
 
     @model_validator(mode="after")
     def _led_by_one_of_them(self) -> Cluster:
@@ -480,6 +484,13 @@ def _is_address(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and bool(host) and " " not in url
+
+
+def _one_address(url: str) -> str:
+    """*url* without a slash at its end, or the empty string that it is. Raises ValueError."""
+    if url and not _is_address(url):
+        raise ValueError(f"{_seen(url)!r} is no http:// or https:// address")
+    return url.rstrip("/")
 
 
 def _seen(url: str) -> str:

@@ -36,6 +36,7 @@ COMMANDS = {
     "completion": "dvfd.cli.completion",
     "config": "dvfd.cli.config",
     "doctor": "dvfd.cli.doctor",
+    "fleet": "dvfd.cli.fleet",
     "goodput": "dvfd.cli.goodput",
     "history": "dvfd.cli.history",
     "job": "dvfd.cli.job",
@@ -53,6 +54,7 @@ SECTIONS = {
     "Watch": {
         "run": "Watch this node and the jobs on it until told to stop.",
         "status": "Verdict, reasons, alerts, jobs, sources: what is known now.",
+        "fleet": "The verdicts of all nodes of the cluster as one.",
         "history": "The last values of a metric, or reports of a check.",
         "goodput": "Where the time of a job or a run went.",
     },

@@ -26,7 +26,7 @@ TREE = dict(walk(cli.dvfd))
 LEAVES = [name for name, command in TREE.items() if not isinstance(command, click.Group)]
 JUDGING = (
     "alerts test", "check", "checklist", "checkpoint verify", "cluster check", "config check",
-    "doctor", "run", "stability start", "stability status", "stability stop", "status",
+    "doctor", "fleet", "run", "stability start", "stability status", "stability stop", "status",
     "store check",
 )  # fmt: skip
 

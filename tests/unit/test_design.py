@@ -37,7 +37,7 @@ HOMES = {
     },
     "numpy": {"drills/", "analysis.py", "scaling/fits.py"},
     "scipy": {"analysis.py", "scaling/fits.py"},
-    "prometheus_client": {"sinks/"},
+    "prometheus_client": {"sinks/", "scraped.py"},
 }
 """Where each heavy or sensitive library may be imported."""
 

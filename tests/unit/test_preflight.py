@@ -6,6 +6,7 @@ import socket
 from dataclasses import replace
 
 import pytest
+from fakes_output import valid
 
 from dvfd import preflight
 from dvfd.config import Cluster, Member
@@ -268,6 +269,7 @@ def test_a_source_that_is_not_ours_makes_reach_unknown_and_not_ok(peers):
 def test_the_document_has_every_node_with_every_subject(peers):
     made = preflight.document(world(peers), preflight.examine(world(peers)))
 
+    valid(made, "cluster_check")
     assert [node["node"] for node in made["nodes"]] == ["n1", "n2"]
     for node in made["nodes"]:
         assert [finding["subject"] for finding in node["findings"]] == list(SUBJECTS)
