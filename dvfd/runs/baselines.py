@@ -6,7 +6,6 @@ every acceptance is kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import threading
@@ -24,6 +23,7 @@ from dvfd.runs.freezing import CONTEXT
 from dvfd.runs.intervals import Grid, smoothed
 from dvfd.runs.run import Run, Stage
 from dvfd.runs.tally import HALF_LIFE
+from dvfd.runs.training import hash_of
 from dvfd.store.run_file import Reading, digest
 
 if TYPE_CHECKING:
@@ -48,13 +48,6 @@ degrees of freedom: windows that follow each other are not independent, long pie
 
 WORDS, NOTE = 100, 1000
 """Letters of a name, and of a note or a reason, at most."""
-
-PLACES = ("--job", "--checkpoint-dir", "--checkpoint-every")
-"""Options that say where a training keeps what, not what it trains."""
-
-BARE = "bare.py"
-LAUNCHERS = ("torch.distributed.", "accelerate.", "deepspeed.")
-"""What starts ranks and is no training."""
 
 WINDOWS = 500
 """Throughputs kept of a run: means of neighbours, which still tell how they hang together."""
@@ -214,9 +207,15 @@ class Baselines:
             "history": [_short(e) for each in stands for e in self.history(each.check)],
         }
 
-    def smaller(self, processes: int) -> Accepted | None:
-        """The accepted run with the next smaller process count; the newest of several."""
-        found = [each for each in self.standing() if each.processes < processes]
+    def smaller(self, processes: int, of_job: str) -> Accepted | None:
+        """The accepted run of the same training with the next smaller process count; the newest of
+        several.
+        """
+        found = [
+            each
+            for each in self.standing()
+            if each.processes < processes and each.job_hash == of_job
+        ]
         return max(found, key=lambda each: (each.processes, each.at), default=None)
 
     def baseline(self, of_job: str) -> Accepted | None:
@@ -303,32 +302,6 @@ def against(run: Run, report: Mapping[str, Any]) -> list[str]:
 def job_hash(run: Run) -> str:
     """What tells one training from another: `hash_of` its command."""
     return hash_of(run.plan.argv, run.plan.job)
-
-
-def hash_of(argv: Sequence[str], job: str) -> str:
-    """The words of a command from the script or the module on, without those that say where it
-    keeps things. A training that dvfd did not start goes by its name, *job*.
-    """
-    said = list(argv[_start(argv) :]) if argv else []
-    kept = [
-        word
-        for before, word in zip(("", *said), said, strict=False)
-        if before not in PLACES and word.partition("=")[0] not in PLACES
-    ]
-    return hashlib.sha256(json.dumps(kept or [job]).encode()).hexdigest()
-
-
-def _start(argv: Sequence[str]) -> int:
-    """Where in a command the script or module that trains begins; behind its end if nowhere.
-
-    A launcher's own module is none, and `bare.py` only shows dvfd to the module behind it.
-    """
-    for place, word in enumerate(argv):
-        if word.endswith(".py"):
-            return place + (word.rpartition("/")[2] == BARE)
-        if word == "-m" and not next(iter(argv[place + 1 :]), "").startswith(LAUNCHERS):
-            return place + 1
-    return len(argv)
 
 
 # --- What it measured ---------------------------------------------------------------------------

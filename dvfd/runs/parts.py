@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd import shell
 from dvfd.cluster import here
+from dvfd.environment import environment_facts
 from dvfd.probes.verifier import Verifier
 from dvfd.runs.baselines import job_hash
 from dvfd.runs.company import Alone
@@ -21,6 +22,8 @@ from dvfd.runs.sight import Sight
 from dvfd.runs.tally import Context, Tally
 from dvfd.runs.verdicts import judged
 from dvfd.runs.watched import Watched
+from dvfd.scaling.ledger import Ledger
+from dvfd.scaling.series import single
 from dvfd.store.run_file import Reading, RunFile
 from dvfd.telemetry.processes import Processes
 
@@ -35,13 +38,15 @@ if TYPE_CHECKING:
     from dvfd.runs.company import Company
     from dvfd.runs.run import Run
     from dvfd.runs.verdicts import Judged
+    from dvfd.scaling.points import Point
     from dvfd.store import Store
     from dvfd.telemetry.jobs import JobBook
 
 GBPS = 1e9 / 8
 
 SMALLER, LOSS = "scaling_smaller_efficiency_ratio", "run_loss_baseline_ratio"
-"""The metrics that come from an accepted run, or are held against one."""
+EFFICIENCY = "scaling_efficiency_ratio"
+"""The metrics that come from what was accepted or measured before, or are held against it."""
 
 
 def conduct(
@@ -67,7 +72,8 @@ def conduct(
     gives who asks other nodes' daemons.
     """
     boot_id = Processes().boot_id()
-    known = held_against or partial(context, config, attestations, baselines)
+    ledger = Ledger(store, baselines, clock)
+    known = held_against or partial(context, config, attestations, baselines, ledger)
     checking = verifier or partial(
         Verifier, config.checkpoints, records=Manifestless(), run=shell.run
     )
@@ -170,19 +176,43 @@ def judged_again(path: Path, run: Run, check: Check) -> tuple[Judged, ...]:
     return judged(check, run, tally, t=run.ended_t or run.seen_t, at=run.ended_at or run.seen_at)
 
 
-def context(config: Config, attestations: Attestations, baselines: Baselines, run: Run) -> Context:
-    """What *run* is held against: what the configuration says, what people stated, and the runs
-    that they accepted.
+def context(
+    config: Config, attestations: Attestations, baselines: Baselines, ledger: Ledger, run: Run
+) -> Context:
+    """What *run* is held against: what the configuration says, what people stated, the runs that
+    they accepted, and what one process made within a day of it (reading 14).
     """
-    smaller, same = baselines.smaller(run.plan.processes), baselines.baseline(job_hash(run))
+    job = job_hash(run)
+    smaller, same = baselines.smaller(run.plan.processes, job), baselines.baseline(job)
+    one, lack = _one_process(ledger, run)
     compared = {SMALLER: smaller, LOSS: same}
+    words = {metric: other.words for metric, other in compared.items() if other}
+    if one:
+        words[EFFICIENCY] = f"against {one.throughput:.5g} samples/s on one process, {one.words}"
     return Context(
-        single_process=config.profile.single_process_throughput,
+        single_process=one.throughput if one else None,
+        unbased=lack,
         link=config.profile.link_gbps * GBPS if config.profile.nodes > 1 else None,
         smaller_efficiency=smaller.measured.efficiency if smaller else None,
         baseline=same.measured.curve if same else (),
-        accepted={metric: other.words for metric, other in compared.items() if other},
+        accepted=words,
         attested=attestations.values(),
         unattested=attestations.lacks(),
         vouchers=attestations.vouchers(),
     )
+
+
+def _one_process(ledger: Ledger, run: Run) -> tuple[Point | None, str]:
+    """What one process made of the same training within a day of *run*, or why nobody knows."""
+    began = run.armed_at + (run.began_t or 0.0)
+    ended = run.seen_at if run.ended_at is None else run.ended_at
+    here = environment_facts().get("processor", "")
+    found = single(
+        ledger.points(), job_hash(run), began=began, ended=max(began, ended), processor=here
+    )
+    if found is None:
+        return None, (
+            "one process was not measured within a day of the run, with the same training: "
+            "dvfd scaling measure --processes 1"
+        )
+    return (None, f"one process: {found.words}") if found.proves else (found, "")

@@ -73,6 +73,7 @@ class Context:
     """What a run is held against and does not measure itself; None where nobody said."""
 
     single_process: float | None = None  # samples/second of one process
+    unbased: str = ""  # why that is not known
     link: float | None = None  # bytes/second of a port
     smaller_efficiency: float | None = None
     baseline: Sequence[tuple[float, float]] = ()  # samples seen, loss: of the accepted run
@@ -619,7 +620,7 @@ class Tally:
         where = labels(processes=self._plan.processes)
         single = self._context.single_process
         if not single:
-            words = "profile.single_process_throughput is not set: dvfd calibrate measures it"
+            words = self._context.unbased or "what one process makes was not measured"
             return [Reading(where, blind=words)]
         mean = replace(criterion, reduce="mean")
         return self._warm(mean, where, span, run, self._plan.processes * single)

@@ -62,7 +62,7 @@ def rows(
 ) -> list[Row]:
     """One for each process count of *known*; *points* are all of the ledger. Raises DvfdError."""
     many = [point for point in known.points if point.processes > 1]
-    singles = [single(points, point) for point in many]
+    singles = [_single(points, point) for point in many]
     bases = [one for one in dict.fromkeys(singles) if one]
     told = [*many, *bases]
     pairs = [
@@ -73,6 +73,16 @@ def rows(
         _row(point, one, frozen, _interval(answer, pairs, place))
         for place, (point, one) in enumerate(zip(many, singles, strict=True))
     ]
+
+
+def _single(points: Sequence[Point], of_run: Point) -> Point | None:
+    return single(
+        points,
+        of_run.configuration,
+        began=of_run.began,
+        ended=of_run.ended,
+        processor=of_run.processor,
+    )
 
 
 def _interval(answer: Answer | None, pairs: Sequence[tuple[int, int]], place: int) -> Ends:

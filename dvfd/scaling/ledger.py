@@ -15,7 +15,7 @@ import structlog
 from dvfd.attestations import words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError
-from dvfd.runs.baselines import hash_of
+from dvfd.runs.training import hash_of
 from dvfd.scaling import asked
 from dvfd.scaling.frozen import Frozen
 from dvfd.scaling.points import How, Point, of

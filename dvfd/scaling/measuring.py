@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from dvfd.drills.calibrate import reference
 from dvfd.drills.trial import trial
 from dvfd.environment import environment_facts
-from dvfd.runs.baselines import blocks, hash_of
+from dvfd.runs.baselines import blocks
+from dvfd.runs.training import hash_of
 from dvfd.scaling import asked
 from dvfd.scaling.points import WINDOWS, How, Point
 
@@ -38,16 +39,16 @@ def measure(
 ) -> Point:
     """Train for *seconds* after the warm-up. Raises DvfdError."""
     chosen = command_of(task, command, processes)
-    began = task.clock.now()
     here = min(processes, task.processes) if command else processes
     found = trial(task, chosen, seconds=seconds, processes=processes, here=here)
+    ended = task.clock.now()
     point = Point(
         processes=processes,
         throughput=sum(found.rates) / len(found.rates),
         how=How.MEASURED,
         configuration=hash_of(chosen, found.job),
-        began=began,
-        ended=task.clock.now(),
+        began=ended - found.seconds,
+        ended=ended,
         by=by,
         windows=blocks(found.rates, WINDOWS),
         communication=found.communication,

@@ -73,17 +73,19 @@ def _standing(points: Sequence[Point], processes: int) -> Point:
     return first
 
 
-def single(points: Iterable[Point], like: Point) -> Point | None:
-    """What one process made within a day of *like* (reading 14), on the same configuration and
+def single(
+    points: Iterable[Point], configuration: str, *, began: float, ended: float, processor: str = ""
+) -> Point | None:
+    """What one process made within a day of a run (reading 14), on the same configuration and
     processor: the median of what was measured, else what a person entered.
     """
     found = [
         p
         for p in points
         if p.processes == 1
-        and p.configuration == like.configuration
-        and _day(p, like.began, like.ended)
-        and (not p.processor or not like.processor or p.processor == like.processor)
+        and p.configuration == configuration
+        and _day(p, began, ended)
+        and (not p.processor or not processor or p.processor == processor)
     ]
     for how in STRENGTH:
         if alike := [p for p in found if p.how is how]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from fakes import FakeClock
-from fakes_report import plan, rows, run, write
+from fakes_report import ARMED, plan, rows, run, write
 from fakes_runs import BEGAN, LENGTH, healthy
+from fakes_scaling import point
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +25,10 @@ from dvfd.runs.baselines import Accepted, Baselines, job_hash, measure, operatio
 from dvfd.runs.parts import context
 from dvfd.runs.run import Run, Stage
 from dvfd.runs.tally import Tally
+from dvfd.runs.training import hash_of
 from dvfd.runs.verdicts import judged
+from dvfd.scaling.ledger import Ledger
+from dvfd.scaling.points import DAY, Point
 from dvfd.store.run_file import digest
 
 HOUR = 3600.0
@@ -35,13 +39,13 @@ class Shelf:
     """Records as the store keeps them: JSON."""
 
     def __init__(self) -> None:
-        self.records: dict[str, str] = {}
+        self.records: dict[tuple[str, str], str] = {}
 
     def put(self, kind: str, key: str, document: Any) -> None:
-        self.records[key] = json.dumps(document)
+        self.records[kind, key] = json.dumps(document)
 
     def all(self, kind: str) -> dict[str, Any]:
-        return {key: json.loads(text) for key, text in self.records.items()}
+        return {key: json.loads(text) for (of, key), text in self.records.items() if of == kind}
 
 
 class Bench:
@@ -51,6 +55,7 @@ class Bench:
         self.directory = directory
         self.shelf, self.clock = Shelf(), FakeClock()
         self.book = Baselines(directory, self.shelf, self.clock)
+        self.ledger = Ledger(self.shelf, self.book, self.clock)
 
     def run(self, name: str = "a", *, verdict: str = "PASS", **more: Any) -> Run:
         made = run(lasted=HOUR, id=name, plan=more.pop("plan", self.plan()), **more)
@@ -167,12 +172,19 @@ def test_a_place_that_is_empty_cannot_be_replaced(bench):
 
 def test_the_next_smaller_process_count_is_found(bench):
     for name, check, processes in (("a", "p1", 4), ("b", "p2a", 8), ("c", "p2b", 12)):
-        bench.accept(bench.run(name, plan=Bench.plan(check=check, processes=processes)))
+        made = bench.run(name, plan=Bench.plan(check=check, processes=processes))
+        bench.accept(made)
 
-    smaller = {n: bench.book.smaller(n) for n in (4, 8, 12, 16)}
+    smaller = {n: bench.book.smaller(n, job_hash(made)) for n in (4, 8, 12, 16)}
     assert {n: e.run if e else None for n, e in smaller.items()} == {
         4: None, 8: "a", 12: "b", 16: "c",
     }  # fmt: skip
+
+
+def test_a_smaller_run_of_another_training_is_never_compared_with(bench):
+    bench.accept(bench.run("a", plan=Bench.plan(check="p1", processes=4)))
+    other = run(plan=Bench.plan(check="p2a", processes=8, argv=("torchrun", "y.py")))
+    assert bench.book.smaller(8, job_hash(other)) is None
 
 
 def test_the_curve_is_that_of_the_same_training(bench):
@@ -247,7 +259,7 @@ def test_a_later_run_is_held_against_what_was_accepted(bench):
     later = run(plan=Bench.plan(check="stability_phase2a", processes=8))
     people = Attestations(load(Config()), bench.shelf, bench.clock)
 
-    found = context(Config(), people, bench.book, later)
+    found = context(Config(), people, bench.book, bench.ledger, later)
     assert found.smaller_efficiency == first.measured.efficiency
     assert found.baseline == first.measured.curve
     assert set(found.accepted.values()) == {first.words}
@@ -262,3 +274,83 @@ def test_the_operation_says_who_submitted_and_curves_by_their_length(bench):
     assert answer["submitted"] == "root"
     assert found["stability_accept"].changes
     assert isinstance(listed["accepted"][0]["measured"]["curve"], int)
+
+
+# --- One process, within a day --------------------------------------------------------------------
+
+
+def held(bench: Bench, *singles: Point) -> Any:
+    """What a run of 8 processes is held against where those were measured."""
+    later = run(plan=Bench.plan(check="stability_phase2a", processes=8))
+    for single in singles:
+        made = replace(single, configuration=job_hash(later), processor="")
+        bench.clock.step(max(0.0, made.ended - bench.clock.now()))
+        bench.ledger.measured({"point": made.to_document()}, "root")
+    people = Attestations(load(Config()), bench.shelf, bench.clock)
+    return context(Config(), people, bench.book, bench.ledger, later)
+
+
+def one(throughput: float, *, before: float) -> Point:
+    at = ARMED - before
+    return point(1, throughput, began=at - 180.0, ended=at)
+
+
+def test_a_run_is_held_against_the_median_of_what_one_process_made_that_day(bench):
+    found = held(bench, *(one(x, before=3600.0) for x in (60.0, 62.0, 70.0)))
+    assert (found.single_process, found.unbased) == (62.0, "")
+    assert "against 62 samples/s on one process, measured for 3 min" in "".join(
+        found.accepted.values()
+    )
+
+
+def test_what_one_process_made_two_days_before_is_no_baseline(bench):
+    found = held(bench, one(62.0, before=2 * DAY))
+    assert found.single_process is None
+    assert "dvfd scaling measure --processes 1" in found.unbased
+
+
+def test_without_it_an_efficiency_is_unknown_whatever_the_profile_says(bench):
+    later = run(plan=Bench.plan(check="stability_phase2a", processes=8))
+    people = Attestations(load(Config()), bench.shelf, bench.clock)
+    config = Config(profile={"single_process_throughput": 62.5})
+    found = context(config, people, bench.book, bench.ledger, later)
+    assert found.single_process is None
+
+
+# --- Which training -------------------------------------------------------------------------------
+
+REFERENCE = "dvfd.drills.reference_job"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"python -m torch.distributed.run --nproc_per_node=4 -m {REFERENCE} --job=phase1",
+        f"python -m torch.distributed.run --nproc_per_node=1 /a/b/bare.py {REFERENCE}",
+        f"torchrun --nnodes=2 -m {REFERENCE} --backend=gloo --checkpoint-dir=/x",
+        "tests/phase1_24hr_stability.py --backend=gloo --duration 60 --force",
+        "/opt/tests/48hr_4node_stability.py",
+    ],
+)
+def test_the_reference_job_is_one_training_however_it_is_started(command):
+    assert hash_of(command.split(), "any") == hash_of(["-m", REFERENCE], "other")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "x.py --batch 8",
+        "x.py",
+        "y.py --batch 4",
+        "-m x --batch 4",
+        f"-m {REFERENCE} --batch=8",
+        "x",
+    ],
+)
+def test_other_words_are_another_training(command):
+    assert hash_of(command.split(), "gpt") != hash_of(["x.py", "--batch", "4"], "gpt")
+
+
+def test_a_training_that_dvfd_did_not_start_goes_by_its_name():
+    assert hash_of((), "a") != hash_of((), "b")
+    assert hash_of(["srun", "thing"], "a") == hash_of((), "a")
