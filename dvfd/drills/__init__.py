@@ -44,6 +44,13 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "loss_convergence": ("dvfd.drills.convergence:Convergence",),
     "scaling_efficiency": ("dvfd.drills.scaling:Efficiency",),
     "scaling_projection": ("dvfd.drills.scaling:ToCome",),
+    "gloo_multi_node": (
+        "dvfd.drills.gloo_multi_node:Collectives",
+        "dvfd.drills.gloo_multi_node:Barriers",
+        "dvfd.drills.gloo_multi_node:Speedup",
+    ),
+    "topology_3node": ("dvfd.drills.choice:Choice",),
+    "topology_4node": ("dvfd.drills.choice:Choice",),
 }
 """The parts of each check's drill, in the order of the source's items, imported when asked for."""
 

@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
 WORKER = "dvfd.drills.workers.collective"
 
+ALL = "all"
+"""The team of all ranks, as the worker calls it."""
+
 BUCKET = 25 * 1024 * 1024
 """Bytes of a gradient bucket: `bucket_cap_mb` of DistributedDataParallel, 25 unless told."""
 
-UNITS = {"KiB": 1024, "MiB": 1024**2}
+UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
 
 LARGE = 1024**2
 FEW, MANY = 20, 100
@@ -44,7 +47,10 @@ TIMEOUT = 30.0
 RUNNING = 300.0
 """Seconds beyond loading for all messages, and for torchrun to end a rank that stands still: 30."""
 
-BUS: Mapping[str, Callable[[int], float]] = {"all_reduce": lambda ranks: 2 * (ranks - 1) / ranks}
+BUS: Mapping[str, Callable[[int], float]] = {
+    "all_reduce": lambda ranks: 2 * (ranks - 1) / ranks,
+    "all_gather": lambda ranks: (ranks - 1) / ranks,
+}
 """busbw over algbw by operation: what a link carries, whatever the number of ranks."""
 
 
@@ -71,6 +77,7 @@ class Measured:
     verified: int  # collectives whose every element was looked at
     wrong: int  # of these
     example: str = ""
+    team: str = ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ def size(message: str) -> int:
     """Bytes of a message by its name: `64KiB`, `4MiB`, `bucket`. Raises ProbeError."""
     if message == "bucket":
         return BUCKET
-    found = re.fullmatch(r"([1-9]\d*)(KiB|MiB)", message)
+    found = re.fullmatch(r"([1-9]\d*)(B|KiB|MiB)", message)
     if not found:
         raise ProbeError(f"message {message!r}: wanted a size like 64KiB or 4MiB, or bucket")
     return int(found[1]) * UNITS[found[2]]
@@ -136,7 +143,7 @@ def benchmark(
     """
     place = Path(tempfile.mkdtemp(dir=task.scratch))
     answer, plan = place / "answer.json", place / "plan.json"
-    exercises = [_exercise(message, iterations or {}) for message in messages]
+    exercises = [exercise(m, least=(iterations or {}).get(m, 0)) for m in messages]
     backend = task.config.profile.backend
     document = {"answer": str(answer), "backend": backend, "timeout": TIMEOUT}
     plan.write_text(json.dumps(document | {"exercises": exercises}), encoding="utf-8")
@@ -148,14 +155,25 @@ def benchmark(
     return replace(_read(read_answer(answer), exercises, messages, ranks=ranks), ended=ended)
 
 
-def _exercise(message: str, iterations: Mapping[str, int]) -> dict[str, Any]:
+def exercise(
+    message: str,
+    *,
+    operation: str = "all_reduce",
+    algorithm: str = "builtin",
+    team: str = ALL,
+    least: int = 0,
+) -> dict[str, Any]:
+    """What the worker is told of one message; it is timed *least* times if that is more than usual.
+
+    Raises ProbeError.
+    """
     length = size(message)
-    usual = FEW if length > LARGE else MANY
     return {
-        "operation": "all_reduce",
-        "algorithm": "builtin",
+        "operation": operation,
+        "algorithm": algorithm,
         "bytes": length,
-        "iterations": max(usual, iterations.get(message, 0)),
+        "iterations": max(FEW if length > LARGE else MANY, least),
+        "team": team,
     }
 
 
@@ -193,47 +211,51 @@ def _read(
 ) -> Benchmark:
     try:
         _same(said, {"world": ranks})
-        measured = tuple(
-            _measured(row, exercise, message, ranks)
-            for row, exercise, message in zip(said["exercises"], exercises, messages, strict=True)
+        found = tuple(
+            measured(row, asked, message, ranks)
+            for row, asked, message in zip(said["exercises"], exercises, messages, strict=True)
         )
         torch = f"{said['torch']}, git {str(said['git'])[:10]}"
-        return Benchmark(measured, torch=torch, addresses=tuple(map(str, said["addresses"])))
+        return Benchmark(found, torch=torch, addresses=tuple(map(str, said["addresses"])))
     except (KeyError, TypeError, ValueError) as error:
         raise ProbeError(f"answer of the ranks: {error}: wanted what they write") from None
 
 
-def _measured(
-    row: Mapping[str, Any], exercise: Mapping[str, Any], message: str, ranks: int
+def measured(
+    row: Mapping[str, Any], asked: Mapping[str, Any], message: str, ranks: int
 ) -> Measured:
-    """One exercise; raises KeyError, TypeError, ValueError if *row* is not about it."""
-    _same(row, exercise)
-    times = [_count(each) / 1e9 for each in row["slowest"]]
-    if len(times) != exercise["iterations"] or min(times) <= 0:
-        raise ValueError(f"{len(times)} times of {message}, wanted {exercise['iterations']}")
-    verified, wrong = _count(row["verified"]), _count(row["wrong"])
+    """What *row* says of the exercise that was *asked*, done by so many ranks.
+
+    Raises KeyError, TypeError, ValueError if it is about another.
+    """
+    _same(row, asked)
+    times = [count(each) / 1e9 for each in row["slowest"]]
+    if len(times) != asked["iterations"] or min(times) <= 0:
+        raise ValueError(f"{len(times)} times of {message}, wanted {asked['iterations']}")
+    verified, wrong = count(row["verified"]), count(row["wrong"])
     if not len(times) <= verified >= wrong:
         raise ValueError(f"{verified} results of {message} verified, {wrong} wrong")
     median = statistics.median(times)
     low, high = median_interval(times)
-    algbw = exercise["bytes"] / median
+    algbw = asked["bytes"] / median
     return Measured(
-        operation=exercise["operation"],
-        algorithm=exercise["algorithm"],
+        operation=asked["operation"],
+        algorithm=asked["algorithm"],
         message=message,
-        bytes=exercise["bytes"],
+        bytes=asked["bytes"],
         iterations=len(times),
         median=median,
         mad=statistics.median(abs(each - median) for each in times),
         p95=percentile(times, 95.0),
         p99=percentile(times, 99.0),
         algbw=algbw,
-        busbw=algbw * BUS[exercise["operation"]](ranks),
+        busbw=algbw * BUS[asked["operation"]](ranks),
         low=low,
         high=high,
         verified=verified,
         wrong=wrong,
         example=str(row["example"]),
+        team=asked["team"],
     )
 
 
@@ -243,7 +265,8 @@ def _same(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         raise ValueError(f"it is about {found}, not {wanted}")
 
 
-def _count(value: object) -> int:
+def count(value: object) -> int:
+    """*value* if it is a number of things. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is no count")
     return value

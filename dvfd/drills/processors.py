@@ -41,3 +41,11 @@ def listed(processors: Iterable[int]) -> str:
 def alone() -> Mapping[str, str]:
     """Our environment for a worker that computes with one thread."""
     return {**os.environ, **ONE_THREAD}
+
+
+def crowding(task: Task) -> str:
+    """Why the ranks of this node wait for each other's turns, or an empty string."""
+    cores = len(allotted(task))
+    if task.processes <= cores:
+        return ""
+    return f"{task.processes} ranks share {cores} processors: they wait for each other's turns"

@@ -102,9 +102,7 @@ def _times(measured: Iterable[Measured], at: float) -> Iterator[Found]:
 
 
 def _crowded(task: Task) -> Iterator[Remark]:
-    cores = len(processors.allotted(task))
-    if task.config.profile.backend == "gloo" and task.processes > cores:
-        text = f"{task.processes} ranks share {cores} processors: they wait for each other's turns"
+    if task.config.profile.backend == "gloo" and (text := processors.crowding(task)):
         yield Remark(SECONDS, text)
 
 

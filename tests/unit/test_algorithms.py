@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dvfd.drills.workers.algorithms import ALGORITHMS, Line  # noqa: E402  # needs torch
+from dvfd.drills.workers.algorithms import ALGORITHMS, Team  # noqa: E402  # needs torch
 
 pytestmark = pytest.mark.torch
 
@@ -28,8 +28,8 @@ class Post:
         self.sent: dict[tuple[int, int], int] = defaultdict(int)
 
 
-class Letters(Line):
-    """A line whose group is a `Post`."""
+class Letters(Team):
+    """A team whose group is a `Post`."""
 
     def _op(self, op: Any, data: Any, place: int, tag: int) -> Any:
         return (op.__name__, data, self.ranks[place], tag, self.group, self.me)
@@ -54,9 +54,9 @@ def summed(
     wanted = sum(data.values()).tolist()
 
     def be(rank: int) -> list[float]:
-        line = Letters(post, ranks, rank, tuple(map(tuple, nodes)))
-        line = line.across() if across else line
-        ALGORITHMS[name](line, data[rank], torch.full((elements,), float("nan")))
+        team = Letters(post, ranks, rank, tuple(map(tuple, nodes)))
+        team = team.across() if across else team
+        ALGORITHMS[name](team, data[rank], torch.full((elements,), float("nan")))
         return data[rank].tolist()
 
     with ThreadPoolExecutor(len(ranks)) as pool:

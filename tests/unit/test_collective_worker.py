@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dvfd.drills.workers.algorithms import Line  # noqa: E402  # needs torch
+from dvfd.drills.workers.algorithms import Team  # noqa: E402  # needs torch
 from dvfd.drills.workers.collective import Series  # noqa: E402
 from dvfd.drills.workers.operations import AllGather, AllReduce, Patterns  # noqa: E402
 
@@ -22,7 +22,7 @@ def reduced(size: int = 4096, ranks: int = 4) -> Any:
         buffer: Any = None
 
         def call(self) -> None:
-            self._buffer.copy_(self._total + self._salt * self._line.size)
+            self._buffer.copy_(self._total + self._salt * self._team.size)
             self.buffer = self._buffer
 
     return Summed(patterns(size, ranks), size)
@@ -30,8 +30,8 @@ def reduced(size: int = 4096, ranks: int = 4) -> Any:
 
 def patterns(size: int, ranks: int = 4) -> Patterns:
     """Those of rank 1, without a group."""
-    line = Line(None, tuple(range(ranks)), 1, (tuple(range(ranks)),))
-    return Patterns(line, size // 4, torch.device("cpu"))
+    team = Team(None, tuple(range(ranks)), 1, (tuple(range(ranks)),))
+    return Patterns(team, size // 4, torch.device("cpu"))
 
 
 def test_a_right_sum_has_no_wrong_element() -> None:

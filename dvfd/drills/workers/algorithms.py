@@ -20,10 +20,10 @@ REDUCE, SPREAD, FOLD, UNFOLD = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Team:
     """Ranks in the order in which a message goes through them, as one of them sees it.
 
-    `ranks` and `me` count in the whole world; a *place* is a position in the line. `nodes` are the
+    `ranks` and `me` count in the whole world; a *place* is a position in the team. `nodes` are the
     same ranks, those of one node together.
     """
 
@@ -42,11 +42,11 @@ class Line:
         """Our own."""
         return self.ranks.index(self.me)
 
-    def part(self, ranks: Sequence[int]) -> Line:
+    def part(self, ranks: Sequence[int]) -> Team:
         """Some of them, in the order of *ranks*."""
         return replace(self, ranks=tuple(ranks))
 
-    def across(self) -> Line:
+    def across(self) -> Team:
         """The same ranks in the order that changes the node at every hop, as long as it can."""
         turns = range(max(map(len, self.nodes)))
         return self.part([node[n] for n in turns for node in self.nodes if n < len(node)])
@@ -79,84 +79,84 @@ class Line:
                 work.wait()
 
 
-Algorithm = Callable[[Line, torch.Tensor, torch.Tensor], None]
-"""Sums *data*, in place, over all ranks of the line; the second tensor, as large, is to work in."""
+Algorithm = Callable[[Team, torch.Tensor, torch.Tensor], None]
+"""Sums *data*, in place, over all ranks of the team; the second tensor, as large, is to work in."""
 
 
-def ring(line: Line, data: torch.Tensor, spare: torch.Tensor) -> None:
+def ring(team: Team, data: torch.Tensor, spare: torch.Tensor) -> None:
     """Chunks go round, first to be summed and then to be known: 2 (n - 1) hops of 1/n each."""
-    size, me = line.size, line.place
+    size, me = team.size, team.place
     chunks, spares = data.tensor_split(size), spare.tensor_split(size)
     after, before = (me + 1) % size, (me - 1) % size
     for step in range(size - 1):
         give, take = (me - step) % size, (me - step - 1) % size
-        line.swap(after, chunks[give], before, spares[take], REDUCE)
+        team.swap(after, chunks[give], before, spares[take], REDUCE)
         chunks[take].add_(spares[take])
     for step in range(size - 1):
         give, take = (me + 1 - step) % size, (me - step) % size
-        line.swap(after, chunks[give], before, chunks[take], SPREAD)
+        team.swap(after, chunks[give], before, chunks[take], SPREAD)
 
 
-def tree(line: Line, data: torch.Tensor, spare: torch.Tensor) -> None:
+def tree(team: Team, data: torch.Tensor, spare: torch.Tensor) -> None:
     """Up a binomial tree and down again: 2 log2(n) hops of everything."""
-    reduce(line, data, spare)
-    broadcast(line, data)
+    reduce(team, data, spare)
+    broadcast(team, data)
 
 
-def reduce(line: Line, data: torch.Tensor, spare: torch.Tensor) -> None:
+def reduce(team: Team, data: torch.Tensor, spare: torch.Tensor) -> None:
     """The sum in place 0: in each round half of those that are left hand theirs to the others."""
-    me = line.place
-    for bit in _bits(line.size):
+    me = team.place
+    for bit in _bits(team.size):
         if me & bit:
-            line.send(me - bit, data, REDUCE)
+            team.send(me - bit, data, REDUCE)
             return
-        if me + bit < line.size:
-            line.receive(me + bit, spare, REDUCE)
+        if me + bit < team.size:
+            team.receive(me + bit, spare, REDUCE)
             data.add_(spare)
 
 
-def broadcast(line: Line, data: torch.Tensor) -> None:
+def broadcast(team: Team, data: torch.Tensor) -> None:
     """What is in place 0, everywhere: in each round those that have it double."""
-    me = line.place
-    for bit in reversed(list(_bits(line.size))):
+    me = team.place
+    for bit in reversed(list(_bits(team.size))):
         if me % (2 * bit) == bit:
-            line.receive(me - bit, data, SPREAD)
-        elif me % (2 * bit) == 0 and me + bit < line.size:
-            line.send(me + bit, data, SPREAD)
+            team.receive(me - bit, data, SPREAD)
+        elif me % (2 * bit) == 0 and me + bit < team.size:
+            team.send(me + bit, data, SPREAD)
 
 
-def doubling(line: Line, data: torch.Tensor, spare: torch.Tensor) -> None:
+def doubling(team: Team, data: torch.Tensor, spare: torch.Tensor) -> None:
     """Recursive doubling: log2(n) exchanges of everything between ranks ever further apart.
 
     Where n is no power of two, as many pairs as there are too many ranks act as one.
     """
-    me, pairs = line.place, line.size - (1 << line.size.bit_length() - 1)
+    me, pairs = team.place, team.size - (1 << team.size.bit_length() - 1)
     paired = me < 2 * pairs
     if paired and me % 2 == 0:
-        line.send(me + 1, data, FOLD)
-        line.receive(me + 1, data, UNFOLD)
+        team.send(me + 1, data, FOLD)
+        team.receive(me + 1, data, UNFOLD)
         return
     if paired:
-        line.receive(me - 1, spare, FOLD)
+        team.receive(me - 1, spare, FOLD)
         data.add_(spare)
     seat = me // 2 if paired else me - pairs
-    for bit in _bits(line.size - pairs):
+    for bit in _bits(team.size - pairs):
         other = seat ^ bit
         peer = 2 * other + 1 if other < pairs else other + pairs
-        line.swap(peer, data, peer, spare, REDUCE)
+        team.swap(peer, data, peer, spare, REDUCE)
         data.add_(spare)
     if paired:
-        line.send(me - 1, data, UNFOLD)
+        team.send(me - 1, data, UNFOLD)
 
 
-def hierarchical(line: Line, data: torch.Tensor, spare: torch.Tensor) -> None:
+def hierarchical(team: Team, data: torch.Tensor, spare: torch.Tensor) -> None:
     """Summed on each node, then between one rank of each, then told on each: the network carries
     a node's sum once, however many ranks it has."""
-    mine = next(node for node in line.nodes if line.me in node)
-    inside = line.part(mine)
+    mine = next(node for node in team.nodes if team.me in node)
+    inside = team.part(mine)
     reduce(inside, data, spare)
-    if line.me == mine[0]:
-        ring(line.part([node[0] for node in line.nodes]), data, spare)
+    if team.me == mine[0]:
+        ring(team.part([node[0] for node in team.nodes]), data, spare)
     broadcast(inside, data)
 
 

@@ -29,7 +29,7 @@ import torch
 from torch import distributed
 
 from dvfd.drills import stopping, world
-from dvfd.drills.workers.algorithms import Line
+from dvfd.drills.workers.algorithms import Team
 from dvfd.drills.workers.answer import write
 from dvfd.drills.workers.operations import (
     COLLECTIVES,
@@ -50,7 +50,6 @@ TURNS = 10
 
 JOINING = 120.0
 """Seconds for all ranks to load torch and find each other: a minute from a cold network disk."""
-
 
 ALL = "all"
 """The team of all ranks."""
@@ -114,21 +113,16 @@ class Bench:
         everybody = tuple(range(place.size))
         known = {ALL: everybody, **(teams or {})}
         whole = [tuple(node) for node in nodes] or [everybody]
-        self._lines = {n: _line(place, t, whole, timeout) for n, t in known.items()}
+        self._teams = {n: _team(place, t, whole, timeout) for n, t in known.items()}
         self._plan = [
             (e, collective, Series())
-            for team, line in self._lines.items()
-            if place.rank in line.ranks
-            for e, collective in _collectives(place, line, [e for e in exercises if e.team == team])
+            for name, team in self._teams.items()
+            if place.rank in team.ranks
+            for e, collective in _collectives(place, team, [e for e in exercises if e.team == name])
         ]
         self._plan.sort(key=lambda row: exercises.index(row[0]))
-        self._salts = dict.fromkeys(self._lines, 0)
+        self._salts = dict.fromkeys(self._teams, 0)
         self.at = "before the first"
-
-    @property
-    def line(self) -> Line:
-        """All ranks."""
-        return self._lines[ALL]
 
     def run(self) -> list[tuple[Exercise, Series]]:
         """Every exercise of ours in its turns. Raises CollectiveFailed."""
@@ -154,16 +148,16 @@ class Bench:
         warm_up = WARM_AGAIN if turn else WARM_UP
         by = "" if exercise.algorithm == "builtin" else f" by {exercise.algorithm}"
         self.at = f"{exercise.operation}{by} of {exercise.bytes} bytes"
-        line = self._lines[exercise.team]
+        team = self._teams[exercise.team]
         rows = [self._once(collective, exercise.team) for _ in range(warm_up + count)]
-        series.take(self._gather(rows, line), warm_up=warm_up, ranks=line.ranks)
+        series.take(self._gather(rows, team), warm_up=warm_up, ranks=team.ranks)
 
     def _once(self, collective: Collective, team: str) -> tuple[int, int]:
         """Nanoseconds of one iteration in this rank, and its wrong elements."""
         self._salts[team] = salt = (self._salts[team] + 1) % SALTS  # the same in all its ranks
         collective.fill(salt)
         try:
-            distributed.barrier(group=self._lines[team].group)
+            distributed.barrier(group=self._teams[team].group)
             self._settle()
             began = time.perf_counter_ns()
             collective.call()
@@ -177,33 +171,33 @@ class Bench:
         if self._place.device.type == "cuda":
             torch.cuda.synchronize(self._place.device)
 
-    def _gather(self, rows: Sequence[tuple[int, int]], line: Line) -> torch.Tensor:
+    def _gather(self, rows: Sequence[tuple[int, int]], team: Team) -> torch.Tensor:
         """Every rank's rows: ranks x (nanoseconds, wrong elements) x iterations."""
         mine = torch.tensor(rows, dtype=torch.int64, device=self._place.device).T.contiguous()
-        found = [torch.empty_like(mine) for _ in line.ranks]
+        found = [torch.empty_like(mine) for _ in team.ranks]
         try:
-            distributed.all_gather(found, mine, group=line.group)
+            distributed.all_gather(found, mine, group=team.group)
         except RuntimeError as error:
             raise CollectiveFailed(str(error)) from error
         return torch.stack(found).cpu()
 
 
-def _line(
+def _team(
     place: World, ranks: Sequence[int], nodes: Sequence[Sequence[int]], timeout: float
-) -> Line:
+) -> Team:
     """The ranks of a team with a process group of their own; every rank makes those of all."""
     group = distributed.new_group(list(ranks), timeout=timedelta(seconds=timeout))
     parts = (tuple(rank for rank in node if rank in ranks) for node in nodes)
-    return Line(group, tuple(ranks), place.rank, tuple(filter(None, parts)))
+    return Team(group, tuple(ranks), place.rank, tuple(filter(None, parts)))
 
 
 def _collectives(
-    place: World, line: Line, exercises: Sequence[Exercise]
+    place: World, team: Team, exercises: Sequence[Exercise]
 ) -> Iterator[tuple[Exercise, Collective]]:
     """Those of one team: they share their arrays."""
     if exercises:
         largest = max(exercise.bytes for exercise in exercises)
-        patterns = Patterns(line, largest // torch.float32.itemsize, place.device)
+        patterns = Patterns(team, largest // torch.float32.itemsize, place.device)
         for each in exercises:
             yield each, COLLECTIVES[each.operation, each.algorithm](patterns, each.bytes)
 
@@ -282,8 +276,13 @@ def told(place: World, found: Sequence[tuple[Exercise, Series]]) -> dict[str, An
         "torch": torch.__version__,
         "git": str(torch.version.git_version),
         "addresses": addresses(),
-        "exercises": [asdict(exercise) | asdict(series) for exercise, series in found],
+        "exercises": rows(found),
     }
+
+
+def rows(found: Sequence[tuple[Exercise, Series]]) -> list[dict[str, Any]]:
+    """Each exercise and what it showed, as JSON types."""
+    return [asdict(exercise) | asdict(series) for exercise, series in found]
 
 
 if __name__ == "__main__":

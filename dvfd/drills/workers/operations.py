@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import distributed
 
-from dvfd.drills.workers.algorithms import ALGORITHMS, Algorithm, Line
+from dvfd.drills.workers.algorithms import ALGORITHMS, Algorithm, Team
 
 VALUES = 1024
 SALTS = 256
@@ -41,13 +41,13 @@ class Collective(Protocol):
 class Patterns:
     """Whole numbers that look like noise, each rank's own; any rank can make those of all."""
 
-    def __init__(self, line: Line, elements: int, device: torch.device) -> None:
-        self.line = line
+    def __init__(self, team: Team, elements: int, device: torch.device) -> None:
+        self.team = team
         total = torch.zeros(elements)
-        for rank in line.ranks:
+        for rank in team.ranks:
             one = self._of(rank, elements)
             total += one
-            if rank == line.me:
+            if rank == team.me:
                 self.mine = one.to(device)
         self.total = total.to(device)
         self.buffer = torch.empty_like(self.mine)
@@ -66,7 +66,7 @@ class AllReduce:
         elements = size // patterns.mine.element_size()
         self._mine, self._total = patterns.mine[:elements], patterns.total[:elements]
         self._buffer, self._spare = patterns.buffer[:elements], patterns.spare[:elements]
-        self._line, self._salt = patterns.line, 0
+        self._team, self._salt = patterns.team, 0
 
     def fill(self, salt: int) -> None:
         """The rank's own pattern plus *salt*."""
@@ -75,11 +75,11 @@ class AllReduce:
 
     def call(self) -> None:
         """One call of torch."""
-        distributed.all_reduce(self._buffer, group=self._line.group)
+        distributed.all_reduce(self._buffer, group=self._team.group)
 
     def wrong(self) -> int:
         """Exact: every number on the way is whole and small."""
-        self._buffer.sub_(self._salt * self._line.size)
+        self._buffer.sub_(self._salt * self._team.size)
         if torch.equal(self._buffer, self._total):
             return 0
         return int((self._buffer != self._total).sum())
@@ -94,11 +94,11 @@ class ByHand(AllReduce):
         super().__init__(patterns, size)
         self._algorithm = algorithm
         if across:
-            self._line = self._line.across()
+            self._team = self._team.across()
 
     def call(self) -> None:
         """All of the algorithm's messages."""
-        self._algorithm(self._line, self._buffer, self._spare)
+        self._algorithm(self._team, self._buffer, self._spare)
 
 
 class AllGather:
@@ -109,12 +109,12 @@ class AllGather:
     """
 
     def __init__(self, patterns: Patterns, size: int) -> None:
-        self._line, device = patterns.line, patterns.mine.device
-        share = size // torch.int32.itemsize // self._line.size
-        self._wanted = [self._of(rank, share).to(device) for rank in self._line.ranks]
+        self._team, device = patterns.team, patterns.mine.device
+        share = size // torch.int32.itemsize // self._team.size
+        self._wanted = [self._of(rank, share).to(device) for rank in self._team.ranks]
         self._mine = torch.empty_like(self._wanted[0])
         self._found = [torch.empty_like(self._mine) for _ in self._wanted]
-        self._salt, self.whole = 0, self._line.size
+        self._salt, self.whole = 0, self._team.size
 
     @staticmethod
     def _of(rank: int, share: int) -> torch.Tensor:
@@ -125,12 +125,12 @@ class AllGather:
     def fill(self, salt: int) -> None:
         """The rank's own bits, some of them turned by *salt*."""
         self._salt = salt
-        torch.bitwise_xor(self._wanted[self._line.place], salt, out=self._mine)
+        torch.bitwise_xor(self._wanted[self._team.place], salt, out=self._mine)
 
     def call(self) -> None:
         """As the floats that gradients are."""
         found = [each.view(torch.float32) for each in self._found]
-        distributed.all_gather(found, self._mine.view(torch.float32), group=self._line.group)
+        distributed.all_gather(found, self._mine.view(torch.float32), group=self._team.group)
 
     def wrong(self) -> int:
         """Exact: a copy has no rounding."""
