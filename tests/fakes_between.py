@@ -11,8 +11,8 @@ from fakes_drills import task
 
 from dvfd import drills
 from dvfd.drills.drill import Task
-from dvfd.drills.fleet import Answer, Heard, Met
 from dvfd.drills.findings import Findings
+from dvfd.drills.fleet import Answer, Heard, Met
 from dvfd.drills.supervise import supervise
 
 NODES = (Met("n1", "10.0.0.1", "eth0", (0, 1, 2, 3)), Met("n2", "10.0.0.2", "eth0", (4, 5, 6, 7)))

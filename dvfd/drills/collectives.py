@@ -6,6 +6,7 @@ own tests (procedures, 17), in bytes per second.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import operator
@@ -13,7 +14,7 @@ import os
 import re
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
 LARGE = 1024**2
 FEW, MANY = 20, 100
 """Iterations of a message above LARGE bytes, and of any other (procedures, 17)."""
+
+TURNS = 10
+"""Each message has so many turns, the worker's own number: two messages of a turn are seconds
+apart."""
 
 TIMEOUT = 30.0
 """Seconds of one collective: a bucket takes 0.1 here, and 0.4 on a link of 1 Gbit/s."""
@@ -76,6 +81,7 @@ class Measured:
     high: float
     verified: int  # collectives whose every element was looked at
     wrong: int  # of these
+    turns: tuple[float, ...]  # the median of each of TURNS
     example: str = ""
     team: str = ALL
 
@@ -254,9 +260,15 @@ def measured(
         high=high,
         verified=verified,
         wrong=wrong,
+        turns=tuple(statistics.median(turn) for turn in _turns(times)),
         example=str(row["example"]),
         team=asked["team"],
     )
+
+
+def _turns(times: Sequence[float]) -> Iterator[Sequence[float]]:
+    ends = [len(times) * turn // TURNS for turn in range(TURNS + 1)]
+    return (times[first:last] for first, last in itertools.pairwise(ends))
 
 
 def _same(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

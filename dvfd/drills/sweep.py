@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,15 +125,13 @@ def _listened(values: Mapping[int, Any], ranks: Sequence[int]) -> tuple[str, ...
 
 
 def ratio(one: Measured, other: Measured) -> tuple[float, float, float]:
-    """The first median over the second, and a 95 % interval of it from those of the two.
+    """The first time over the second, and an interval of it.
 
-    By the method of variance estimates recovery, on logarithms (Zou and Donner 2008): the ends lie
-    as far from the ratio as the ends of both, squared and added.
+    Taken turn by turn: what disturbs the node for some seconds disturbs both. Their median, and the
+    second smallest and second largest of ten, which bound it with 98 % confidence (the sign test).
     """
-    value = one.median / other.median
-    below = math.hypot(math.log(one.median / one.low), math.log(other.high / other.median))
-    above = math.hypot(math.log(one.high / one.median), math.log(other.median / other.low))
-    return value, value * math.exp(-below), value * math.exp(above)
+    ratios = sorted(a / b for a, b in zip(one.turns, other.turns, strict=True))
+    return statistics.median(ratios), ratios[1], ratios[-2]
 
 
 def crossover(points: Sequence[tuple[int, float]]) -> float | None:

@@ -12,14 +12,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-from dvfd.drills import choice, gloo_multi_node  # noqa: E402  # needs torch, as all below
-from dvfd.drills.workers import fleet_barriers, nccl_graph  # noqa: E402
-from dvfd.drills.workers.algorithms import ALGORITHMS  # noqa: E402
-from dvfd.drills.workers.collective import WARM_UP  # noqa: E402
-from dvfd.drills.workers.fleet_barriers import back_to_back, left_early  # noqa: E402
-from dvfd.drills.workers.fleet_collectives import half  # noqa: E402
-from dvfd.drills.workers.fleet_group import over, unfit  # noqa: E402
-from dvfd.drills.workers.operations import COLLECTIVES  # noqa: E402
+from dvfd.drills import choice, collectives, gloo_multi_node  # needs torch, as all below
+from dvfd.drills.workers import collective, fleet_barriers, nccl_graph
+from dvfd.drills.workers.algorithms import ALGORITHMS
+from dvfd.drills.workers.collective import WARM_UP
+from dvfd.drills.workers.fleet_barriers import back_to_back, left_early
+from dvfd.drills.workers.fleet_collectives import half
+from dvfd.drills.workers.fleet_group import over, unfit
+from dvfd.drills.workers.operations import COLLECTIVES
 
 pytestmark = pytest.mark.torch
 
@@ -100,6 +100,10 @@ def test_an_interface_that_is_not_there_or_never_leaves_the_node_is_told_before_
 def test_every_algorithm_that_is_asked_for_is_one_that_a_rank_knows() -> None:
     assert set(gloo_multi_node.ALGORITHMS) == {"builtin", *ALGORITHMS}
     assert {("all_reduce", name) for name in choice.TRIED} <= COLLECTIVES.keys()
+
+
+def test_a_message_has_as_many_turns_as_its_figures_are_taken_from() -> None:
+    assert collective.TURNS == collectives.TURNS
 
 
 # --- NCCL -----------------------------------------------------------------------------------------

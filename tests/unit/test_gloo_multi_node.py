@@ -11,7 +11,7 @@ from fakes_collectives import MS, spread
 from fakes_drills import judged
 
 from dvfd.drills import gloo_multi_node, sweep
-from dvfd.drills.collectives import exercise, measured
+from dvfd.drills.collectives import Measured, exercise, measured
 from dvfd.model import Result
 
 TREE = {("tree", "64KiB"): MS // 2}
@@ -76,9 +76,10 @@ def test_a_tree_that_is_slower_than_the_ring_fails(tmp_path: Path) -> None:
 
 
 def test_a_tree_that_may_be_either_is_unknown(tmp_path: Path) -> None:
-    wide = {"slowest": [MS - 2_000 + 9_973 * n % 4_001 for n in range(100)]}
-    short = {("all_reduce", name): wide for name in ("ring", "tree")}
-    found = judged(*Small(rows=short).tried("gloo_multi_node", tmp_path))["tree_faster"]
+    wide = {"slowest": [MS + 1000 * (n // 10 % 2 * 2 - 1) for n in range(100)]}
+    found = judged(*Small(rows={("all_reduce", "tree"): wide}).tried("gloo_multi_node", tmp_path))[
+        "tree_faster"
+    ]
     assert found.verdict == "UNKNOWN"
     assert "straddles" in found.reason
 
@@ -209,17 +210,20 @@ def test_where_nothing_crosses_the_faster_one_is_named() -> None:
     assert gloo_multi_node.crossing([(1, 1.5), (2, 1.6)]).startswith("ring is the faster")
 
 
-def test_a_ratio_is_as_unsure_as_both_of_its_medians() -> None:
+def test_a_ratio_is_taken_turn_by_turn_so_that_what_slows_both_says_nothing() -> None:
+    busy = [1, 1, 4, 4, 4, 1, 1, 2, 2, 1]
+    one, other = (
+        timed([scale * MS * each for each in busy for _ in range(10)]) for scale in (3, 2)
+    )
+    assert sweep.ratio(one, other) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_a_ratio_is_bounded_by_all_but_the_least_and_the_most_of_its_turns() -> None:
+    one = timed([(turn + 1) * MS for turn in range(10) for _ in range(10)])
+    assert sweep.ratio(one, timed([MS] * 100)) == pytest.approx((5.5, 2, 9))
+
+
+def timed(slowest: list[int]) -> Measured:
     asked = exercise("64KiB")
-    narrow, wide = (
-        measured(
-            {**asked, "verified": 100, "wrong": 0, "example": "",
-             "slowest": [MS + step * (n * 37 % 100 - 50) for n in range(100)]},
-            asked, "64KiB", 2,
-        )
-        for step in (100, 5000)
-    )  # fmt: skip
-    value, low, high = sweep.ratio(narrow, wide)
-    assert low < value < high
-    assert value / low == pytest.approx(wide.high / wide.median, rel=0.01)
-    assert sweep.ratio(wide, wide)[2] == pytest.approx((wide.high / wide.median) ** 2**0.5, rel=0.1)
+    row = {**asked, "verified": 100, "wrong": 0, "example": "", "slowest": slowest}
+    return measured(row, asked, "64KiB", 2)
