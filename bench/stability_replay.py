@@ -27,6 +27,7 @@ from dvfd.model import Check, Sample, labels
 from dvfd.runs import parts
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Order
+from dvfd.runs.freezing import judged_again
 from dvfd.store import Store
 from dvfd.store.run_file import Reading
 from dvfd.telemetry import receiver as receiving
@@ -93,7 +94,7 @@ def serve(place: Path, hours: float) -> None:
     conductor = parts.conduct(
         config, catalogue, store=store, book=book, clock=clock, directory=place / "runs",
         judge=judge, attestations=Attestations(catalogue, store, clock),
-        baselines=Baselines(place / "runs", store, clock),
+        baselines=Baselines(place / "runs", store, clock), monotonic=clock.boot,
     )  # fmt: skip
     store.start()
     receiver.start()
@@ -112,9 +113,9 @@ def serve(place: Path, hours: float) -> None:
             conductor.sampled(_probed(clock.now()))
             conductor.tick()
         print("ok", flush=True)
-    run = conductor.run()
+    run, rss = conductor.run(), _peak()
     began = time.perf_counter()
-    again = parts.judged_again(place / "runs" / f"{run.id}.db", run, check)
+    again = judged_again(place / "runs" / f"{run.id}.db", run, check)
     took = time.perf_counter() - began
     receiver.stop()
     conductor.stop()
@@ -122,7 +123,7 @@ def serve(place: Path, hours: float) -> None:
     answer = {
         "stage": run.stage,
         "reason": run.reason,
-        "rss_mib": _peak(),
+        "rss_mib": rss,
         "judgements": len(spent),
         "judging_ms": 1000 * sum(spent) / max(1, len(spent)),
         "last_judging_ms": 1000 * spent[-1],

@@ -31,8 +31,10 @@ from dvfd.probes.verifier import Verifier
 from dvfd.runs import parts
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Order
+from dvfd.runs.freezing import Frozen, judged_again
 from dvfd.runs.saves import Manifestless
 from dvfd.runs.tally import Context
+from dvfd.runs.watched import Watched
 from dvfd.shell import Output
 from dvfd.store import Store
 from dvfd.telemetry import receiver as receiving
@@ -228,7 +230,7 @@ class Rehearsal:
         )  # fmt: skip
         self.conductor = parts.conduct(
             self.config, self.catalogue, store=self.store, book=self.book, clock=self.clock,
-            directory=self.directory / "runs", judge=self._judge, freezes=lambda *_: "frozen",
+            directory=self.directory / "runs", judge=self._judge, freezes=_frozen,
             attestations=Attestations(self.catalogue, self.store, self.clock),
             verifier=self._verifier, held_against=lambda _run: self.context,
             baselines=Baselines(self.directory / "runs", self.store, self.clock),
@@ -325,6 +327,11 @@ class Rehearsal:
                 if rank in job.ranks and job.ranks[rank].process:
                     self.table.dead.add(job.ranks[rank].process)
         self.ranks.pop(rank)._close()
+
+
+def _frozen(on: Watched) -> Frozen:
+    """The last judgement, from the file alone, and no report."""
+    return Frozen((), "frozen", judged_again(on.file.path, on.run, on.check))
 
 
 def verified(argv: Any, *, timeout: float, stdin: bytes = b"") -> Output:

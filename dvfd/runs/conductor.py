@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dvfd.model import Check, Clock, Result, Sample
+    from dvfd.runs.freezing import Frozen
     from dvfd.runs.verdicts import Judged
     from dvfd.store import Store
     from dvfd.telemetry.jobs import JobBook
@@ -83,17 +84,16 @@ class Conductor:
         book: JobBook,
         watch: Watch,
         past: Callable[[Run, Check], tuple[Judged, ...]],
-        final: Callable[[Watched], tuple[Judged, ...]],
         judge: Callable[[Check], object],
-        freeze: Callable[[Watched, tuple[Judged, ...]], str],
-        reports: Callable[[Run, Check], str],
+        freeze: Callable[[Watched], Frozen],
+        reports: Callable[[Run, Check], Frozen],
         leader: Callable[[Check], str | None] = lambda _check: None,
     ) -> None:
-        """*watch* builds what watches a run; *past* judges a finished one from its file, *final*
-        one that is about to be frozen; *judge* has the daemon judge a check and tell its sinks;
-        *freeze* closes its file, writes the report and gives its SHA-256, *reports* does the rest
-        where only the file was closed. *leader* names the node that leads a run of this one, empty
-        if that is this node, None for a run of no cluster.
+        """*watch* builds what watches a run; *past* judges a finished one from its file; *judge*
+        has the daemon judge a check and tell its sinks; *freeze* closes a run's file, has it judged
+        from that alone and the report written, *reports* does so where the file was closed before.
+        *leader* names the node that leads a run of this one, empty if that is this node, None for
+        a run of no cluster.
         """
         self._leader = leader
         self._checks = {check.id: check for check in checks.values() if check.every}
@@ -104,7 +104,6 @@ class Conductor:
         self._watch = watch
         self._book = book
         self._finished = past
-        self._final = final
         self._judge = judge
         self._freeze = freeze
         self._reports = reports
@@ -203,6 +202,7 @@ class Conductor:
                 return
             on.closing = True
             on.last_words()
+            on.let_go()
         self._reporting = True
         try:
             digest, trouble = self._frozen(on)
@@ -225,26 +225,29 @@ class Conductor:
         run, check = waiting
         self._reporting = True
         try:
-            digest = self._reports(run, check)
+            made = self._reports(run, check)
         except (OSError, DvfdError) as error:
             log.exception("report not written", run=run.id)
             self._trouble = f"the report of {run.id} could not be written: {error}"
             return
         finally:
             self._reporting = False
-        self._keep(replace(run, frozen=digest))
-        log.info("report written late", run=run.id, report=digest)
+        self._found[check.id] = made.judged
+        self._keep(replace(run, frozen=made.sha256))
+        log.info("report written late", run=run.id, report=made.sha256)
         self._judge(check)
 
     def _frozen(self, on: Watched) -> tuple[str, str]:
         """Judge it from its file and write the report: its SHA-256, and what went wrong."""
         try:
-            found = self._final(on)
-            self._found[on.check.id] = found
-            return self._freeze(on, found), ""
+            made = self._freeze(on)
         except (OSError, DvfdError) as error:
             log.exception("report not written", run=on.run.id)
+            with suppress(StoreError):
+                self._found[on.check.id] = self._finished(on.run, on.check)
             return "", f"the report of {on.run.id} could not be written: {error}"
+        self._found[on.check.id] = made.judged
+        return made.sha256, ""
 
     # --- What the daemon hands over -------------------------------------------------------------
 
@@ -257,8 +260,9 @@ class Conductor:
     def results(self, check: Check, at: float) -> tuple[Result, ...]:
         """Every criterion of a stability check, on the newest run of it."""
         with self._lock:
-            if self._on is not None and self._on.check.id == check.id:
-                self._found[check.id] = self._on.judged()
+            on = self._on
+            if on is not None and on.check.id == check.id and not on.closing:
+                self._found[check.id] = on.judged()
             elif check.id not in self._found and (past := self._past(check)):
                 self._found[check.id] = past
             found = self._found.get(check.id)

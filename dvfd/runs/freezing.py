@@ -1,11 +1,13 @@
 """Freeze a run: close its file, judge it once more from that alone, write the report beside it.
 
 A child process judges and renders: two days of sixteen ranks would leave tens of MiB behind in
-the daemon. `python -m dvfd.runs.freezing` reads an Evidence from our own pipe, nothing else.
+the daemon. `python -m dvfd.runs.freezing` reads an Evidence from our own pipe, nothing else, and
+hands back what it judged: the daemon tells what the report says.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -58,14 +60,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """The files of a report, and the SHA-256 of its JSON."""
+    """The files of a report, the SHA-256 of its JSON, and what it says of every criterion."""
 
     paths: tuple[Path, ...]
     sha256: str
+    judged: tuple[Judged, ...]
 
 
-def freeze(on: Watched, _found: Sequence[Judged], *, config: Config, catalogue: Catalogue) -> str:
-    """Close the file of *on* for good and write the report beside it; the SHA-256 of its JSON.
+def freeze(on: Watched, *, config: Config, catalogue: Catalogue) -> Frozen:
+    """Close the file of *on* for good, judge it from that, and write the report beside it.
 
     What the run is held against stands in the file already; what the node was is added, so that
     the file can be judged again without us. Raises OSError, StoreError, DvfdError.
@@ -73,7 +76,7 @@ def freeze(on: Watched, _found: Sequence[Judged], *, config: Config, catalogue: 
     here = {FACTS: environment_facts(), ENVIRONMENT: environment_hash()}
     on.file.put_document(Reading(on.file.path).document() | here)
     on.file.freeze()
-    return by_child(evidence(on.file.path, on.check, config=config, catalogue=catalogue)).sha256
+    return by_child(evidence(on.file.path, on.check, config=config, catalogue=catalogue))
 
 
 def evidence(path: Path, check: Check, *, config: Config, catalogue: Catalogue) -> Evidence:
@@ -90,7 +93,8 @@ def by_child(given: Evidence) -> Frozen:
         said = done.stderr.strip().splitlines()
         raise DvfdError(f"the report could not be made: {said[-1] if said else done.code}")
     answer = json.loads(done.stdout)
-    return Frozen(tuple(map(Path, answer["paths"])), answer["sha256"])
+    judged = pickle.loads(base64.b64decode(answer["judged"]))  # noqa: S301  # of our own child
+    return Frozen(tuple(map(Path, answer["paths"])), answer["sha256"], judged)
 
 
 def frozen(given: Evidence) -> Frozen:
@@ -102,7 +106,8 @@ def frozen(given: Evidence) -> Frozen:
     from dvfd.cli.formats import junit  # noqa: PLC0415  # the daemon only asks us for a child
     from dvfd.runs.render import html  # noqa: PLC0415  # jinja2
 
-    report = report_of(given)
+    found = _judged(given)
+    report = _report(given, found)
     text = as_text(report)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     parts = {
@@ -118,26 +123,46 @@ def frozen(given: Evidence) -> Frozen:
     whole = {given.path.with_suffix(".sha256"): lines.encode(), **named}
     for path, data in whole.items():
         _write(path, data)
-    return Frozen(tuple(sorted(whole)), sha256)
+    return Frozen(tuple(sorted(whole)), sha256, found)
+
+
+def judged_again(path: Path, run: Run, check: Check) -> tuple[Judged, ...]:
+    """A run that is over, judged from its file alone, on what it was held against at its end.
+
+    Raises StoreError.
+    """
+    file = Reading(path)
+    tally = Tally(run.plan, Context.from_document(file.document().get(CONTEXT) or {}))
+    for rows in (file.windows, file.minutes, file.events):
+        for row in rows():
+            tally.add(row)
+    return judged(check, run, tally, t=_end(run), at=run.ended_at or run.seen_at)
 
 
 def report_of(given: Evidence) -> dict[str, Any]:
     """The report of a run's file, judged from that alone. Raises StoreError, DvfdError."""
+    return _report(given, _judged(given))
+
+
+def _judged(given: Evidence) -> tuple[Judged, ...]:
+    run = Run.from_document(Reading(given.path).document())
+    return judged_again(given.path, run, given.check)
+
+
+def _end(run: Run) -> float:
+    return run.seen_t if run.ended_t is None else run.ended_t
+
+
+def _report(given: Evidence, found: Sequence[Judged]) -> dict[str, Any]:
     file = Reading(given.path)
     kept = file.document()
     run = Run.from_document(kept)
-    tally = Tally(run.plan, Context.from_document(kept.get(CONTEXT) or {}))
-    for rows in (file.windows, file.minutes, file.events):
-        for row in rows():
-            tally.add(row)
-    t = run.seen_t if run.ended_t is None else run.ended_t
-    at = run.seen_at if run.ended_at is None else run.ended_at
     return document(
         run,
         given.check,
         file,
-        judged(given.check, run, tally, t=t, at=at),
-        where_time_went(run, file, t),
+        found,
+        where_time_went(run, file, _end(run)),
         hashes={**given.hashes, ENVIRONMENT: kept.get(ENVIRONMENT) or ""},
         overrides=given.overrides,
         environment=kept.get(FACTS) or {},
@@ -181,7 +206,9 @@ def main() -> int:
     except (DvfdError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
-    print(json.dumps({"paths": [str(p) for p in found.paths], "sha256": found.sha256}))  # noqa: T201
+    judged_here = base64.b64encode(pickle.dumps(found.judged)).decode()
+    paths = [str(path) for path in found.paths]
+    print(json.dumps({"paths": paths, "sha256": found.sha256, "judged": judged_here}))  # noqa: T201
     return 0
 
 

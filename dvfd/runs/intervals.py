@@ -294,9 +294,11 @@ class Grid:
             self._let_go(number - 1, each)
 
     def _let_go(self, number: int, seat: Seat) -> None:
-        kept = self._whole[number][seat]
-        if kept.joined and kept.begun:
-            del self._whole[number][seat]
+        beside = self._whole[number]
+        if beside[seat].joined and beside[seat].begun:
+            del beside[seat]
+        if not beside:
+            del self._whole[number]
 
     def _made(self, number: int, own: list[Window], began: float) -> Interval:
         told = [w.samples for w in own if w.samples is not None]

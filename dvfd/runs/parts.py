@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,17 @@ from dvfd.runs.baselines import job_hash
 from dvfd.runs.company import Alone
 from dvfd.runs.conductor import Conductor
 from dvfd.runs.fetching import fetcher
-from dvfd.runs.freezing import CONTEXT, by_child, evidence, freeze
+from dvfd.runs.freezing import CONTEXT, by_child, evidence, freeze, judged_again
 from dvfd.runs.led import Leader
 from dvfd.runs.peers import Peers
 from dvfd.runs.recorder import Recorder
 from dvfd.runs.saves import Manifestless, Saves
 from dvfd.runs.sight import Sight
 from dvfd.runs.tally import Context, Tally
-from dvfd.runs.verdicts import judged
 from dvfd.runs.watched import Watched
 from dvfd.scaling.ledger import Ledger
 from dvfd.scaling.series import single
-from dvfd.store.run_file import Reading, RunFile
+from dvfd.store.run_file import RunFile
 from dvfd.telemetry.processes import Processes
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dvfd.model import Catalogue, Check, Clock
     from dvfd.runs.baselines import Baselines
     from dvfd.runs.company import Company
+    from dvfd.runs.freezing import Frozen
     from dvfd.runs.run import Run
     from dvfd.runs.verdicts import Judged
     from dvfd.scaling.points import Point
@@ -62,18 +63,21 @@ def conduct(
     baselines: Baselines,
     verifier: Callable[[], Verifier] | None = None,
     held_against: Callable[[Run], Context] | None = None,
-    freezes: Callable[[Watched, tuple[Judged, ...]], str] | None = None,
+    freezes: Callable[[Watched], Frozen] | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
     connect: Callable[[], Callable[[str], Any]] | None = None,
 ) -> Conductor:
     """Who conducts the runs of this node; their files lie in *directory*.
 
     *verifier* builds what verifies a run's checkpoints, *held_against* says what runs are held
-    against, by default the configuration's and the people's; *freezes* writes reports; *connect*
-    gives who asks other nodes' daemons.
+    against, by default the configuration's and the people's; *freezes* writes reports;
+    *monotonic* is the clock that stands still while the machine sleeps; *connect* gives who asks
+    other nodes' daemons.
     """
     boot_id = Processes().boot_id()
     ledger = Ledger(store, baselines, clock)
     known = held_against or partial(context, config, attestations, baselines, ledger)
+    freezing = freezes or partial(freeze, config=config, catalogue=catalogue)
     checking = verifier or partial(
         Verifier, config.checkpoints, records=Manifestless(), run=shell.run
     )
@@ -85,7 +89,14 @@ def conduct(
         file.set_axis(run.axis, run.armed_t)
         saves = Saves(checking(), file)
         recorder = Recorder(
-            run, check, metrics=catalogue.metrics, book=book, pen=file, saves=saves, clock=clock
+            run,
+            check,
+            metrics=catalogue.metrics,
+            book=book,
+            pen=file,
+            saves=saves,
+            clock=clock,
+            monotonic=monotonic,
         )
         return Watched(
             run,
@@ -101,16 +112,16 @@ def conduct(
     def company(run: Run, file: RunFile) -> Company:
         return others(config, run, file, clock=clock, connect=connect)
 
-    def final(on: Watched) -> tuple[Judged, ...]:
+    def close(on: Watched) -> Frozen:
         on.file.put_document(on.run.to_document() | {CONTEXT: known(on.run).to_document()})
-        return judged_again(on.file.path, on.run, on.check)
+        return freezing(on)
 
     def past(run: Run, check: Check) -> tuple[Judged, ...]:
         return judged_again(directory / f"{run.id}.db", run, check)
 
-    def reports(run: Run, check: Check) -> str:
+    def reports(run: Run, check: Check) -> Frozen:
         path = directory / f"{run.id}.db"
-        return by_child(evidence(path, check, config=config, catalogue=catalogue)).sha256
+        return by_child(evidence(path, check, config=config, catalogue=catalogue))
 
     return Conductor(
         catalogue.checks,
@@ -121,10 +132,9 @@ def conduct(
         book=book,
         watch=watch,
         past=past,
-        final=final,
         judge=judge,
         reports=reports,
-        freeze=freezes or partial(freeze, config=config, catalogue=catalogue),
+        freeze=close,
         leader=partial(leader, config),
     )
 
@@ -161,19 +171,6 @@ def others(
     if not rest:
         return Alone(f"the run is on {nodes} nodes and [cluster] names none: nothing can pass")
     return Peers(run, rest, file=file, clock=clock, connect=asks)
-
-
-def judged_again(path: Path, run: Run, check: Check) -> tuple[Judged, ...]:
-    """A run that is over, judged from its file alone, on what it was held against at its end.
-
-    Raises StoreError.
-    """
-    file = Reading(path)
-    tally = Tally(run.plan, Context.from_document(file.document().get(CONTEXT) or {}))
-    for rows in (file.windows, file.minutes, file.events):
-        for row in rows():
-            tally.add(row)
-    return judged(check, run, tally, t=run.ended_t or run.seen_t, at=run.ended_at or run.seen_at)
 
 
 def context(

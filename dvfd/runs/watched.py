@@ -9,6 +9,7 @@ from dvfd.runs.advance import Seen, advance, broken, discounted
 from dvfd.runs.company import Alone
 from dvfd.runs.rows import Event, What
 from dvfd.runs.run import Stage
+from dvfd.runs.tally import Tally
 from dvfd.runs.verdicts import judged
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from dvfd.runs.recorder import Recorder
     from dvfd.runs.run import Run
     from dvfd.runs.sight import Sight
-    from dvfd.runs.tally import Tally
     from dvfd.runs.verdicts import Judged
     from dvfd.store.run_file import RunFile
     from dvfd.telemetry.job import Job
@@ -154,6 +154,10 @@ class Watched:
         found = judged(self.check, self.run, self._tally, t=self.t(), at=self._clock.now())
         self.lost = next((j.result.criterion.id for j in found if j.outlook.lost), "")
         return found
+
+    def let_go(self) -> None:
+        """Forget what was tallied: what counts is judged from the file."""
+        self._tally = Tally(self.run.plan)
 
     def _read(self) -> None:
         """Take what is new in the file."""

@@ -15,8 +15,8 @@ from testbed import eventually
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.model import Verdict
-from dvfd.runs import parts
 from dvfd.runs.availability import stretches
+from dvfd.runs.freezing import judged_again
 from dvfd.runs.rows import What
 from dvfd.runs.run import Run, Stage
 from dvfd.store.run_file import Reading
@@ -123,7 +123,7 @@ def test_judged_again_it_is_the_same(killed: tuple[Node, Run, float]) -> None:
     node, run, _ = killed
     report = json.loads((node.directory / "state" / "runs" / f"{run.id}.json").read_text())
     check = load(Config()).checks["stability_phase1"]
-    again = parts.judged_again(file(node, run).path, run, check)
+    again = judged_again(file(node, run).path, run, check)
     assert {r["criterion"]: r["verdict"] for r in report["results"]} == {
         j.result.criterion.id: j.result.verdict for j in again
     }

@@ -29,7 +29,7 @@ def kept(tmp_path_factory):
     """The directory of a node on which one run was frozen."""
     state = tmp_path_factory.mktemp("state")
     file = write(state / "runs" / f"{SHORT.id}.db", SHORT, rows(HOUR))
-    freeze(Watched(file), (), config=Config(), catalogue=load(Config()))
+    freeze(Watched(file), config=Config(), catalogue=load(Config()))
     return state
 
 

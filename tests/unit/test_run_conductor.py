@@ -19,6 +19,7 @@ from dvfd.model import Check, Sample, Verdict, labels
 from dvfd.runs import parts
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor, Order
+from dvfd.runs.freezing import judged_again
 from dvfd.runs.run import Run, Stage
 from dvfd.store import Store
 from dvfd.store.run_file import Reading
@@ -285,7 +286,7 @@ def test_what_was_frozen_is_judged_again_to_the_same_byte(node: Node) -> None:
     node.train(620)
     node.wait(10)
     run, report = node.run, node.report()
-    again = parts.judged_again(node.directory / "runs" / f"{run.id}.db", run, PHASE1)
+    again = judged_again(node.directory / "runs" / f"{run.id}.db", run, PHASE1)
     assert json.loads(json.dumps([j.to_document() for j in again])) == report["results"]
 
 
@@ -311,7 +312,7 @@ def test_a_restarted_daemon_still_knows_a_finished_run(node: Node) -> None:
 def test_a_daemon_that_ended_before_the_report_writes_it_later(node: Node) -> None:
     node.arm()
     node.join()
-    node.conductor._freeze = lambda on, _found: on.file.freeze() and _ended()
+    node.conductor._freeze = lambda on: on.file.freeze() and _ended()
     with pytest.raises(KeyboardInterrupt):
         node.train(620)
     assert not node.run.frozen

@@ -84,6 +84,13 @@ def test_a_child_makes_the_same_report(evidence):
     assert {path: path.read_bytes() for path in made.paths} == before
 
 
+def test_a_child_hands_back_what_its_report_says(evidence):
+    made = by_child(evidence)
+
+    told = json.loads(json.dumps([each.to_document() for each in made.judged]))
+    assert told == json.loads(evidence.path.with_suffix(".json").read_text())["results"]
+
+
 def test_what_the_child_says_is_told(evidence):
     evidence.path.with_suffix(".json").write_text("somebody's own\n")
 
@@ -94,12 +101,12 @@ def test_what_the_child_says_is_told(evidence):
 def test_the_daemon_closes_the_file_and_notes_on_what_it_ran(tmp_path):
     file = write(tmp_path / f"{SHORT.id}.db", SHORT, rows(HOUR))
 
-    sha256 = freeze(Watched(SHORT, file), (), config=CONFIG, catalogue=CATALOGUE)
+    made = freeze(Watched(SHORT, file), config=CONFIG, catalogue=CATALOGUE)
 
     report = json.loads(file.path.with_suffix(".json").read_text())
     assert report["hashes"]["evidence"] == hashlib.sha256(file.path.read_bytes()).hexdigest()
     assert report["environment"]["kernel"] == platform.release()
-    assert hashlib.sha256(file.path.with_suffix(".json").read_bytes()).hexdigest() == sha256
+    assert hashlib.sha256(file.path.with_suffix(".json").read_bytes()).hexdigest() == made.sha256
     assert not file.path.stat().st_mode & 0o222
 
 
