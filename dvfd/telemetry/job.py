@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from dvfd.derive import LossWatch, NormWatch
@@ -41,7 +42,7 @@ class Counters:
     lost: int = 0
     norms: int = 0  # 1 once any gradient norm came
     norm_excursions: int = 0
-    norm_comparisons: int = 0
+    norm_comparisons: int = 0  # 1 once any two ranks' norms of a step were compared
     norm_disagreements: int = 0  # steps
 
 
@@ -61,6 +62,9 @@ class Saves:
     took: float | None = None  # seconds, of the newest
 
 
+_COUNTERS, _SAVES = attrgetter(*Counters.__slots__), attrgetter(*Saves.__slots__)
+
+
 class Norms:
     """Gradient norms of recent steps: after the reduction all ranks have the same one."""
 
@@ -72,22 +76,29 @@ class Norms:
         """Whether there was another rank's norm to compare with, and whether the step disagrees,
         which it does once.
         """
-        first = self._steps.setdefault(step, (rank, norm))
-        for steps in (self._steps, self._odd):
-            while len(steps) > HASH_STEPS:
-                steps.popitem(last=False)
+        first = self._steps.get(step)
+        if first is None:
+            self._steps[step] = (rank, norm)
+            _bound(self._steps)
+            return False, False
         if first[0] == rank:
             return False, False
         same = math.isclose(first[1], norm, rel_tol=NORM_CLOSE, abs_tol=NORM_NEAR)
         if same or step in self._odd:
             return True, False
         self._odd[step] = None
+        _bound(self._odd)
         return True, True
 
     def clear(self) -> None:
         """Forget: ranks that came back do their steps again."""
         self._steps.clear()
         self._odd.clear()
+
+
+def _bound(steps: OrderedDict[int, Any]) -> None:
+    while len(steps) > HASH_STEPS:
+        steps.popitem(last=False)
 
 
 class Hashes:
@@ -173,26 +184,31 @@ class Job:
             self.saves.base = row.step
         touched = self._compare(rank, row)
         given = [v for v in (row.loss, row.grad_norm, row.val_loss) if v is not None]
-        self.counters.weighed |= bool(given)
-        self.counters.losses |= row.loss is not None
-        odd = sum(not math.isfinite(value) for value in given)
-        if odd:
-            self.counters.nonfinite += odd
-            touched.add("job_nonfinite_total")
-        if self._spiked(rank, row):
-            self.counters.spikes += 1
-            touched.add("job_loss_spikes_total")
-        if row.grad_norm is not None and math.isfinite(row.grad_norm):
-            self._weigh(rank, row.step, row.grad_norm)
-        if row.val_loss is not None and math.isfinite(row.val_loss):
-            self.val_loss, self.val_at = row.val_loss, rank.progress
+        if given:
+            touched |= self._values(rank, row, given)
         return touched
 
-    def _spiked(self, rank: Rank, row: Row) -> bool:
-        """Whether a spike begins; one rank's losses make one series, so only one is watched."""
-        if row.loss is None:
-            return False
-        return self._watches(rank) and self.loss_watch.add(row.loss)
+    def _values(self, rank: Rank, row: Row, given: list[float]) -> set[str]:
+        """Take the losses and norms of a row; one rank's make one series, so only one's course is
+        watched.
+        """
+        touched: set[str] = set()
+        counters, norm = self.counters, _finite(row.grad_norm)
+        watches = (row.loss is not None or norm is not None) and self._watches(rank)
+        counters.weighed = 1
+        if not all(map(math.isfinite, given)):
+            counters.nonfinite += sum(not math.isfinite(value) for value in given)
+            touched.add("job_nonfinite_total")
+        if row.loss is not None:
+            counters.losses = 1
+            if watches and self.loss_watch.add(row.loss):
+                counters.spikes += 1
+                touched.add("job_loss_spikes_total")
+        if norm is not None:
+            self._weigh(rank, row.step, norm, watches=watches)
+        if (val_loss := _finite(row.val_loss)) is not None:
+            self.val_loss, self.val_at = val_loss, rank.progress
+        return touched
 
     def _watches(self, rank: Rank) -> bool:
         """Whether *rank* is the one whose course is watched; another takes over if that is lost."""
@@ -201,18 +217,20 @@ class Job:
             self.loss_rank = rank.rank
         return self.loss_rank == rank.rank
 
-    def _weigh(self, rank: Rank, step: int, norm: float) -> None:
+    def _weigh(self, rank: Rank, step: int, norm: float, *, watches: bool) -> None:
         """Hold a gradient norm against its own course, and against the other ranks'."""
         counters = self.counters
         counters.norms = 1
-        if self._watches(rank):
+        if watches:
             counters.norm_excursions += self.norm_watch.add(norm)
         compared, differs = self.norms.compare(step, rank.rank, norm)
-        counters.norm_comparisons += compared
+        counters.norm_comparisons |= compared
         counters.norm_disagreements += differs
 
     def _compare(self, rank: Rank, row: Row) -> set[str]:
-        touched = set()
+        touched: set[str] = set()
+        if row.grad_hash is None and row.param_hash is None:
+            return touched
         for kind, value in (("grad", row.grad_hash), ("param", row.param_hash)):
             if value is None:
                 continue
@@ -405,8 +423,8 @@ class Job:
             "world_size": self.world_size,
             "local_world_size": self.local_world_size,
             "ended": self.ended is not None,
-            "counters": {name: getattr(self.counters, name) for name in Counters.__slots__},
-            "saves": {name: getattr(self.saves, name) for name in Saves.__slots__},
+            "counters": dict(zip(Counters.__slots__, _COUNTERS(self.counters), strict=True)),
+            "saves": dict(zip(Saves.__slots__, _SAVES(self.saves), strict=True)),
         }
 
     @classmethod
@@ -424,3 +442,7 @@ class Job:
             resumed=now,
             ended=now if document["ended"] else None,
         )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

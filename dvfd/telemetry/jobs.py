@@ -144,12 +144,12 @@ class JobBook:
             job, rank, now = seat.job, seat.rank, self._clock.boot()
             stalled = rank.step is not None and job.stalled(rank, now)
             touched: set[str] = set()
-            before = {metric: told(job, metric) for metric in EVIDENCE}
+            untold = [metric for metric in EVIDENCE if told(job, metric) is None]
             for row in rows:
                 if row.sequence > rank.seen:
                     rank.seen = row.sequence
                     touched |= job.take(rank, row, now)
-            baseline = self._baseline(job, before)
+            baseline = self._baseline(job, untold) if untold else ()
             rank.settle(now)
             job.counters.lost += lost
             if stalled and not job.stalled(rank, now):
@@ -375,10 +375,10 @@ class JobBook:
             job.ended = self._clock.boot()
             self._on_end({"job": job.label})
 
-    def _baseline(self, job: Job, before: Mapping[str, float | None]) -> tuple[Sample, ...]:
+    def _baseline(self, job: Job, untold: Iterable[str]) -> tuple[Sample, ...]:
         """What counters stood at that are told from now on: even the first count may be bad."""
         at, by_job = self._clock.now() - BEFORE, labels(job=job.label)
-        began = [m for m, known in before.items() if known is None and told(job, m) is not None]
+        began = [metric for metric in untold if told(job, metric) is not None]
         return tuple(Sample(metric, 0.0, at, by_job) for metric in began)
 
     def _news(

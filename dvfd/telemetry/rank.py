@@ -46,6 +46,12 @@ class Link(StrEnum):
     FAILED = "failed"
 
 
+HERE = (Link.CONNECTED, Link.AWAITED)
+"""What the line of a live rank is. A tuple: members of an enum are dear to hash, and this is asked
+of every rank at every step.
+"""
+
+
 @dataclass(slots=True)
 class Totals:
     """Sums over a rank's rows since this daemon met it; seconds, samples, bytes."""
@@ -100,7 +106,7 @@ class Rank:
     @property
     def live(self) -> bool:
         """Whether it is expected to make progress."""
-        return not self.dead and self.link in {Link.CONNECTED, Link.AWAITED}
+        return not self.dead and self.link in HERE
 
     @property
     def holding(self) -> bool:
@@ -109,27 +115,27 @@ class Rank:
 
     def take(self, row: Row, now: float) -> None:
         """Add one row. A row's own time counts only as far as it is not in the future."""
-        at = min(row.boot, now)
+        totals, at = self.totals, min(row.boot, now)
         interval = None if self.stepped is None or self.broken else at - self.stepped
-        steps = self._steps_to(row.step)
+        steps = self._steps_to(row.step) if self.feed else 1
         self.steps_total += steps
-        self.totals.steps += steps
+        totals.steps += steps
         self.step, self.stepped, self.broken = row.step, at, False
         self.step_samples, self.pause = row.samples, 0.0
         self.progress = max(self.progress, at)
         self.ends.append((at, row.step))
         if interval is not None and interval > 0:
             self.pace.add(interval)
-            self.totals.interval += interval
-            self.totals.intervals += steps
+            totals.interval += interval
+            totals.intervals += steps
             if row.communication is not None:
-                self.totals.communication += row.communication
-                self.totals.stepping += interval
+                totals.communication += row.communication
+                totals.stepping += interval
         self._add(row, steps)
 
     def _steps_to(self, step: int) -> int:
-        """How many steps a row stands for: a log line may come at every tenth step only."""
-        ahead = 1 if self.step is None or not self.feed else step - self.step
+        """How many steps a line of a log stands for: it may come at every tenth step only."""
+        ahead = 1 if self.step is None else step - self.step
         return ahead if 1 <= ahead <= LINE_STEPS else 1
 
     def _add(self, row: Row, steps: int) -> None:
@@ -156,8 +162,10 @@ class Rank:
     def settle(self, now: float) -> None:
         """Work out once a packet what is too dear for every row."""
         self.limit = self.pace.hang_limit()
+        if now - self.past_at < MEDIAN_EVERY:
+            return
         median = self.compute.median()
-        if median is not None and now - self.past_at >= MEDIAN_EVERY:
+        if median is not None:
             self.past.add(median)
             self.past_at = now
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from dvfd.errors import WireError
 from dvfd.telemetry.reporter import (
@@ -94,8 +95,7 @@ class Hello:
     reporter: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One optimizer step of one rank; `boot` is when it ended, CLOCK_BOOTTIME seconds.
 
     None is what the job did not give. NaN and infinities are kept: they are findings.
@@ -209,13 +209,22 @@ def _row(sequence: int, raw: tuple[Any, ...], shift: float) -> tuple[Row | None,
     if not 0 <= step < SEQUENCE_LIMIT or not math.isfinite(monotonic):
         return None, 1
     refused = 0
-    for bit, bound in enumerate(_BOUNDS):
-        if not mask >> bit & 1:
-            values[bit] = None
-        elif bound is not None and not 0 <= values[bit] < bound:  # NaN is neither
+    absent, bounded = _meant(mask)
+    for bit in absent:
+        values[bit] = None
+    for bit, bound in bounded:
+        if not 0 <= values[bit] < bound:  # NaN is neither
             values[bit] = None
             refused += 1
     return Row(sequence, step, monotonic + shift, *values), refused
+
+
+@cache  # 4096 known masks at most: others are refused before
+def _meant(mask: int) -> tuple[tuple[int, ...], tuple[tuple[int, float], ...]]:
+    """Which fields are absent under a mask, and which present ones have a bound."""
+    absent = tuple(bit for bit in range(len(_BOUNDS)) if not mask >> bit & 1)
+    bounds = ((bit, bound) for bit, bound in enumerate(_BOUNDS) if mask >> bit & 1)
+    return absent, tuple((bit, bound) for bit, bound in bounds if bound is not None)
 
 
 # --- Hello and event: JSON --------------------------------------------------------------------
