@@ -11,13 +11,18 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from dvfd.cluster import resolved
+from dvfd.config import credential
 from dvfd.errors import DvfdError
 from dvfd.masking import masked
+
+if TYPE_CHECKING:
+    from dvfd.config import Cluster
 
 WITHIN = 8.0
 """Seconds for one answer, from the name to the last byte: a daemon has 15 before it is late."""
@@ -41,8 +46,33 @@ class Answer:
     answered: float
 
 
-def get(url: str, *, within: float = WITHIN, most: int = MOST) -> Answer:
-    """The answer of *url*, whatever its status; no redirect is followed.
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the listeners want: a name with its password, and whom their certificates are from."""
+
+    login: str = field(default="", repr=False)  # NAME:PASSWORD
+    ca_file: Path | None = None
+
+    @classmethod
+    def of(cls, nodes: Cluster) -> Access:
+        """As [cluster] says. Raises DvfdError where the password cannot be read."""
+        name = nodes.password_credential
+        try:
+            path = credential(name) if name else nodes.password_file
+            password = path.read_text(encoding="utf-8").rstrip("\n") if path else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise DvfdError(f"the password of [cluster] cannot be read: {error}") from None
+        if nodes.ca_file and not nodes.ca_file.is_file():
+            raise DvfdError(f"[cluster] ca_file {nodes.ca_file} is no file")
+        return cls(f"{nodes.username}:{password}" if nodes.username else "", nodes.ca_file)
+
+
+OPEN = Access()
+
+
+def get(url: str, access: Access = OPEN, *, within: float = WITHIN, most: int = MOST) -> Answer:
+    """The answer of *url*, whatever its status; no redirect is followed. A user and a password in
+    *url* go before those of *access*.
 
     Raises DvfdError, without the password that *url* may hold, if none came in time or it is larger
     than *most* bytes.
@@ -51,14 +81,14 @@ def get(url: str, *, within: float = WITHIN, most: int = MOST) -> Answer:
     end = time.monotonic() + within
     over = threading.Event()
     try:
-        connection = _connected(url, end)
+        connection = _connected(url, access, end)
     except (OSError, DvfdError) as error:
         raise DvfdError(f"{shown}: {_why(error)}") from None
     timer = threading.Timer(max(0.0, end - time.monotonic()), _cut, (connection, over))
     timer.daemon = True
     timer.start()
     try:
-        return _asked(connection, url, most)
+        return _asked(connection, url, _login(url) or access.login, most)
     except (OSError, http.client.HTTPException) as error:
         why = f"no whole answer within {within:g} s" if over.is_set() else _why(error)
         raise DvfdError(f"{shown}: {why}") from None
@@ -67,9 +97,9 @@ def get(url: str, *, within: float = WITHIN, most: int = MOST) -> Answer:
         connection.close()
 
 
-def data(url: str, *, within: float = WITHIN) -> tuple[Any, Answer]:
+def data(url: str, access: Access = OPEN) -> tuple[Any, Answer]:
     """What a path of /api/v1 answers, and the answer that it stood in. Raises DvfdError."""
-    answer = get(url, within=within)
+    answer = get(url, access)
     shown = masked(url)
     if answer.status != http.HTTPStatus.OK:
         raise DvfdError(f"{shown}: answers {answer.status}{HINTS.get(answer.status, '')}")
@@ -83,14 +113,14 @@ def data(url: str, *, within: float = WITHIN) -> tuple[Any, Answer]:
 
 
 HINTS: Mapping[int, str] = {
-    401: ": it wants a password, http://NAME:PASSWORD@HOST:PORT",
+    401: ": it wants another password than [cluster] username and password_file say",
     404: ": what listens there is another version, or no dvfd",
     503: ": it is busy, ask again",
 }
 """What to do about an answer that is none."""
 
 
-def _connected(url: str, end: float) -> http.client.HTTPConnection:
+def _connected(url: str, access: Access, end: float) -> http.client.HTTPConnection:
     """A connection to *url*'s host. Raises OSError, DvfdError."""
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "https"
@@ -104,7 +134,8 @@ def _connected(url: str, end: float) -> http.client.HTTPConnection:
             continue
         sock.settimeout(_left(end))
         if secure:
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+            context = ssl.create_default_context(cafile=access.ca_file)
+            sock = context.wrap_socket(sock, server_hostname=host)
         connection = http.client.HTTPConnection(host, port)
         connection.sock = sock
         return connection
@@ -118,11 +149,13 @@ def _left(end: float) -> float:
     return left
 
 
-def _asked(connection: http.client.HTTPConnection, url: str, most: int) -> Answer:
+def _asked(connection: http.client.HTTPConnection, url: str, login: str, most: int) -> Answer:
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     asked = time.time()
-    connection.request("GET", path, headers={"User-Agent": "dvfd", **_credentials(url)})
+    token = base64.b64encode(login.encode()).decode()
+    known = {"Authorization": f"Basic {token}"} if login else {}
+    connection.request("GET", path, headers={"User-Agent": "dvfd", **known})
     response = connection.getresponse()
     answered = time.time()
     if response.length is None and not response.chunked:  # a head that was cut off looks so
@@ -137,12 +170,12 @@ def _asked(connection: http.client.HTTPConnection, url: str, most: int) -> Answe
     return Answer(response.status, bytes(body), asked, answered)
 
 
-def _credentials(url: str) -> dict[str, str]:
+def _login(url: str) -> str:
+    """NAME:PASSWORD as *url* has it, or an empty string."""
     parts = urlsplit(url)
     if parts.username is None:
-        return {}
-    told = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-    return {"Authorization": f"Basic {base64.b64encode(told).decode()}"}
+        return ""
+    return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
 
 
 def _cut(connection: http.client.HTTPConnection, over: threading.Event) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from dvfd.config import Cluster, Member
+from dvfd.config import Cluster, Config, Member
 from dvfd.errors import DvfdError, ToolError
 
 MOST = 65536
@@ -78,26 +78,36 @@ def _me(environ: Mapping[str, str], hosts: Sequence[str], own: str) -> str:
     )
 
 
-def clustered(found: Allocation, configured: Cluster) -> Cluster:
-    """The cluster that a job runs on: its nodes, each as *configured* where it is.
-
-    The configured lead leads if it is among them, else the first.
+def configured(
+    settings: Config, environ: Mapping[str, str], expand: Callable[[str], Sequence[str]]
+) -> tuple[Config, str]:
+    """*settings* with the nodes of the job around us, this node under its name there, and the job's
+    id; as they are, and an empty string, outside of any. Raises DvfdError.
     """
-    members = [_member(host, configured) for host in found.hosts]
+    found = allocation(environ, expand, settings.node.name)
+    if found is None:
+        return settings, ""
+    nodes = clustered(found, settings.cluster)
+    me = nodes.nodes[found.hosts.index(found.me)]
+    named = settings.node.model_copy(update={"name": me.name})
+    return settings.model_copy(update={"node": named, "cluster": nodes}), found.run
+
+
+def clustered(found: Allocation, known: Cluster) -> Cluster:
+    """The cluster that a job runs on: its nodes, each as it is *known* where it is.
+
+    The known lead leads if it is among them, else the first.
+    """
+    members = [_member(host, known) for host in found.hosts]
     names = [member.name for member in members]
-    lead = configured.lead if configured.lead in names else names[0]
-    return configured.model_copy(update={"nodes": tuple(members), "lead": lead})
+    lead = known.lead if known.lead in names else names[0]
+    return known.model_copy(update={"nodes": tuple(members), "lead": lead})
 
 
-def member(found: Allocation, cluster: Cluster) -> Member:
-    """This node among those of `clustered`."""
-    return cluster.nodes[found.hosts.index(found.me)]
-
-
-def _member(host: str, configured: Cluster) -> Member:
+def _member(host: str, known: Cluster) -> Member:
     short = host.partition(".")[0]
-    known = (node for node in configured.nodes if node.name.partition(".")[0] == short)
-    return next(known, Member(name=host, address=host))
+    same = (node for node in known.nodes if node.name.partition(".")[0] == short)
+    return next(same, Member(name=host, address=host))
 
 
 # --- Lists of nodes -------------------------------------------------------------------------------

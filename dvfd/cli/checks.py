@@ -179,6 +179,7 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
     """
     from dvfd import log
     from dvfd.catalogue import load as load_catalogue
+    from dvfd.cli.cluster import around
     from dvfd.config import load as load_config
     from dvfd.drills.conduct import conduct, kept, timed
     from dvfd.drills.memo import Memo
@@ -186,6 +187,8 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
 
     log.setup("error")
     config = load_config()
+    if options.nodes:
+        config, _ = around(config)
     checks = load_catalogue(config).checks
     chosen = [checks[known({"check": name}, "check", checks)] for name in names_]
     tests = [check for check in chosen if check.drill]

@@ -14,7 +14,7 @@ from dvfd.cli.common import output_option, show
 from dvfd.errors import DvfdError
 
 if TYPE_CHECKING:
-    from dvfd.config import Cluster, Config, Member
+    from dvfd.config import Config, Member
 
 RUN = "dvfd"
 """What a rendezvous is called where nobody names it: the same on all nodes."""
@@ -78,8 +78,8 @@ def _told(run: str) -> Told:
     from dvfd import cluster, config
     from dvfd.drills.interface import interfaces
 
-    settings = config.load()
-    nodes, me, source, name = place(settings)
+    settings, job = around(config.load())
+    nodes, me = settings.cluster, cluster.here(settings)
     there = interfaces()
     addresses, missing = _addresses(me)
     over = cluster.interface(nodes, addresses, there)
@@ -88,22 +88,17 @@ def _told(run: str) -> Told:
         node=me.name,
         lead=nodes.lead,
         nodes=tuple(node.name for node in nodes.nodes),
-        source=source,
-        variables=cluster.environment(nodes, me, run=run or name, over=over),
+        source="Slurm" if job else settings.origin,
+        variables=cluster.environment(nodes, me, run=run or job or RUN, over=over),
         missing=missing,
     )
 
 
-def place(settings: Config) -> tuple[Cluster, Member, str, str]:
-    """The cluster, this node of it, who says so, and what the rendezvous is called."""
-    from dvfd import cluster, doctor, slurm
+def around(settings: Config) -> tuple[Config, str]:
+    """*settings* with the nodes of Slurm's job that we are in, and its id; else as they are."""
+    from dvfd import doctor, slurm
 
-    own = settings.node.name
-    found = slurm.allocation(os.environ, slurm.hostnames(doctor.run), own)
-    if found is None:
-        return settings.cluster, cluster.here(settings), settings.origin, RUN
-    nodes = slurm.clustered(found, settings.cluster)
-    return nodes, slurm.member(found, nodes), "Slurm", found.run
+    return slurm.configured(settings, os.environ, slurm.hostnames(doctor.run))
 
 
 def _addresses(me: Member) -> tuple[list[str], tuple[str, ...]]:

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dvfd.config import Config
     from dvfd.model import Check
     from dvfd.preflight import Heard, Own, World
+    from dvfd.remote import Access
 
 EXCHANGES = 3
 """Questions to each dvfd: the first waits for what it looks up, the others show the way alone."""
@@ -89,23 +91,22 @@ def _told(node: str, group: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _world() -> World:
-    from dvfd import config
-    from dvfd.cli.cluster import place
-    from dvfd.cluster import resolved
+    from dvfd import config, remote
+    from dvfd.cli.cluster import around
+    from dvfd.cluster import here, resolved
     from dvfd.drills.interface import interfaces
     from dvfd.knocking import knock
     from dvfd.preflight import World
 
-    settings = config.load()
-    nodes, me, _, _ = place(settings)
+    settings, _ = around(config.load())
     return World(
-        cluster=nodes,
-        me=me,
+        cluster=settings.cluster,
+        me=here(settings),
         own=_own(settings),
         there=interfaces(),
         resolve=resolved,
         knock=knock,
-        ask=_heard,
+        ask=partial(_heard, remote.Access.of(settings.cluster)),
     )
 
 
@@ -163,14 +164,14 @@ def _listening() -> dict[int, str]:
     return found
 
 
-def _heard(url: str) -> Heard:
+def _heard(access: Access, url: str) -> Heard:
     """What the dvfd at *url* tells of itself; its clock by the quickest of a few answers."""
     from dvfd import remote
     from dvfd.preflight import Heard
 
     best: Heard | None = None
     for _ in range(EXCHANGES):
-        said, answer = remote.data(f"{url}/api/v1/node")
+        said, answer = remote.data(f"{url}/api/v1/node", access)
         give = (answer.answered - answer.asked) / 2
         at = said.get("at") if isinstance(said, dict) else None
         if not isinstance(at, int | float):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,15 +61,18 @@ def fleet(names_: tuple[str, ...], output: str) -> None:
 
 
 def _seen(settings: Config, catalogue: Catalogue) -> tuple[list[Seen], str]:
+    from dvfd import remote
     from dvfd.fleet import mixed
     from dvfd.masking import masked
     from dvfd.sighting import by_nodes, by_prometheus
 
     members, url = settings.cluster.nodes, settings.cluster.prometheus
+    access = remote.Access.of(settings.cluster)
     if not url:
-        return by_nodes(members), "the nodes"
+        return by_nodes(members, partial(remote.get, access=access)), "the nodes"
     checks = [check.id for check in catalogue.checks.values() if mixed(check)]
-    return by_prometheus(url, members, checks), masked(url)
+    strangers = partial(remote.get, access=replace(access, login=""))  # the nodes' is not for it
+    return by_prometheus(url, members, checks, strangers), masked(url)
 
 
 def text(found: Mapping[str, Any]) -> str:

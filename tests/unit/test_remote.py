@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from dvfd import remote
+from dvfd.config import Cluster
 from dvfd.errors import DvfdError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
@@ -63,8 +66,58 @@ def test_a_password_goes_with_the_request_and_never_into_words():
         remote.data(url.replace("//", "//ann:s%20crt@"))
 
     assert b"Authorization: Basic YW5uOnMgY3J0" in heads[0]
-    assert "it wants a password" in str(caught.value)
+    assert "it wants another password" in str(caught.value)
     assert "crt" not in str(caught.value)
+
+
+def test_the_clusters_password_and_authority_are_those_of_its_configuration(tmp_path):
+    (tmp_path / "password").write_text("s crt\n")
+    (tmp_path / "ca").touch()
+    nodes = Cluster(username="ann", password_file=tmp_path / "password", ca_file=tmp_path / "ca")
+    access = remote.Access.of(nodes)
+    heads = []
+
+    def note(peer: socket.socket, head: bytes) -> None:
+        heads.append(head)
+        whole({"data": 7})(peer, head)
+
+    with listening(note) as url:
+        assert remote.data(url, access)[0] == 7
+    assert b"Authorization: Basic YW5uOnMgY3J0" in heads[0]
+    assert "crt" not in repr(access)
+    assert access.ca_file == tmp_path / "ca"
+
+
+def test_a_password_that_cannot_be_read_is_said_before_anybody_is_asked(tmp_path):
+    with pytest.raises(DvfdError, match=r"password of .cluster. cannot be read"):
+        remote.Access.of(Cluster(username="ann", password_file=tmp_path / "none"))
+    with pytest.raises(DvfdError, match=r"ca_file .* is no file"):
+        remote.Access.of(Cluster(ca_file=tmp_path / "none"))
+
+
+def test_a_certificate_counts_only_from_the_authority_that_is_named(tmp_path):
+    trustme = pytest.importorskip("trustme")
+    ours, other = trustme.CA(), trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.issue_cert("127.0.0.1").configure_cert(context)
+    for authority, name in ((ours, "ours"), (other, "other")):
+        authority.cert_pem.write_to_path(tmp_path / name)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                peer, _ = server.accept()
+                with contextlib.suppress(OSError), context.wrap_socket(peer, True) as secure:
+                    whole({"data": 7})(secure, secure.recv(4096))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(DvfdError, match="certificate verify failed"):
+            remote.data(url, remote.Access(ca_file=tmp_path / "other"))
+        assert remote.data(url, remote.Access(ca_file=tmp_path / "ours"))[0] == 7
+        thread.join(10)
 
 
 @pytest.mark.parametrize(

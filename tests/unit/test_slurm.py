@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvfd import cluster, slurm
-from dvfd.config import Cluster, Member
+from dvfd.config import Cluster, Config, Member
 from dvfd.errors import DvfdError, ToolError
 
 JOB = {"SLURM_JOB_ID": "42", "SLURM_JOB_NODELIST": "n[1-4]", "SLURM_JOB_NUM_NODES": "4"}
@@ -148,17 +148,23 @@ CONFIGURED = Cluster(
 
 
 def test_nodes_of_a_job_have_the_addresses_and_the_lead_that_the_site_gave_them():
-    found = allocation(JOB)
-    made = slurm.clustered(found, CONFIGURED)
+    settings = Config(node={"name": "n2"}, cluster=CONFIGURED)
+    made, run = slurm.configured(settings, JOB, slurm.expanded)
 
-    assert [node.address for node in made.nodes] == ["n1", "10.0.0.2", "10.0.0.3", "n4"]
-    assert slurm.member(found, made).address == "10.0.0.2"
-    assert (cluster.lead(made).name, made.port) == ("n3", 4711)
+    assert run == "slurm-42"
+    assert [node.address for node in made.cluster.nodes] == ["n1", "10.0.0.2", "10.0.0.3", "n4"]
+    assert cluster.here(made).address == "10.0.0.2"
+    assert (made.node.name, made.cluster.lead, made.cluster.port) == ("n2.example.org", "n3", 4711)
 
 
 def test_the_first_node_leads_where_the_sites_lead_is_not_in_the_job():
-    found = slurm.allocation(
-        {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "a,b"}, slurm.expanded, "b"
-    )
-    assert found is not None
-    assert slurm.clustered(found, CONFIGURED).lead == "a"
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "a,b"}
+    made, _ = slurm.configured(Config(node={"name": "b"}, cluster=CONFIGURED), job, slurm.expanded)
+
+    assert (made.cluster.lead, cluster.here(made).name) == ("a", "b")
+
+
+def test_outside_of_a_job_the_configuration_stays_as_it_is():
+    settings = Config(cluster=CONFIGURED)
+
+    assert slurm.configured(settings, {}, slurm.expanded) == (settings, "")
