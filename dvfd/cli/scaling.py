@@ -136,6 +136,13 @@ def record(output: str, *, at: str | None, **given: Any) -> None:
 @click.option("--freeze", is_flag=True, help="Keep it: a later run is held against it.")
 @click.option("--name", default="", metavar="NAME", help="Who freezes it.")
 @click.option("--note", default="", metavar="TEXT", help="Words to keep with it.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page with the plot, too.",
+)
 @output_option
 def project(
     processes: tuple[int, ...],
@@ -146,6 +153,7 @@ def project(
     freeze: bool,
     name: str,
     note: str,
+    page: Path | None,
 ) -> None:
     """Fit Amdahl, Gustafson, USL and a power law: what they foretell, and whether to believe it.
 
@@ -168,6 +176,11 @@ def project(
     view = _view(configuration, targets, below)
     document = {**view.to_document(), "frozen": kept}
     show(document, output, lambda _document: "\n".join(_projected(view, kept)))
+    if page is not None:
+        from dvfd.scaling.page import html
+
+        page.write_text(html(view, kept["sha256"] if kept else ""), encoding="utf-8")
+        click.echo(f"{page} is written", err=True)
 
 
 # --- Asking -----------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class Point:
             (share is None or _number(share, 1.05), f"a share of communication of {share!r:.20}"),
             (all(isinstance(t, str) for t in texts) and texts[0], "words that are none"),
         )
-        return next((words for holds, words in demands if not holds), self._unbounded())
+        return next((words for holds, words in demands if not holds), "") or self._unbounded()
 
     def _unbounded(self) -> str:
         low, high = self.low, self.high
