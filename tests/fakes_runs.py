@@ -200,6 +200,13 @@ def minute(
     )  # fmt: skip
 
 
+def hashed(of: Check, t: float, step: int, *odd: str) -> Iterable[Event]:
+    """The hash of a step on every node; on *odd* ones another."""
+    for node in (f"n{number}" for number in range(of.nodes)):
+        text = f"grad {'f' if node in odd else '0'}{step:015x}"
+        yield Event(node=node, t=t, at=ARMED_AT + t, what=What.HASHED, step=step, text=text)
+
+
 def events(of: Check, length: float) -> Iterable[Event]:
     for node in range(of.nodes):
         yield Event(node=f"n{node}", t=BEGAN, at=ARMED_AT + BEGAN, what=What.UP)
@@ -211,6 +218,9 @@ def events(of: Check, length: float) -> Iterable[Event]:
                 node="n0", t=t + after, at=ARMED_AT + t, what=what, rank=0, step=step,
                 text=f"/checkpoints/{step}",
             )  # fmt: skip
+    if of.nodes > 1:
+        for number in range(int(length // 60)):
+            yield from hashed(of, BEGAN + 60.0 * number, number)
     if of.nodes > 2:
         for number in range(int(length // 60)):
             yield Event(

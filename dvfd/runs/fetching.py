@@ -37,6 +37,7 @@ def fetcher(cluster: Cluster) -> Callable[[str], Any]:
     What it gives raises Absent for a 404, DvfdError with the cause for all else.
     """
     import requests  # noqa: PLC0415  # 6 MiB that a daemon without peers does not need
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     session = requests.Session()
     session.trust_env = False  # no proxies: nodes are beside each other
@@ -50,7 +51,7 @@ def fetcher(cluster: Cluster) -> Callable[[str], Any]:
                 timeout=TIMEOUT, allow_redirects=False, stream=True,
             ) as answer:  # fmt: skip
                 return _data(answer.status_code, _body(answer, until))
-        except OSError as error:  # requests.RequestException is one
+        except (OSError, HTTPError) as error:  # requests.RequestException is an OSError
             raise DvfdError(_plain(error)) from None
 
     return get
@@ -59,7 +60,9 @@ def fetcher(cluster: Cluster) -> Callable[[str], Any]:
 def _body(answer: Any, until: float) -> bytes:
     """All of it, unpacked. Raises DvfdError where that is too much, or too slow."""
     found = bytearray()
-    for piece in answer.iter_content(PIECE):
+    # iter_content waits until a piece is full: one byte a second would hold it for a day.
+    read = getattr(answer.raw, "read1", answer.raw.read)
+    while piece := read(PIECE, decode_content=True):
         found += piece
         if len(found) > MOST:
             raise DvfdError(f"its answer is longer than {MOST >> 20} MiB")
@@ -92,7 +95,7 @@ def _auth(cluster: Cluster) -> tuple[str, str] | None:
     return cluster.username, path.read_text(encoding="utf-8").rstrip("\n")
 
 
-def _plain(error: OSError) -> str:
+def _plain(error: Exception) -> str:
     """The innermost reason: requests wraps a refused connection four times."""
     cause: BaseException = error
     while (deeper := cause.__cause__ or cause.__context__) is not None:

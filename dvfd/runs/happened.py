@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dvfd.runs.rows import Event
     from dvfd.runs.run import Run
 
-ROUTINE = frozenset({What.UP, What.BEGUN, What.SAVED, What.VERIFIED, What.PROBED})
+ROUTINE = frozenset({What.UP, What.BEGUN, What.SAVED, What.VERIFIED, What.PROBED, What.HASHED})
 """Events that a healthy run has by the thousand: counted, and not listed."""
 
 FIRST, LAST = 300, 100

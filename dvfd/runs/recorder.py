@@ -76,6 +76,9 @@ shards of one checkpoint do not begin at the same moment."""
 REPLAYED = 30.0
 """Seconds in which ranks send again what no daemon heard: they look for one every five seconds."""
 
+SPARSE = 5
+"""Steps of which at most one hash goes to the node that leads: 70,000 in two days at most."""
+
 SKEWED = 1
 """Steps between ranks of one step; more is a synchronisation issue (reading 40)."""
 
@@ -135,6 +138,8 @@ class Recorder:
         self._skewed = False
         self._injected = False
         self._healed: float | None = None
+        self._several = run.plan.nodes > 1
+        self._blocks: dict[str, tuple[str, int]] = {}  # of the newest hash written, by kind
         self._stopped = run.stage.over
         self._unheard = run.armed_t  # run second from which on events may wait in the ranks
         self._begun: dict[tuple[int, int | None], float] = {}  # (rank, step): saves under way
@@ -299,6 +304,7 @@ class Recorder:
         self._limits = {number: rank.limit for number, rank in job.ranks.items()}
         restarts = self._count(job, t, boot)
         self._compare(job, t, at)
+        self._hashes(job, t, at)
         self._losses(job, restarts, t, at)
         self._back(job, t, at)
 
@@ -357,6 +363,25 @@ class Recorder:
         if skew > SKEWED and not self._skewed:
             self._write(What.ISSUE, t, at, text=f"skew of {skew} steps between the ranks")
         self._skewed = skew > SKEWED
+
+    def _hashes(self, job: Job, t: float, at: float) -> None:
+        """Write a hash of every few steps where other nodes have the same steps: who leads compares
+        them. Which steps these are follows from their numbers, as on the other nodes.
+        """
+        firsts = job.hashes.firsts
+        while firsts:
+            first = firsts.popleft()
+            block = (first.kind, first.step // SPARSE)
+            own = self._axis.t(first.boot)
+            if not self._several or block == self._blocks.get(first.kind) or own < self._unheard:
+                continue
+            self._blocks[first.kind] = block
+            text, origin = (
+                f"{first.kind} {first.value:016x}",
+                f"{first.kind}/{own:.3f}/{first.step}",
+            )
+            moment = (min(own, t), at - max(0.0, t - own))
+            self._write(What.HASHED, *moment, step=first.step, text=text, origin=origin)
 
     # --- Losses ---------------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ class What(StrEnum):
     DAMAGED = "checkpoint damaged"  # text: path and what is wrong
     UNVERIFIED = "checkpoint unverified"  # it could not be said; text: why
     ISSUE = "synchronisation issue"  # text: skew, hash or timeout, then words
+    HASHED = "hash"  # of a step, for the nodes to be compared; text: grad or param, and the value
     PROBED = "collective probed"  # value: seconds, text: 64KiB or bucket
     INJECTED = "fault injected"  # text: what
     HEALED = "fault healed"

@@ -12,6 +12,7 @@ from dvfd.model import Sample, labels
 from dvfd.reduce import ANYTHING, Interval, Reading, exactly, widened
 from dvfd.runs import figures
 from dvfd.runs.availability import STATES, stretches, total
+from dvfd.runs.crossed import Crossed
 from dvfd.runs.figures import MINUTE, Course, Span, bounded, closed, one, values
 from dvfd.runs.intervals import Curve, Grid, smoothed, stood
 from dvfd.runs.owed import Owed, owed
@@ -107,6 +108,7 @@ class Tally:
         self._courses = defaultdict(lambda: defaultdict(Course))
         self._events: dict[What, list[Event]] = {}
         self._newest: dict[str, float] = {}  # by node: run second of its newest row
+        self._crossed = Crossed(plan.nodes)
         self._hearing: dict[str, Event] = {}  # by node: the newest word on whether it is heard
         self._known: dict[tuple[object, ...], Any] = {}  # what several criteria ask
         self._makers: dict[str, Callable[[Criterion, Span, Run], list[Reading]]] = {
@@ -147,6 +149,9 @@ class Tally:
             case Minute():
                 newest = MINUTE * (row.minute + 1)
                 self._courses[row.metric][row.node, row.labels].add(row)
+            case Event() if row.what is What.HASHED:
+                newest = row.t
+                self._crossed.add(row)
             case Event():
                 newest = row.t
                 self._events.setdefault(row.what, []).append(row)
@@ -513,7 +518,8 @@ class Tally:
             for kind in ("skew", "timeout")
         ]
         where = labels(kind="hash")
-        differed = max(round(self._grown(DIFFERED, span)), kinds["hash"])
+        here, between = round(self._grown(DIFFERED, span)), self._between(span)
+        differed = max(here, kinds["hash"]) + between[1]
         if blind := self._uncompared(span):
             known = widened(criterion, exactly(float(differed))) if differed else ANYTHING
             return [*found, Reading(where, known, differed, blind=blind)]
@@ -532,7 +538,13 @@ class Tally:
             nodes = {node for node, _ in self._courses.get(metric, {})}
             if lacking := sorted(self._newest.keys() - nodes):
                 return f"no {metric} from {', '.join(lacking)}"
+        if self._plan.nodes > 1 and not self._between(span)[0]:
+            return "no hashes of the same steps came from all nodes: nothing compares them"
         return ""
+
+    def _between(self, span: Span) -> tuple[int, int]:
+        """Hashes of one node compared with those of another, and how many differed."""
+        return self._crossed.count(span.since, span.until)
 
     def _compared(self, span: Span) -> float:
         """Seconds in which hashes were compared, on the node that did so least."""
@@ -548,6 +560,8 @@ class Tally:
             math.fsum(course.inside(span.since, span.until).covered)
             for course in self._courses.get(DIFFERED, {}).values()
         ]
+        if self._plan.nodes > 1:
+            compared.append(stood(self._crossed.moments, span.since, span.until))
         return min([*compared, *watched], default=0.0)
 
     def _grown(self, metric: str, span: Span) -> float:
@@ -558,7 +572,9 @@ class Tally:
         """1 - differed / compared."""
         if blind := self._uncompared(span):
             return [Reading((), blind=blind)]
-        compared, differed = self._grown(COMPARED, span), self._grown(DIFFERED, span)
+        between = self._between(span)
+        compared = self._grown(COMPARED, span) + between[0]
+        differed = self._grown(DIFFERED, span) + between[1]
         value = 1.0 - differed / compared
         return [
             closed(

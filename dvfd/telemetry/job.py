@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dvfd.derive import LossWatch, NormWatch
 from dvfd.telemetry.checkpoint_state import CheckpointState
@@ -101,14 +101,28 @@ def _bound(steps: OrderedDict[int, Any]) -> None:
         steps.popitem(last=False)
 
 
+class First(NamedTuple):
+    """The hash that came first of a step, to be compared with other nodes' ones."""
+
+    kind: str
+    step: int
+    value: int
+    boot: float  # CLOCK_BOOTTIME at which the step ended
+
+
 class Hashes:
     """Gradient and parameter hashes of recent steps, compared as they come."""
 
     def __init__(self) -> None:
         self._steps: OrderedDict[tuple[str, int], tuple[int, int]] = OrderedDict()
+        self.firsts: deque[First] = deque(maxlen=4 * HASH_STEPS)  # whoever takes one takes it away
 
-    def compare(self, kind: str, step: int, rank: int, value: int) -> bool | None:
-        """Whether *value* is what another rank had at this step; None if this is the first."""
+    def compare(self, kind: str, step: int, rank: int, value: int, boot: float) -> bool | None:
+        """Whether *value* is what another rank had at this step, made at *boot*; None if this is
+        the first.
+        """
+        if (kind, step) not in self._steps:
+            self.firsts.append(First(kind, step, value, boot))
         first = self._steps.setdefault((kind, step), (rank, value))
         while len(self._steps) > HASH_STEPS:
             self._steps.popitem(last=False)
@@ -234,7 +248,7 @@ class Job:
         for kind, value in (("grad", row.grad_hash), ("param", row.param_hash)):
             if value is None:
                 continue
-            same = self.hashes.compare(kind, row.step, rank.rank, value)
+            same = self.hashes.compare(kind, row.step, rank.rank, value, row.boot)
             self.counters.comparisons += same is not None
             if same is False:
                 self.counters.mismatches += 1

@@ -21,6 +21,7 @@ import pytest
 from node import Node, running
 from testbed import eventually, free_port
 
+from dvfd.runs.crossed import Crossed
 from dvfd.runs.rows import Event, What
 from dvfd.runs.run import Run
 from dvfd.store.run_file import Reading
@@ -45,7 +46,8 @@ with Reporter(job="gpt", run="r", rank=first + local, world_size=world, local_ra
     while time.monotonic() - began < 240:
         step += 1
         time.sleep(max(0.0, began + step / 10 - time.monotonic()))
-        reporter.step(step, samples=14.0, loss=2 + 1 / step, grad_norm=1.0, compute=0.05)
+        told = {"grad_hash": step} if step % 10 == 0 else {}
+        reporter.step(step, samples=14.0, loss=2 + 1 / step, grad_norm=1.0, compute=0.05, **told)
 """
 
 
@@ -180,6 +182,17 @@ def test_the_leader_judges_all_ranks_and_both_nodes(clusters: tuple[Several, Sev
     balance = next(r for r in report["results"] if r["criterion"].endswith(".balance"))
     assert balance["so_far"] == "PASS", balance["reason"]
     assert {event["node"] for event in report["events"]} == {"n1", "n2"}
+
+
+def test_hashes_of_both_nodes_are_compared(clusters: tuple[Several, Several]) -> None:
+    two, _ = clusters
+    crossed = Crossed(2)
+    for event in two.file("n1").events():
+        if event.what is What.HASHED:
+            crossed.add(event)
+    compared, differed = crossed.count(0.0, 1e9)
+    assert compared >= 0.8 * DURATION
+    assert differed == 0
 
 
 def test_the_other_node_judges_nothing_by_itself(clusters: tuple[Several, Several]) -> None:

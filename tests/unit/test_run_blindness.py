@@ -108,6 +108,7 @@ def test_a_node_that_falls_silent_is_unseen_from_then_on() -> None:
     story = healthy("stability_phase2a")
     story.windows = [w for w in story.windows if w.node == "n0" or w.ended < HALF]
     story.minutes = [m for m in story.minutes if m.node == "n0" or m.minute * 60 < HALF]
+    story.events = [e for e in story.events if e.node == "n0" or e.t < HALF]
     found = story.judged()
     assert found["uptime"].result.verdict is UNKNOWN
     assert found["unplanned_failures"].result.verdict is UNKNOWN
