@@ -8,11 +8,13 @@ it unless `--short`, which replays `--hours` and keeps nothing.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +42,9 @@ RATE = 2
 HOURS = 48.0
 BEAT = 5
 """Simulated seconds between looks: the probes' interval, and the resolution that is wanted."""
+
+M_ARENA_MAX = -8
+"""mallopt(3), as in dvfd.daemon, of which there are only parts here."""
 
 SAMPLES = 35.0
 """Of one rank and step: 1120 samples a second in all."""
@@ -75,6 +80,8 @@ def serve(place: Path, hours: float) -> None:
     log.setup("warning")
     receiving.GATHER = 0.0  # real time that packets wait for company: here there is none
     receiving.STUCK = 1e9  # a commit takes real milliseconds, and the clock here runs far ahead
+    with suppress(OSError, AttributeError):  # as the daemon does
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
     config = parse("[profile]\nnodes = 1\nsingle_process_throughput = 62.5\n")
     catalogue, clock = load(config), ToldClock()
     run_of = catalogue.checks["stability_phase2c"]
@@ -113,7 +120,7 @@ def serve(place: Path, hours: float) -> None:
             conductor.sampled(_probed(clock.now()))
             conductor.tick()
         print("ok", flush=True)
-    run, rss = conductor.run(), _peak()
+    run, rss, processor = conductor.run(), _peak(), time.process_time()
     began = time.perf_counter()
     again = judged_again(place / "runs" / f"{run.id}.db", run, check)
     took = time.perf_counter() - began
@@ -124,6 +131,7 @@ def serve(place: Path, hours: float) -> None:
         "stage": run.stage,
         "reason": run.reason,
         "rss_mib": rss,
+        "processor_seconds": processor,
         "judgements": len(spent),
         "judging_ms": 1000 * sum(spent) / max(1, len(spent)),
         "last_judging_ms": 1000 * spent[-1],
@@ -192,7 +200,7 @@ def replay(place: Path, hours: float) -> dict[str, Any]:
         assert server.stdout
         assert server.stdout.readline() == "ok\n"
 
-    began, step = time.perf_counter(), 0
+    began, step, processor = time.perf_counter(), 0, time.process_time()
     for _ in range(round(hours * 3600 / BEAT) + 60):
         ask(f"advance {BEAT}")
         for _ in range(BEAT * RATE):
@@ -208,11 +216,12 @@ def replay(place: Path, hours: float) -> dict[str, Any]:
         for rank in ranks:
             rank._flush(clock.boot())
         ask(f"rows {step * RANKS}")
-    took = time.perf_counter() - began
+    took, processor = time.perf_counter() - began, time.process_time() - processor
     server.stdin.close()
     answer: dict[str, Any] = json.loads(server.stdout.read())
     server.wait()
-    return answer | {"seconds": took, "sent": step * RANKS, "hours": hours}
+    more = {"ranks_processor_seconds": processor, "sent": step * RANKS, "hours": hours}
+    return answer | {"seconds": took, **more}
 
 
 def main() -> None:
@@ -237,6 +246,9 @@ def figures(found: dict[str, Any]) -> list[Figure]:
     return [
         at_most("seconds", "replay of 48 h of 16 ranks at 2 steps/s, judged every minute",
                 found["seconds"], "s", 300),
+        Figure("processor", "of that, processor time of the daemon's parts and of the ranks",
+               found["processor_seconds"] + found["ranks_processor_seconds"], "s"),
+        Figure("live", "a judgement while it is on, in the middle", found["judging_ms"], "ms"),
         at_most("rss", "peak memory of the daemon's parts in it", found["rss_mib"], "MiB", 80),
         at_most("file", "the run's file at its end", found["file_mb"], "MB", 300),
         at_most("judging", "judging it from its file at its end", found["judged_again_seconds"],

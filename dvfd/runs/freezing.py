@@ -133,9 +133,7 @@ def judged_again(path: Path, run: Run, check: Check) -> tuple[Judged, ...]:
     """
     file = Reading(path)
     tally = Tally(run.plan, Context.from_document(file.document().get(CONTEXT) or {}))
-    for rows in (file.windows, file.minutes, file.events):
-        for row in rows():
-            tally.add(row)
+    tally.read(file)
     return judged(check, run, tally, t=_end(run), at=run.ended_at or run.seen_at)
 
 

@@ -206,15 +206,19 @@ class Grid:
 
     def add(self, window: Window) -> None:
         """Take a window, or one that grew."""
-        number, seat = window.window, (window.rank, window.session)
-        self.first = min(self.first, window.first_step) if self._steps else window.first_step
-        self._steps[window.rank] = max(window.last_step, self._steps.get(window.rank, 0))
-        self._ends[seat] = max(window.ended, self._ends.get(seat, window.ended))
+        number, rank = window.window, window.rank
+        seat = (rank, window.session)
+        if window.first_step < self.first or not self._steps:
+            self.first = window.first_step
+        if window.last_step > self._steps.get(rank, -1):
+            self._steps[rank] = window.last_step
+        if window.ended > self._ends.get(seat, -math.inf):
+            self._ends[seat] = window.ended
         if not self._is_whole(window):
             self._open[number, seat] = window
             return
         self._open.pop((number, seat), None)
-        self._sections[window.node, window.rank].add(window)
+        self._sections[window.node, rank].add(window)
         self._nonfinite += window.nonfinite
         beside = self._whole[number]
         beside[seat] = Kept(window)

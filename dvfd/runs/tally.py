@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dvfd.model import Criterion, Labels
     from dvfd.runs.availability import Stretch
     from dvfd.runs.intervals import Columns
-    from dvfd.runs.rows import Row
+    from dvfd.runs.rows import Row, Rows
     from dvfd.runs.run import Plan, Run
 
 T = TypeVar("T")
@@ -136,32 +136,53 @@ class Tally:
             "attestation_value": self._attested,
         }
 
+    def read(self, rows: Rows, since: int = 0, until: int | None = None) -> None:
+        """Take what a file got after mark *since* and not after mark *until*."""
+        for window in rows.windows(since, until):
+            self._window(window)
+        for minute in rows.minutes(since, until):
+            self._minute(minute)
+        for event in rows.events(since, until):
+            self._event(event)
+        self._known.clear()
+
     def add(self, row: Row) -> None:
         """Take one row; a window that grew comes again whole."""
-        self._known.clear()
-        if isinstance(row, Event) and row.what in HEARING:  # of the leader, about a node
-            self._hear(row)
-            return
         match row:
             case Window():
-                newest = row.ended
-                self._grid.add(row)
+                self._window(row)
             case Minute():
-                newest = MINUTE * (row.minute + 1)
-                self._courses[row.metric][row.node, row.labels].add(row)
-            case Event() if row.what is What.HASHED:
-                newest = row.t
-                self._crossed.add(row)
+                self._minute(row)
             case Event():
-                newest = row.t
-                self._events.setdefault(row.what, []).append(row)
-        if newest > self._newest.get(row.node, -math.inf):
-            self._newest[row.node] = newest
+                self._event(row)
+        self._known.clear()
+
+    def _window(self, row: Window) -> None:
+        self._grid.add(row)
+        self._heard(row.node, row.ended)
+
+    def _minute(self, row: Minute) -> None:
+        self._courses[row.metric][row.node, row.labels].add(row)
+        self._heard(row.node, MINUTE * (row.minute + 1))
+
+    def _event(self, row: Event) -> None:
+        if row.what in HEARING:  # of the leader, about a node
+            self._hear(row)
+            return
+        self._heard(row.node, row.t)
+        if row.what is What.HASHED:
+            self._crossed.add(row)
+        else:
+            self._events.setdefault(row.what, []).append(row)
 
     def _hear(self, event: Event) -> None:
         newest = self._hearing.get(event.node)
         if newest is None or newest.t <= event.t:
             self._hearing[event.node] = event
+
+    def _heard(self, node: str, t: float) -> None:
+        if t > self._newest.get(node, -math.inf):
+            self._newest[node] = t
 
     @property
     def silent(self) -> list[str]:

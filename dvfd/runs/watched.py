@@ -163,7 +163,5 @@ class Watched:
         """Take what is new in the file."""
         self.file.flush()
         mark = self.file.mark()
-        for rows in (self.file.windows, self.file.minutes, self.file.events):
-            for row in rows(self._mark, mark):
-                self._tally.add(row)
+        self._tally.read(self.file, self._mark, mark)
         self._mark = mark

@@ -247,12 +247,7 @@ class RunFile:
                 return True
 
             def work(connection: sqlite3.Connection, mark: int) -> None:
-                for session, sequence, folds in given:
-                    before = self._cursor(connection, session)
-                    if sequence > before:
-                        new = [fold for fold in folds if (fold.sequence or sequence) > before]
-                        self._upsert(connection, session, new, mark)
-                        self._advance(connection, session, sequence)
+                self._insert_folds(connection, given, mark)
                 for row in rows:
                     self._insert(connection, row, mark)
                 if beat is not None:
@@ -373,23 +368,32 @@ class RunFile:
             self._sessions[session] = found[0] if found else 0
         return self._sessions[session]
 
-    def _advance(self, connection: sqlite3.Connection, session: str, sequence: int) -> None:
-        connection.execute(
+    def _insert_folds(
+        self,
+        connection: sqlite3.Connection,
+        packets: Iterable[tuple[str, int, Sequence[StepFold]]],
+        mark: int,
+    ) -> None:
+        """Write what is new of all packets at once, and how far that brings their sessions."""
+        windows: list[Window] = []
+        reached: dict[str, int] = {}
+        for session, sequence, folds in packets:
+            before = reached.get(session) or self._cursor(connection, session)
+            if sequence > before:
+                new = [fold for fold in folds if (fold.sequence or sequence) > before]
+                windows += [self._window(session, fold) for fold in new if self._ours(fold)]
+                reached[session] = sequence
+        connection.executemany(_UPSERT, [(*window, mark) for window in windows])
+        connection.executemany(
             "INSERT INTO sessions (session, sequence) VALUES (?, ?)"
             " ON CONFLICT (session) DO UPDATE SET sequence = excluded.sequence",
-            (session, sequence),
+            reached.items(),
         )
-        self._sessions[session] = sequence
+        self._sessions |= reached
 
-    def _upsert(
-        self, connection: sqlite3.Connection, session: str, folds: Sequence[StepFold], mark: int
-    ) -> None:
-        rows = [
-            self._window(session, fold)
-            for fold in folds
-            if fold.ended + self._offset >= self._floor
-        ]
-        connection.executemany(_UPSERT, [(*row, mark) for row in rows])
+    def _ours(self, fold: StepFold) -> bool:
+        """Whether it was made since the run was armed."""
+        return fold.ended + self._offset >= self._floor
 
     def _window(self, session: str, fold: StepFold) -> Window:
         return Window(

@@ -19,8 +19,9 @@ from dvfd.model import Check, Sample, Verdict, labels
 from dvfd.runs import parts
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor, Order
-from dvfd.runs.freezing import judged_again
+from dvfd.runs.freezing import Frozen, judged_again
 from dvfd.runs.run import Run, Stage
+from dvfd.runs.watched import Watched
 from dvfd.store import Store
 from dvfd.store.run_file import Reading
 from dvfd.telemetry.fold import folds
@@ -288,6 +289,24 @@ def test_what_was_frozen_is_judged_again_to_the_same_byte(node: Node) -> None:
     run, report = node.run, node.report()
     again = judged_again(node.directory / "runs" / f"{run.id}.db", run, PHASE1)
     assert json.loads(json.dumps([j.to_document() for j in again])) == report["results"]
+
+
+def test_while_a_report_is_made_the_last_judgement_stands(node: Node) -> None:
+    freeze, seen = node.conductor._freeze, []
+
+    def asked_meanwhile(on: Watched) -> Frozen:
+        results = node.conductor.results(PHASE1, node.clock.now())
+        seen.append({r.criterion.id.partition(".")[2]: r.verdict for r in results})
+        assert seen == [node.told[-1][1]]
+        return freeze(on)
+
+    node.conductor._freeze = asked_meanwhile
+    node.arm()
+    node.join()
+    node.train(620)
+    node.wait(10)
+    assert node.run.frozen
+    assert Verdict.UNKNOWN in seen[0].values()
 
 
 def test_a_check_that_was_never_run_says_how_to(node: Node) -> None:
