@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 EFFICIENCY, SMALLER = floors.EFFICIENCY, floors.SMALLER
 SHARE, SMALLER_SHARE = "run_communication_ratio", "run_smaller_communication_ratio"
-ERROR, SPEEDUP = floors.ERROR, "scaling_speedup_ratio"
+ERROR = floors.ERROR
 
 FEWEST = 3
 """Process counts of a projection: two determine two parameters, and say nothing of the error."""
@@ -66,34 +66,6 @@ class Efficiency:
             where = labels(processes=wanted)
             why = f"no throughput of {of(wanted)} is in the ledger: dvfd stability accept RUN"
             yield from (Trouble(metric, why, where) for metric in self.metrics)
-
-
-class Speedup:
-    """Training throughput on several processes over that on one, for the check of collectives."""
-
-    name = "training speed-up"
-    metrics = (SPEEDUP,)
-
-    def __init__(self, read: Callable[[], Known] = reading.read) -> None:
-        self._read = read
-
-    def run(self, task: Task) -> Iterator[Found | Ran]:
-        """Read the ledger and divide. Raises DvfdError."""
-        known, chosen = _chosen(self._read(), task)
-        at = task.clock.now()
-        found = rows(chosen, known.points, known.frozen, run=task.run)
-        for row in found:
-            where = labels(processes=row.processes)
-            if row.efficiency is None:
-                yield Trouble(SPEEDUP, row.lack, where)
-                continue
-            ends = [row.processes * end for end in row.ends] if row.ends else [None, None]
-            yield Sample(SPEEDUP, row.processes * row.efficiency, at, where, *ends)
-            yield from _doubted(row, [SPEEDUP], where)
-            yield Remark(SPEEDUP, row.point.words, where)
-        if task.check.processes not in {row.processes for row in found}:
-            why = f"no throughput of {of(task.check.processes)} is in the ledger"
-            yield Trouble(SPEEDUP, why, labels(processes=task.check.processes))
 
 
 def _chosen(known: Known, task: Task) -> tuple[Known, Series]:

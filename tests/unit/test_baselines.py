@@ -21,7 +21,15 @@ from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.control import Peer
 from dvfd.errors import DvfdError
-from dvfd.runs.baselines import Accepted, Baselines, job_hash, measure, operations, thinned
+from dvfd.runs.baselines import (
+    WINDOWS,
+    Accepted,
+    Baselines,
+    job_hash,
+    measure,
+    operations,
+    thinned,
+)
 from dvfd.runs.parts import context
 from dvfd.runs.run import Run, Stage
 from dvfd.runs.tally import Tally
@@ -315,6 +323,31 @@ def test_without_it_an_efficiency_is_unknown_whatever_the_profile_says(bench):
     config = Config(profile={"single_process_throughput": 62.5})
     found = context(config, people, bench.book, bench.ledger, later)
     assert found.single_process is None
+
+
+def test_an_accepted_run_stands_in_the_ledger_with_its_windows(bench):
+    made = bench.run()
+    found = bench.accept(made)
+    (at,) = bench.ledger.points()
+    assert (at.how, at.name, at.processes) == ("run", "a", 4)
+    assert at.throughput == found.measured.throughput
+    assert at.configuration == job_hash(made)
+    assert 8 <= len(at.windows) <= WINDOWS
+    assert math.fsum(at.windows) / len(at.windows) == pytest.approx(at.throughput, rel=1e-3)
+    assert (at.began, at.ended) == (made.armed_at + made.began_t, made.ended_at)
+    assert at.proves == ""
+
+
+def test_a_run_that_was_replaced_stands_in_it_no_more(bench):
+    bench.accept(bench.run("a"))
+    bench.accept(bench.run("b"), replaces="a")
+    assert [p.name for p in bench.ledger.points()] == ["b"]
+
+
+def test_one_accepted_in_spite_of_something_says_so_in_the_ledger(bench):
+    bench.accept(bench.run(verdict="FAIL"), override="first try")
+    (at,) = bench.ledger.points()
+    assert "in spite of: its verdict is FAIL; first try" in at.words
 
 
 # --- Which training -------------------------------------------------------------------------------
