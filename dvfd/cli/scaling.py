@@ -306,7 +306,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         return
     by_count = {row["processes"]: row for row in document["rows"]}
     yield f"configuration {document['configuration'][:HASH]}"
-    yield f"{'PROCESSES':>9}  {'SAMPLES/S':>10}  {'95 % INTERVAL':<19}  {'EFFICIENCY':>10}  COMM"
+    yield f"{'PROCESSES':>9}  {'SAMPLES/S':>10}  {'95 % INTERVAL':<19}  {'EFFICIENCY':<21}  COMM"
     for point in document["points"]:
         row = by_count.get(point["processes"], {})
         yield _line(point, row)
@@ -333,10 +333,12 @@ def _line(point: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     ends = NONE
     if point["low"] is not None:
         ends = f"{point['low']:.5g} to {point['high']:.5g}"
-    efficiency = NONE if row.get("efficiency") is None else f"{row['efficiency']:.2%}"
+    efficiency = NONE if row.get("efficiency") is None else f"{row['efficiency']:.1%}"
+    if found := row.get("interval"):
+        efficiency += f" ({100 * found[0]:.1f} to {100 * found[1]:.1f})"
     share = NONE if point["communication"] is None else f"{point['communication']:.1%}"
     figure = f"{point['processes']:>9}  {point['throughput']:>10.5g}  {ends:<19}"
-    return f"{figure}  {efficiency:>10}  {share}"
+    return f"{figure}  {efficiency:<21}  {share}"
 
 
 def _point(point: Point) -> Iterator[str]:

@@ -24,7 +24,7 @@ Ends = tuple[float, float] | None
 
 NAMES = {
     "usl": "USL",
-    "usl bounded": "USL, s k >= 0",
+    "usl bounded": "USL bounded",
     "amdahl": "Amdahl",
     "gustafson": "Gustafson",
     "power": "power law",

@@ -94,6 +94,8 @@ def parses(command: click.Command, arguments: list[str], parent: click.Context |
         return
     if isinstance(command, click.Group):
         rest = [*getattr(context, "_protected_args", []), *context.args]
+        if command.invoke_without_command and not rest:
+            return
         _, found, left = command.resolve_command(context, rest)
         assert found
         parses(found, left, context)

@@ -54,7 +54,7 @@ def test_the_page_is_one_file_without_script_and_says_all_of_it() -> None:
     page = Sources(text)
     assert (page.loads, "script" in page.tags) == ([], False)
     for words in ("1088", "1088 to 1236.2", "USL, decides", "12 processes left out",
-                  "super-linear: verify the baseline", "882", "not frozen"):  # fmt: skip
+                  "Super-linear: verify the baseline", "882", "not frozen"):  # fmt: skip
         assert words in text, words
 
 
