@@ -35,6 +35,7 @@ class FakeRuns:
         self.judged: list[dict[str, Any]] = []
         self.elapsed = 0.0
         self.ends_at: float | None = None
+        self.others: dict[str, Any] = {"peers": [], "led_by": None}
         self.run: dict[str, Any] | None = None
         self._server: ControlServer | None = None
 
@@ -102,6 +103,6 @@ class FakeRuns:
                 return {
                     "run": run, "t": self.elapsed, "elapsed": self.elapsed,
                     "left": run["plan"]["duration"] - self.elapsed, "ends_at": self.ends_at,
-                    "judged": self.judged, "trouble": "",
+                    "judged": self.judged, "trouble": "", **self.others,
                 }  # fmt: skip
         return run

@@ -13,18 +13,21 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from fakes import FakeClock
+from fakes_sinks import snapshot
+from testbed import free_port
 
 from dvfd import probes
 from dvfd.attestations import Attestations
 from dvfd.catalogue import load
-from dvfd.config import parse
+from dvfd.clock import SystemClock
+from dvfd.config import Http, parse
 from dvfd.errors import DvfdError
 from dvfd.model import NONE_YET, Check, Sample, Verdict
 from dvfd.probes.verifier import Verifier
@@ -33,9 +36,12 @@ from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Order
 from dvfd.runs.freezing import Frozen, judged_again
 from dvfd.runs.saves import Manifestless
+from dvfd.runs.served import Served
 from dvfd.runs.tally import Context
 from dvfd.runs.watched import Watched
 from dvfd.shell import Output
+from dvfd.sinks.server import HttpServer
+from dvfd.sinks.site import Site
 from dvfd.store import Store
 from dvfd.telemetry import receiver as receiving
 from dvfd.telemetry import reporter as reporting
@@ -133,11 +139,18 @@ class Machine:
 
 
 class Rehearsal:
-    """One run of one phase. `at` says what happens at which second of it."""
+    """One run of one phase. `at` says what happens at which second of it.
 
-    def __init__(self, directory: Path, phase: str) -> None:
+    With a *place* it is one node of several, and Several rehearses them together.
+    """
+
+    def __init__(
+        self, directory: Path, phase: str, *, clock: FakeClock | None = None,
+        place: Place | None = None,
+    ) -> None:  # fmt: skip
         self.phase, self.rate = phase, RATES[phase]
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
+        self.place = place
         self.directory = directory
         self.machine = Machine(directory)
         self.table = Table()
@@ -162,12 +175,14 @@ class Rehearsal:
 
     def _check(self) -> Check:
         nodes = NODES[self.phase]
-        self.config = parse(f"[profile]\nnodes = {nodes}\nlink_gbps = 400\n")
+        more = self.place.toml if self.place else ""
+        self.config = parse(f"[profile]\nnodes = {nodes}\nlink_gbps = 400\n{more}")
         self.catalogue = load(self.config)
         found = self.catalogue.checks[f"stability_{self.phase}"]
-        # All ranks report here: judging from several nodes' files is another matter.
         criteria = tuple(replace(c, coverage=SEEN) if c.coverage else c for c in found.criteria)
-        check = replace(found, nodes=1, duration=DURATION, criteria=criteria)
+        # Without a place all ranks report here, as if there were one node.
+        over = found.nodes if self.place else 1
+        check = replace(found, nodes=over, duration=DURATION, criteria=criteria)
         self.catalogue = replace(self.catalogue, checks={**self.catalogue.checks, check.id: check})
         return check
 
@@ -189,9 +204,7 @@ class Rehearsal:
     def run(self, at: Mapping[int, Callable[[Rehearsal], None]]) -> None:
         """Rehearse it from the order to the report."""
         with self._daemon(), told(lambda: self.moment, self.clock.now):
-            self.conductor.arm(Order(check=self.check.id, job="gpt", force=True), by="test")
-            for rank in range(self.check.processes):
-                self.join(rank)
+            self.begin()
             due = dict(at)
             for second in range(0, int(DURATION) + 60, BEAT):
                 for moment in [m for m in due if m <= second]:
@@ -199,12 +212,24 @@ class Rehearsal:
                 self._beat()
                 if self.conductor.run().frozen:
                     break
-            results = self.conductor.results(self.check, self.clock.now())
-            found = {r.criterion.id.partition(".")[2]: r for r in results}
-            self.verdicts = {
-                n: self._worth(n) for n, r in found.items() if r.criterion.source != NONE_YET
-            }
-            self.reasons = {n: r.reason for n, r in found.items()}
+            self.end()
+
+    def begin(self) -> None:
+        """Arm it, and let the ranks of this node come."""
+        self.conductor.arm(Order(check=self.check.id, job="gpt", force=True), by="test")
+        here = self.check.processes // self.check.nodes
+        first = self.place.number * here if self.place else 0
+        for rank in range(first, first + here):
+            self.join(rank)
+
+    def end(self) -> None:
+        """Take note of what every criterion is worth."""
+        results = self.conductor.results(self.check, self.clock.now())
+        found = {r.criterion.id.partition(".")[2]: r for r in results}
+        self.verdicts = {
+            n: self._worth(n) for n, r in found.items() if r.criterion.source != NONE_YET
+        }
+        self.reasons = {n: r.reason for n, r in found.items()}
 
     def _worth(self, name: str) -> Verdict:
         """The verdict, as if ranks that share this process's cores were well placed."""
@@ -254,28 +279,37 @@ class Rehearsal:
 
     def join(self, rank: int) -> None:
         world = self.check.processes
+        here = world // self.check.nodes
         self.ranks[rank] = reporting.Reporter(
-            job="gpt", run="r", rank=rank, world_size=world, local_rank=rank,
-            local_world_size=world, socket=str(self.directory / "ingest.sock"),
+            job="gpt", run="r", rank=rank, world_size=world, local_rank=rank % here,
+            local_world_size=here, socket=str(self.directory / "ingest.sock"),
             checkpoint_every=self.check.checkpoint_every, interval=3600.0,
         )  # fmt: skip
 
     def _beat(self) -> None:
         """Five seconds: steps, checkpoints, a look of the probes, a look of the conductor."""
         self.clock.advance(BEAT)
-        self.machine.advance(BEAT)
-        began, now = self.clock.boot() - BEAT, self.clock.boot()
+        began = self.clock.boot() - BEAT
         for n in range(BEAT * self.rate if self.stepping else 0):
-            self.step += 1
             self.moment = began + (n + 1) / self.rate
-            for rank, reporter in list(self.ranks.items()):
-                reporter.step(self.step, **{**self._row(rank), **self.of_rank(rank, self.step)})
-            if self.probing and self.step % self.check.every == 0:
-                for reporter in self.ranks.values():
-                    reporter.collective("64KiB", self.probing)
-            if self.saving and self.step % self.check.checkpoint_every == 0:
-                self.save(self.step, self.word)
-        self.moment = now
+            self.work()
+        self.look()
+
+    def work(self) -> None:
+        """One step of every rank."""
+        self.step += 1
+        for rank, reporter in list(self.ranks.items()):
+            reporter.step(self.step, **{**self._row(rank), **self.of_rank(rank, self.step)})
+        if self.probing and self.step % self.check.every == 0:
+            for reporter in self.ranks.values():
+                reporter.collective("64KiB", self.probing)
+        if self.saving and 0 in self.ranks and self.step % self.check.checkpoint_every == 0:
+            self.save(self.step, self.word)
+
+    def look(self) -> None:
+        """What the daemon does after five seconds."""
+        self.machine.advance(BEAT)
+        now = self.moment = self.clock.boot()
         for reporter in self.ranks.values():
             reporter._flush(now)
         self._settle()
@@ -332,6 +366,81 @@ class Rehearsal:
 def _frozen(on: Watched) -> Frozen:
     """The last judgement, from the file alone, and no report."""
     return Frozen((), "frozen", judged_again(on.file.path, on.run, on.check))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node stands among several: which it is, and the ports of all daemons."""
+
+    number: int
+    ports: tuple[int, ...]
+
+    @property
+    def toml(self) -> str:
+        nodes = (
+            f'[[cluster.nodes]]\nname = "n{n}"\naddress = "127.0.0.{n + 1}"\n'
+            f'url = "http://127.0.0.1:{port}"\n'
+            for n, port in enumerate(self.ports)
+        )
+        return f'[node]\nname = "n{self.number}"\n[cluster]\nlead = "n0"\n{"".join(nodes)}'
+
+
+class Several:
+    """One run over all its nodes: a rehearsal of each, one clock, and real HTTP between them."""
+
+    def __init__(self, directory: Path, phase: str) -> None:
+        clock = FakeClock()
+        ports = tuple(free_port() for _ in range(NODES[phase]))
+        self.nodes = [
+            Rehearsal(directory / f"n{n}", phase, clock=clock, place=Place(n, ports))
+            for n in range(NODES[phase])
+        ]
+        self.lead = self.nodes[0]
+        self.servers: list[HttpServer] = []
+
+    def run(self, at: Mapping[int, Callable[[Several], None]]) -> None:
+        """Rehearse it from the order to the leader's report."""
+        lead, due = self.lead, dict(at)
+        with ExitStack() as stack, told(lambda: lead.moment, lead.clock.now):
+            for node in self.nodes:
+                stack.enter_context(node._daemon())
+                self.servers.append(self._serve(node))
+                stack.callback(self.servers[-1].stop)
+                node.begin()
+            for second in range(0, int(DURATION) + 150, BEAT):
+                for moment in [m for m in due if m <= second]:
+                    due.pop(moment)(self)
+                self._beat()
+                if lead.conductor.run().frozen:
+                    break
+            lead.end()
+
+    @staticmethod
+    def _serve(node: Rehearsal) -> HttpServer:
+        assert node.place
+        runs = Served(node.conductor, node.directory / "runs", node.clock)
+        site = Site(snapshot, runs=runs)
+        port = node.place.ports[node.place.number]
+        server = HttpServer(site, Http(port=port), clock=SystemClock())
+        server.start()
+        return server
+
+    def _beat(self) -> None:
+        lead = self.lead
+        lead.clock.advance(BEAT)
+        for n in range(BEAT * lead.rate):
+            lead.moment = lead.clock.boot() - BEAT + (n + 1) / lead.rate
+            for node in self.nodes:
+                node.work()
+        for node in self.nodes:
+            node.look()
+        for node in self.nodes[::-1]:
+            if node.conductor._on is not None:
+                node.conductor._on.company.poll()
+
+    def cut(self, number: int) -> None:
+        """Nobody reaches that node's daemon any more."""
+        self.servers[number].stop()
 
 
 def verified(argv: Any, *, timeout: float, stdin: bytes = b"") -> Output:

@@ -35,7 +35,9 @@ LANES = {
     "failures": frozenset({What.FAILURE}),
     "injected faults": frozenset({What.INJECTED, What.PLANNED}),
     "synchronisation issues": frozenset({What.ISSUE}),
-    "daemon and clock": frozenset({What.DAEMON, What.CLOCK, What.SUSPENDED}),
+    "daemon, clock and silent nodes": frozenset(
+        {What.DAEMON, What.CLOCK, What.SUSPENDED, What.SILENT}
+    ),
 }
 """What is marked on the time axis, and as what."""
 

@@ -310,7 +310,7 @@ class Peers:
     def _write(self, what: What, t: float, at: float, text: str, node: str = "") -> None:
         event = Event(node=node or self._node, t=t, at=at, what=what, text=text)
         self._file.add([event])
-        log.info("node of the run", node=node, what=what, text=text)
+        log.info("node of the run", node=event.node, what=str(what), text=text)
 
     @property
     def trouble(self) -> str:

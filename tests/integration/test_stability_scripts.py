@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from node import Node, running
-from testbed import eventually
+from testbed import eventually, free_port
 
 from dvfd.runs import ending
 
@@ -29,11 +29,14 @@ CONFIG = '[node]\nname = "n"\n[http]\nport = 0\n'
 class Torchrun:
     """The script under torchrun, in a directory of its own."""
 
-    def __init__(self, directory: Path, *options: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, directory: Path, *options: str, environment: dict[str, str],
+        script: str = "phase1_24hr_stability", agent: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.directory = directory
         argv = [
-            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=4",
-            str(ROOT / "tests/phase1_24hr_stability.py"), "--backend=gloo", *options, *SMALL,
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=4", *agent,
+            str(ROOT / f"tests/{script}.py"), "--backend=gloo", *options, *SMALL,
         ]  # fmt: skip
         with (directory / "out").open("w") as out, (directory / "err").open("w") as err:
             self.process = subprocess.Popen(
@@ -206,6 +209,36 @@ def test_the_reference_job_trains_on_through_a_kill_of_the_daemon_and_ends_with_
         status = [sys.executable, "-m", "dvfd", "stability", "status", run]
         judged = subprocess.run(status, env=node.environment, timeout=60, check=False)
         assert judged.returncode in {2, 3}  # a shortened run passes nothing
+
+
+def test_over_two_nodes_the_leaders_run_ends_the_training_of_both(tmp_path: Path) -> None:
+    ports = [free_port() for _ in range(3)]
+    extra = '[profile]\nnodes = 2\n[cluster]\nlead = "n0"\n' + "".join(
+        f'[[cluster.nodes]]\nname = "n{n}"\naddress = "127.0.0.{n + 1}"\n'
+        f'url = "http://127.0.0.1:{ports[n]}"\n'
+        for n in range(2)
+    )
+    nodes = [Node(tmp_path / f"n{n}", [], extra, name=f"n{n}", port=ports[n]) for n in range(2)]
+    options = ("--nnodes=2", "--master_addr=127.0.0.1", f"--master_port={ports[2]}")
+    with running(nodes[0]), running(nodes[1]):
+        both = [
+            Torchrun(
+                tmp_path / f"n{n}", "--duration=10", "--force", environment=node.environment,
+                script="phase2a_48hr_stability", agent=(*options, f"--node_rank={n}"),
+            )
+            for n, node in enumerate(nodes)
+        ]  # fmt: skip
+        try:
+            for each in both:
+                each.process.wait(240)
+            runs = [node.ask("stability_status", id="")["run"] for node in nodes]
+        finally:
+            for each in both:
+                each.end()
+    assert [(r["stage"], r["reason"]) for r in runs] == [("complete", "")] * 2
+    assert (runs[0]["peers"], runs[1]["of"]) == ({"n1": runs[1]["id"]}, runs[0]["id"])
+    assert "complete, 10 s of 48 h" in both[0].said("out"), both[0].said("err")
+    assert f"judged at n0, which leads, as run {runs[0]['id']}" in both[1].said("out")
 
 
 def stage(node: Node, wanted: str) -> dict[str, Any]:

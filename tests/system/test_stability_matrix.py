@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rehearsal import NODES, Rehearsal
+from rehearsal import NODES, Rehearsal, Several
 
 from dvfd.model import Verdict
 
@@ -230,3 +230,48 @@ def test_what_goes_wrong_has_its_consequences_and_no_others(
     }
     unknown = item.unknown | ONE_NODE.get(phase, set())
     assert found == {FAIL: set(item.failed), UNKNOWN: unknown}, run.reasons
+
+
+# --- Over its nodes, with real HTTP between them --------------------------------------------------
+
+SEVERAL = ["phase2a", "phase2b", "phase2c"]
+
+
+def bad(run: Several) -> dict[Verdict, set[str]]:
+    """What is not well at the leader."""
+    verdicts = run.lead.verdicts.items()
+    return {each: {name for name, v in verdicts if v is each} for each in (FAIL, UNKNOWN)}
+
+
+@pytest.mark.parametrize("phase", SEVERAL)
+def test_a_healthy_run_over_its_nodes_passes_at_the_one_that_leads(
+    phase: str, tmp_path: Path
+) -> None:
+    run = Several(tmp_path, phase)
+    run.run({})
+    assert bad(run) == {FAIL: set(), UNKNOWN: set()}, run.lead.reasons
+    assert len(run.lead.conductor.run(run.lead.conductor.runs()[-1].id).peers) == NODES[phase] - 1
+
+
+def test_a_node_that_falls_silent_leaves_nothing_known_and_fails_nothing(tmp_path: Path) -> None:
+    run = Several(tmp_path, "phase2c")
+    run.run({150: lambda run: run.cut(2)})
+    found = bad(run)
+    assert found[FAIL] == set(), run.lead.reasons
+    attested = {"confidence", "readiness"}
+    assert {n for n, v in run.lead.verdicts.items() if v is Verdict.PASS} == attested
+    assert all("n2 has been silent for" in run.lead.reasons[name] for name in found[UNKNOWN])
+
+
+def test_a_node_that_computes_longer_than_the_others_fails_their_balance(tmp_path: Path) -> None:
+    run = Several(tmp_path, "phase2b")
+    run.nodes[2].of_rank = lambda _rank, _step: {"compute": 1.2 * 0.8 / run.lead.rate}
+    run.run({})
+    assert bad(run) == {FAIL: {"balance"}, UNKNOWN: set()}, run.lead.reasons
+
+
+def test_a_node_that_is_wrong_and_agrees_with_itself_is_found(tmp_path: Path) -> None:
+    run = Several(tmp_path, "phase2a")
+    run.nodes[1].of_rank = lambda _rank, step: {"grad_hash": 1} if step == 700 else {}
+    run.run({})
+    assert bad(run)[FAIL] == {"corruption", "agreement"}, run.lead.reasons

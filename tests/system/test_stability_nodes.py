@@ -57,6 +57,7 @@ class Several:
 
     nodes: dict[str, Node]
     check: str
+    duration: float
 
     @property
     def lead(self) -> Node:
@@ -64,7 +65,7 @@ class Several:
 
     def arm(self) -> None:
         for node in self.nodes.values():
-            asked = {"check": self.check, "job": "gpt", "duration": DURATION, "force": True}
+            asked = {"check": self.check, "job": "gpt", "duration": self.duration, "force": True}
             assert node.ask("stability_arm", **asked), node.said()
 
     def train(self) -> list[subprocess.Popen[bytes]]:
@@ -91,7 +92,7 @@ def status(node: Node) -> dict[str, Any]:
     return node.ask("stability_status") or {"run": {"frozen": "", "stage": ""}, "elapsed": 0.0}
 
 
-def cluster(directory: Path, count: int, check: str) -> Several:
+def cluster(directory: Path, count: int, check: str, duration: float) -> Several:
     ports = {f"n{n + 1}": free_port() for n in range(count)}
     extra = f'[profile]\nnodes = {count}\n[cluster]\nlead = "n1"\n' + "".join(
         f'[[cluster.nodes]]\nname = "{name}"\naddress = "127.0.0.{number + 1}"\n'
@@ -99,14 +100,14 @@ def cluster(directory: Path, count: int, check: str) -> Several:
         for number, (name, port) in enumerate(ports.items())
     )
     nodes = {n: Node(directory / n, [], extra, name=n, port=p) for n, p in ports.items()}
-    return Several(nodes, check)
+    return Several(nodes, check, duration)
 
 
 @pytest.fixture(scope="module")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Several, Several]]:
     """Both, once every run that can be judged is."""
-    two = cluster(tmp_path_factory.mktemp("two"), 2, "stability_phase2a")
-    three = cluster(tmp_path_factory.mktemp("three"), 3, "stability_phase2b")
+    two = cluster(tmp_path_factory.mktemp("two"), 2, "stability_phase2a", DURATION)
+    three = cluster(tmp_path_factory.mktemp("three"), 3, "stability_phase2b", 15.0)
     ranks: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as stack:
         for node in (*two.nodes.values(), *three.nodes.values()):
@@ -117,7 +118,7 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Several
                 ranks += several.train()
             eventually(lambda: elapsed(two) > 8, 90, every=0.2)
             two.lead.kill()
-            eventually(lambda: elapsed(three) > 8, 90, every=0.2)
+            eventually(lambda: elapsed(three) > 4, 90, every=0.2)
             three.nodes["n3"].kill()
             two.lead.start()
             judged = [*two.nodes.values(), three.nodes["n1"], three.nodes["n2"]]

@@ -124,6 +124,29 @@ def test_a_run_under_way_is_told_with_its_times_and_what_it_says_so_far(runs, dv
     assert "1 cannot be known, 1 passes so far" in out
 
 
+def test_the_other_nodes_are_shown_with_their_newest_rows_and_clocks(runs, dvfd):
+    runs.arm("running")
+    peer = {"node": "n2", "run": "r2", "stage": "running", "heard": 1.0, "age": 2.0,
+            "clock": -0.0124, "clock_error": 0.001, "trouble": ""}  # fmt: skip
+    away = {**peer, "node": "n3", "age": 130.0, "trouble": "Connection refused"}
+    spare = {**peer, "node": "n4", "run": "", "age": None, "clock": None}
+    runs.others["peers"] = [peer, away, spare]
+
+    _, out, _ = dvfd("status")
+
+    assert "n2: newest row 2 s ago, clock -0.012 s\n" in out
+    assert "n3: newest row 2 min ago, clock -0.012 s, Connection refused\n" in out
+    assert "n4" not in out
+
+
+def test_a_node_that_is_led_says_by_whom(runs, dvfd):
+    runs.arm("running")
+    runs.others["led_by"] = {"node": "n1", "run": "r1", "stage": "running", "heard": 3.0,
+                             "trouble": ""}  # fmt: skip
+
+    assert "part of r1 at n1, which leads: heard 3 s ago\n" in dvfd("status")[1]
+
+
 def test_a_criterion_that_can_no_longer_be_met_fails_the_status(runs, dvfd):
     runs.arm("running")
     runs.judged = [criterion(verdict="FAIL", so_far="FAIL", outlook={"lost": True})]

@@ -84,6 +84,13 @@ def test_the_same_document_gives_the_same_page(document, page):
     assert html(again, SUM) == page
 
 
+def test_the_page_of_a_run_over_several_nodes_names_them():
+    lead = html(report(run(peers={"n2": "r2"}), rows(HOUR)), SUM)
+    other = html(report(run(leader="n1", of="r1"), rows(HOUR)), SUM)
+    assert "<bdi>node4</bdi> leads and judges; <bdi>n2</bdi> recorded <code>r2</code>" in lead
+    assert "<bdi>n1</bdi>, where it is judged as <code>r1</code>" in other
+
+
 def test_the_page_fetches_and_runs_nothing(page):
     tags = Tags(page).found
 
