@@ -43,10 +43,12 @@ def die(crew: Any, rank: int) -> Any:
     crew.step("together")
 
 
-def linger(crew: Any, seconds: float, mark: str) -> Any:
-    if crew.head:
-        Path(f"{mark}-{crew.me.name}").touch()
-    time.sleep(seconds)
+def linger(crew: Any, place: str) -> Any:
+    """Stay until somebody puts a file `go` at *place*, a minute and a half at most."""
+    Path(place, crew.me.name).touch()
+    until = time.monotonic() + 90
+    while not Path(place, "go").exists() and time.monotonic() < until:
+        time.sleep(0.1)
     crew.step("together")
 
 

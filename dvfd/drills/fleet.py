@@ -25,7 +25,7 @@ from dvfd import __version__, cluster, drills
 from dvfd.drills import inside
 from dvfd.drills.drill import Fact
 from dvfd.drills.interface import interfaces
-from dvfd.drills.interpreter import BARE, LOADING, last_words, read_answer
+from dvfd.drills.interpreter import BARE, LOADING, first_to_fall, last_words, read_answer
 from dvfd.drills.launchers import TORCHRUN
 from dvfd.errors import ProbeError, ToolError
 
@@ -39,11 +39,14 @@ FINISHED = "dvfd-fleet: finished"
 """How a worker's line begins that says that this node's answer is written; torchrun's pid follows.
 The worker has the same words."""
 
-LEAVING = 20.0
+LEAVING = 10.0
 """Seconds for torchrun to end after that. Where a node is lost it would wait for it: 300 s."""
 
 SPARE = 120.0
 """Seconds beyond all exercises: who they are, a silent rank noticed, the answer fetched."""
+
+FELL = "ended first"
+"""In the words of `first_to_fall`: the ranks had met."""
 
 PLAN, ANSWER = "fleet-plan.json", "fleet.json"
 
@@ -151,7 +154,7 @@ def _answer(task: Task) -> Answer:
     _write(place / PLAN, plan)
     why = _join(task, place / PLAN) if task.options.inside else _launch(task, me, place / PLAN)
     if not path.exists():
-        raise NotMet(_alone(task, why))
+        raise ProbeError(why) if FELL in why else NotMet(_alone(task, why))
     return read(read_answer(path), task.check.id)
 
 
@@ -253,7 +256,9 @@ def _launch(task: Task, me: Member, plan: Path) -> str:
             done = task.run(argv, timeout=limit, env=env, on_line=tell)
         except ToolError as error:
             return str(error)
-    return "" if done.code == 0 else _said(done.stderr) or last_words(done)
+    if done.code == 0:
+        return ""
+    return first_to_fall(done.stderr) or _said(done.stderr) or last_words(done)
 
 
 def _rendezvous(task: Task, me: Member, interface: str) -> dict[str, str]:
