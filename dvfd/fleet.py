@@ -25,6 +25,9 @@ OLD = 180.0
 NOTHING = Verdict.NOT_APPLICABLE
 """Of a node that is asked nothing, as what only the lead judges."""
 
+LAST_READ = "dvfd_probe_last_success_timestamp_seconds"
+"""By its newest a node that answers, and stands still, is told from one that goes on."""
+
 HASH = 12
 """Characters of a hash that dvfd_build_info carries."""
 
@@ -73,19 +76,13 @@ FIGURES = ("dvfd_rank_compute_seconds", "dvfd_job_throughput_samples_per_second"
 """What nodes that train together are compared by: the mean over a node's ranks."""
 
 
-def seen(node: str, series: Iterable[Series], *, age: float = 0.0) -> Seen:
-    """What *series* say of *node*, as it was *age* seconds ago."""
+def seen(node: str, series: Iterable[Series], *, at: float, age: float = 0.0) -> Seen:
+    """What *series* say of *node* at Unix time *at*, as it was *age* seconds ago."""
     found = list(series)
-    info = next((s.labels for s in found if s.name == "dvfd_build_info"), None)
-    why = ""
-    if info is None:
-        why = "it says nothing of itself"
-    elif not -OLD <= age <= OLD:
-        why = f"last seen {age:.0f} s ago, wanted at most {OLD:.0f}"
-    info = info or {}
+    info = next((s.labels for s in found if s.name == "dvfd_build_info"), {})
     return Seen(
         node=node,
-        why=why,
+        why=_unseen(found, at=at, age=age),
         age=age,
         version=info.get("version", ""),
         catalogue=info.get("catalogue", ""),
@@ -95,6 +92,20 @@ def seen(node: str, series: Iterable[Series], *, age: float = 0.0) -> Seen:
         criteria=_verdicts(found, "dvfd_criterion_verdict", "criterion"),
         figures=_figures(found),
     )
+
+
+def _unseen(found: Sequence[Series], *, at: float, age: float) -> str:
+    """Why this is no view of a node as it is now, or an empty string."""
+    if not any(each.name == "dvfd_build_info" for each in found):
+        return "it says nothing of itself"
+    if not -OLD <= age <= OLD:
+        return f"last seen {age:.0f} s ago, wanted at most {OLD:.0f}"
+    read = [each.value for each in found if each.name == LAST_READ]
+    if not read:
+        return "it has read none of its sources yet"
+    if not -OLD <= (old := at - max(read)) <= OLD:
+        return f"its newest reading is {old:.0f} s old by our clock, wanted at most {OLD:.0f}"
+    return ""
 
 
 def _troubles(found: Iterable[Series]) -> Iterable[str]:

@@ -21,6 +21,7 @@ WANTED = frozenset(
         "dvfd_store_ok",
         "dvfd_job_throughput_samples_per_second",
         "dvfd_rank_compute_seconds",
+        "dvfd_probe_last_success_timestamp_seconds",
     }
 )
 """What the view of all nodes rests on: a fraction of what a node exposes."""

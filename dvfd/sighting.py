@@ -49,7 +49,7 @@ def _by_node(member: Member, get: Get) -> Seen:
         answer = get(f"{member.url}/metrics", most=MOST_OF_A_NODE)
         if answer.status != http.HTTPStatus.OK:
             return Seen(node=member.name, why=f"{member.url} answers {answer.status}")
-        return seen(member.name, exposed(answer.body))
+        return seen(member.name, exposed(answer.body), at=answer.answered)
     except DvfdError as error:
         return Seen(node=member.name, why=str(error))
 
@@ -71,20 +71,20 @@ def _by_prometheus(
     names = "|".join(sorted(WANTED - {"dvfd_criterion_verdict"}))
     some = f"{where},check=~{_quoted('|'.join(sorted(checks)) or 'none')}"
 
-    def ask(expression: str) -> list[Series]:
+    def ask(expression: str) -> tuple[list[Series], float]:
         answer = get(f"{url}/api/v1/query?query={quote(expression)}", most=MOST_OF_ALL)
-        return answered(answer.body)
+        return answered(answer.body), answer.answered
 
-    ups = ask(f"up{{{where}}}")
-    ages = {
-        s.labels.get("instance", ""): s.value for s in ask(f"time() - timestamp(up{{{where}}})")
-    }
-    series = ask(f'{{__name__=~"{names}",{where}}}') + ask(f"dvfd_criterion_verdict{{{some}}}")
+    ups, at = ask(f"up{{{where}}}")
+    waits, _ = ask(f"time() - timestamp(up{{{where}}})")
+    ages = {each.labels.get("instance", ""): each.value for each in waits}
+    series, _ = ask(f'{{__name__=~"{names}",{where}}}')
+    series += ask(f"dvfd_criterion_verdict{{{some}}}")[0]
     found: dict[str, list[Series]] = {}
     for each in series:
         found.setdefault(each.labels.get("instance", ""), []).append(each)
     up = {each.labels.get("instance", ""): each.value for each in ups}
-    return [_scraped(member, up, ages, found) for member in members]
+    return [_scraped(member, up, ages, found, at) for member in members]
 
 
 def _scraped(
@@ -92,6 +92,7 @@ def _scraped(
     up: Mapping[str, float],
     ages: Mapping[str, float],
     found: Mapping[str, list[Series]],
+    at: float,
 ) -> Seen:
     """One node out of what Prometheus has of all."""
     mine = targets(member, up)
@@ -106,7 +107,7 @@ def _scraped(
         return Seen(node=member.name, why=f"Prometheus gets no answer of {instance}")
     if instance not in ages:
         return Seen(node=member.name, why=f"Prometheus does not say when it scraped {instance}")
-    return seen(member.name, found.get(instance, ()), age=ages[instance])
+    return seen(member.name, found.get(instance, ()), at=at, age=ages[instance])
 
 
 def targets(member: Member, instances: Iterable[str]) -> list[str]:

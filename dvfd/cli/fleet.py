@@ -80,7 +80,7 @@ def text(found: Mapping[str, Any]) -> str:
     nodes, decided = found["nodes"], ", ".join(found["decided_by"])
     count = f"{len(nodes)} nodes" if len(nodes) > 1 else "1 node"
     lines = wrapped(f"{count} by {decided}: {paint(found['verdict'])}   (from {found['source']})")
-    lines += ["", *_nodes(nodes), "", *_checks(found["checks"])]
+    lines += ["", *_nodes(nodes), "", *_checks(found["checks"], found["decided_by"])]
     lines += [line for what, values in found["differences"].items() for line in _odd(what, values)]
     lines += [line for each in found["balance"] for line in _balance(each)]
     return "\n".join(lines)
@@ -97,9 +97,10 @@ def _nodes(nodes: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         yield from more
 
 
-def _checks(checks: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """Every check that at least one node judged, the names of the others."""
-    unjudged = [c["check"] for c in checks if set(c["nodes"].values()) <= {"UNKNOWN"}]
+def _checks(checks: Sequence[Mapping[str, Any]], decided: Sequence[str]) -> Iterable[str]:
+    """Every check that decides, or that at least one node judged; the names of the others."""
+    blind = [c["check"] for c in checks if set(c["nodes"].values()) <= {"UNKNOWN"}]
+    unjudged = [name for name in blind if name not in decided]
     for check in checks:
         if check["check"] not in unjudged:
             line = f"{check['check']}: {_who(check['nodes'])}"

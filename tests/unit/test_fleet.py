@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from dvfd import fleet
 from dvfd.cli.fleet import text
-from dvfd.fleet import Seen, balances, counted, seen
+from dvfd.fleet import Seen, balances, counted
 from dvfd.judge import judge
 from dvfd.model import Combine, Comparison, Limit, Scope, Severity, Verdict
 from dvfd.scraped import Series
@@ -130,8 +131,13 @@ def series(*more: Series, verdict: str = "PASS") -> list[Series]:
     said = {"check": "live", "verdict": verdict}
     return [
         Series("dvfd_build_info", 1, info), Series("dvfd_check_verdict", 1, said),
-        Series("dvfd_loop_late", 0, {"loop": "watch"}), Series("dvfd_store_ok", 1), *more,
+        Series("dvfd_loop_late", 0, {"loop": "watch"}), Series("dvfd_store_ok", 1),
+        Series(fleet.LAST_READ, NOW - 600, {"probe": "a"}),
+        Series(fleet.LAST_READ, NOW - 3, {"probe": "b"}), *more,
     ]  # fmt: skip
+
+
+seen = partial(fleet.seen, at=NOW)
 
 
 def test_a_node_is_seen_as_its_series_say():
@@ -161,6 +167,20 @@ def test_what_was_seen_too_long_ago_or_in_another_time_does_not_count(age):
 
     assert "wanted at most 180" in found.why
     assert count(LIVE, found).verdict is UNKNOWN
+
+
+@pytest.mark.parametrize("off", [-3600.0, 3600.0])
+def test_a_node_that_answers_with_what_was_true_an_hour_ago_is_not_seen(off):
+    found = fleet.seen("n1", series(), at=NOW + off)
+
+    assert "its newest reading is" in found.why
+    assert count(LIVE, found).verdict is UNKNOWN
+
+
+def test_a_node_that_has_read_nothing_yet_is_not_seen():
+    told = [each for each in series() if each.name != fleet.LAST_READ]
+
+    assert seen("n1", told).why == "it has read none of its sources yet"
 
 
 def test_a_word_that_is_no_verdict_is_unknown_and_of_two_the_worse_counts():

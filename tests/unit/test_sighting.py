@@ -23,8 +23,11 @@ N2 = Member(name="n2", address="10.0.0.2", url="http://user:secret@n2.example:91
 N3 = Member(name="n3", address="10.0.0.3")
 
 
+NOW = FakeClock().now()
+
+
 def ok(body: bytes, status: int = 200) -> Answer:
-    return Answer(status, body, 0.0, 0.0)
+    return Answer(status, body, NOW, NOW)
 
 
 # --- /metrics -------------------------------------------------------------------------------------
