@@ -96,8 +96,8 @@ def fleet_text(text: str, documents: list[dict[str, Any]]) -> str:
         if document["bench"] == "fleet":
             text = with_table(text, "measured", capacity.measured(document))
             text = with_table(text, "capacity", capacity.table(document))
-        elif document["bench"] == "storm":
-            text = with_table(text, "storm", capacity.measured(document))
+        elif document["bench"] in {"storm", "view"}:
+            text = with_table(text, document["bench"], capacity.measured(document))
     return text
 
 
