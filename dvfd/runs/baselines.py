@@ -49,6 +49,9 @@ degrees of freedom: windows that follow each other are not independent, long pie
 WORDS, NOTE = 100, 1000
 """Letters of a name, and of a note or a reason, at most."""
 
+VERDICT = "its verdict is"
+"""How a reason against accepting a run begins that counts all the same."""
+
 WINDOWS = 500
 """Throughputs kept of a run: means of neighbours, which still tell how they hang together."""
 
@@ -295,7 +298,7 @@ def against(run: Run, report: Mapping[str, Any]) -> list[str]:
     if run.stage is not Stage.COMPLETE:
         found.append(f"it is {run.stage}" + (f": {run.reason}" if run.reason else ""))
     if report["verdict"] != Verdict.PASS:
-        found.append(f"its verdict is {report['verdict']}")
+        found.append(f"{VERDICT} {report['verdict']}")
     return found
 
 

@@ -32,6 +32,8 @@ COUNTED = frozenset({
 
 UPPER = frozenset({Comparison.AT_MOST, Comparison.LESS_THAN, Comparison.EQUAL})
 
+EFFICIENCY = "scaling_efficiency_ratio"
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -92,12 +94,19 @@ def _one(criterion: Criterion, run: Run, tally: Tally, t: float, at: float) -> J
     raw = judge_readings(applies, readings, others, at=at, trouble=_waits(run))
     silent = tally.silent if raw.verdict is Verdict.UNKNOWN else []
     unsaid = [words for words in silent if words not in raw.reason]
-    said = "; ".join(filter(None, (raw.reason, *unsaid, tally.voucher(criterion))))
+    words = (raw.reason, *unsaid, _beyond_linear(raw), tally.voucher(criterion))
+    said = "; ".join(filter(None, words))
     # A reading's own times are run seconds.
     newest = None if raw.sampled_at is None else at
     raw = replace(raw, criterion=criterion, reason=said, sampled_at=newest)
     outlook = _outlook(criterion, run, readings, raw, t)
     return Judged(_worth(raw, run, outlook, t), raw.verdict, outlook)
+
+
+def _beyond_linear(raw: Result) -> str:
+    """What an efficiency above 100 % asks for: more than linear needs a cause (reading 14)."""
+    above = raw.criterion.metric == EFFICIENCY and (raw.observed or 0.0) > 1.0
+    return "super-linear: verify the baseline" if above else ""
 
 
 def _applied(criterion: Criterion, tally: Tally) -> Criterion:

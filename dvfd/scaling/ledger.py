@@ -15,6 +15,7 @@ import structlog
 from dvfd.attestations import words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError
+from dvfd.runs.baselines import VERDICT
 from dvfd.runs.training import hash_of
 from dvfd.scaling import asked
 from dvfd.scaling.frozen import Frozen
@@ -194,6 +195,7 @@ def point_of(accepted: Accepted) -> Point | None:
     if measured.throughput is None or not accepted.ended:
         return None
     spite = "; ".join((*accepted.reasons, accepted.override)) if accepted.override else ""
+    uncounted = [r for r in accepted.reasons if not r.startswith(VERDICT)]
     return Point(
         processes=accepted.processes,
         throughput=measured.throughput,
@@ -214,6 +216,7 @@ def point_of(accepted: Accepted) -> Point | None:
         submitted=accepted.submitted,
         note=accepted.note,
         spite=spite,
+        uncounted="; ".join(uncounted),
     )
 
 

@@ -21,6 +21,9 @@ MOST = 1e12
 
 PROCESSES = 1 << 20
 
+WORDS = 2000
+"""Letters of one text, at most: notes have 1000, and reasons come to more."""
+
 WINDOWS = 500
 """Throughputs kept of a measurement: blocks of these still tell how they hang together."""
 
@@ -61,6 +64,7 @@ class Point:
     submitted: str = ""
     note: str = ""
     spite: str = ""
+    uncounted: str = ""  # why the run does not count, though it was accepted
 
     @property
     def words(self) -> str:
@@ -78,6 +82,8 @@ class Point:
         """Why nothing that rests on it may pass; empty if it may. One process is measured in
         minutes (procedures, 8); more of them are what a phase's run is for.
         """
+        if self.uncounted:
+            return f"accepted, but of a run that does not count, {self.uncounted}"
         if self.how is How.RECORDED:
             return "entered by a person, not measured by dvfd"
         if self.how is How.MEASURED and self.processes > 1:
@@ -110,7 +116,10 @@ class Point:
         """What in it cannot be, or nothing."""
         numbers = [self.throughput, *self.windows]
         times, share = (self.began, self.ended), self.communication
-        texts = (self.configuration, self.by, self.job, self.name, self.note, self.spite)
+        texts = (
+            *(self.configuration, self.by, self.job, self.processor, self.name, self.check),
+            *(self.submitted, self.note, self.spite, self.uncounted, *self.command),
+        )
         demands = (
             (
                 _whole(self.processes, PROCESSES) and _whole(self.nodes, PROCESSES),
@@ -126,7 +135,7 @@ class Point:
                 f"it lasted from {self.began!r:.20} to {self.ended!r:.20}",
             ),
             (share is None or _number(share, 1.05), f"a share of communication of {share!r:.20}"),
-            (all(isinstance(t, str) for t in texts) and texts[0], "words that are none"),
+            (all(map(_text, texts)) and texts[0], f"words that are none, or over {WORDS} letters"),
         )
         return next((words for holds, words in demands if not holds), "") or self._unbounded()
 
@@ -145,6 +154,11 @@ def _number(value: object, most: float) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) and 0.0 <= value <= most
+
+
+def _text(value: object) -> bool:
+    """Whether a terminal may be shown *value* as it is."""
+    return isinstance(value, str) and len(value) <= WORDS and (value.isprintable() or not value)
 
 
 def _whole(value: object, most: int) -> bool:

@@ -350,6 +350,13 @@ def test_one_accepted_in_spite_of_something_says_so_in_the_ledger(bench):
     assert "in spite of: its verdict is FAIL; first try" in at.words
 
 
+def test_a_shortened_run_that_was_accepted_all_the_same_passes_nothing(bench):
+    short = Bench.plan(planned=2 * HOUR)
+    bench.accept(bench.run(plan=short), override="first try")
+    (at,) = bench.ledger.points()
+    assert "does not count, shortened: 60 min of 120 min" in at.proves
+
+
 # --- Which training -------------------------------------------------------------------------------
 
 REFERENCE = "dvfd.drills.reference_job"

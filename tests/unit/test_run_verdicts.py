@@ -346,3 +346,11 @@ def test_a_partition_after_which_no_step_came_has_failed_without_one() -> None:
     story = healthy("stability_phase2a")
     injected(None)(story)
     assert story.judged()["partition"].result.verdict is FAIL
+
+
+@pytest.mark.parametrize(("factor", "above"), [(1.0, True), (0.85, False)])
+def test_more_than_linear_asks_to_verify_the_baseline(factor: float, above: bool) -> None:
+    story = healthy("stability_phase2a")
+    scaled(factor)(story)
+    reason = story.judged()["efficiency"].result.reason
+    assert ("super-linear: verify the baseline" in reason) is above

@@ -161,6 +161,12 @@ def test_an_empty_ledger_says_what_to_type(tmp_path: Path) -> None:
     assert "dvfd stability accept RUN" in found["efficiency"].reason
 
 
+def test_a_run_that_does_not_count_passes_nothing_though_it_was_accepted(tmp_path: Path) -> None:
+    found = results(tmp_path, known(healthy(uncounted="shortened: 60 s of 48 h"), FORETOLD))
+    assert {r.verdict for r in found.values()} == {UNKNOWN}
+    assert "does not count, shortened: 60 s of 48 h: 8 processes" in found["efficiency"].reason
+
+
 def test_a_run_accepted_in_spite_of_something_says_so(tmp_path: Path) -> None:
     said = facts(tmp_path, known(healthy(spite="shortened: try-out"), FORETOLD))
     assert "in spite of: shortened: try-out" in said["8 processes"]

@@ -83,7 +83,8 @@ def test_what_is_no_count_or_throughput_is_refused(desk: Desk, field: str, value
         {"windows": [1.0, math.nan]}, {"windows": [-1.0]}, {"windows": [1.0] * 501},
         {"windows": "12"}, {"communication": 1.2}, {"communication": math.nan},
         {"began": AT, "ended": AT - 1.0}, {"ended": math.nan}, {"configuration": ""},
-        {"configuration": 7}, {"by": None}, {"nodes": 0}, {"unheard": 1},
+        {"configuration": 7}, {"by": None}, {"job": "\x1b[2J"}, {"note": "x" * 2001},
+        {"command": ["\n"]}, {"nodes": 0}, {"unheard": 1},
     ],
     ids=repr,
 )  # fmt: skip
