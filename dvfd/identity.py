@@ -79,6 +79,7 @@ class Identity:
             return self._torch
 
     def _look(self) -> tuple[str | None, str]:
+        """The version, empty where there is none and None where nobody could say; and why."""
         python = str(self._config.drills.interpreter)
         try:
             output = self._run([python, "-c", LOOK])
@@ -87,7 +88,7 @@ class Identity:
         if output.code:
             return None, f"{python}: exit code {output.code}: {output.stderr.strip()[-200:]}"
         version = output.stdout.strip()
-        return (version, "") if version else (None, f"{python} has none")
+        return version, "" if version else f"{python} has no torch"
 
     def _interface(self) -> dict[str, Any] | None:
         """The one that we would train over, or None where there is none."""

@@ -17,6 +17,7 @@ from dvfd import cluster as clusters
 from dvfd.doctor import Finding, Mark
 from dvfd.errors import DvfdError
 from dvfd.reduce import TOLERANCE
+from dvfd.words import printable
 
 if TYPE_CHECKING:
     from dvfd.config import Cluster, Member
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Raised when a key of the document changes its meaning or goes."""
+
+WORDS = 500
+"""Characters of one text: a peer may tell any number of jobs."""
 
 AT_ONCE = 16
 """Peers that are looked at together: threads of one command."""
@@ -86,7 +90,7 @@ class World:
 
 
 def examine(world: World) -> list[Finding]:
-    """Every node by every subject, peers side by side; a look that breaks is UNKNOWN."""
+    """Every node by every subject, peers side by side."""
     with ThreadPoolExecutor(AT_ONCE, "preflight") as pool:
         found = pool.map(lambda member: _whole(world, member), world.cluster.nodes)
         return [finding for findings in found for finding in findings]
@@ -96,10 +100,10 @@ def document(world: World, findings: Iterable[Finding]) -> dict[str, Any]:
     """The findings as plain JSON values, by node."""
     rows: dict[str, list[dict[str, Any]]] = {node.name: [] for node in world.cluster.nodes}
     for finding in findings:
+        text = printable(finding.text)[:WORDS]  # a peer's words may be anything
         rows[finding.section].append(
-            {"subject": finding.subject, "mark": str(finding.mark),
-             "text": finding.text, "do": finding.do}
-        )  # fmt: skip
+            {"subject": finding.subject, "mark": str(finding.mark), "text": text, "do": finding.do}
+        )
     nodes = [{"node": name, "findings": found} for name, found in rows.items()]
     return {"schema": SCHEMA, "node": world.me.name, "lead": world.cluster.lead, "nodes": nodes}
 
@@ -334,8 +338,9 @@ def _cluster(world: World, heard: Heard) -> Look:
 def _torch(world: World, heard: Heard) -> Look:
     theirs, ours = heard.document["torch"], world.own.torch
     python = heard.document["python"]
-    if theirs is None:
-        return Mark.BROKEN, str(heard.document["torch_missing"]), "[drills] python, there"
+    if not theirs:
+        mark = Mark.UNKNOWN if theirs is None else Mark.BROKEN
+        return mark, str(heard.document["torch_missing"]), "[drills] python, there"
     if ours is None:
         return Mark.UNKNOWN, f"torch {theirs}, and here none to compare it with", ""
     if theirs != ours:

@@ -11,6 +11,10 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from dvfd.errors import ProbeError
+from dvfd.words import printable
+
+LONGEST = 200
+"""Characters of a label's value: the longest of ours are names of jobs."""
 
 WANTED = frozenset(
     {
@@ -43,7 +47,7 @@ def exposed(text: bytes) -> list[Series]:
     except (ValueError, KeyError, IndexError) as error:  # UnicodeDecodeError is a ValueError
         raise ProbeError(f"its /metrics cannot be read: {error!r:.120}") from None
     found = [
-        Series(sample.name, float(sample.value), dict(sample.labels))
+        Series(sample.name, float(sample.value), _plain(sample.labels))
         for family in families
         for sample in family.samples
         if sample.name in WANTED and math.isfinite(sample.value)
@@ -71,10 +75,15 @@ def _rows(rows: Iterable[Any]) -> Iterable[Series]:
     for row in rows:
         match row:
             case {"metric": dict(labels), "value": [_, str(text)]}:
-                named = {str(key): str(value) for key, value in labels.items()}
+                named = _plain(labels)
                 try:
                     value = float(text)
                 except ValueError:
                     continue
                 if math.isfinite(value):
                     yield Series(named.pop("__name__", ""), value, named)
+
+
+def _plain(labels: Mapping[Any, Any]) -> dict[str, str]:
+    """Labels as a terminal may show them: whatever a node says moves no cursor, fills no page."""
+    return {str(key): printable(str(value))[:LONGEST] for key, value in labels.items()}

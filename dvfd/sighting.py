@@ -15,7 +15,8 @@ from urllib.parse import quote, urlsplit
 from dvfd import remote
 from dvfd.errors import DvfdError
 from dvfd.fleet import Seen, seen
-from dvfd.scraped import WANTED, Series, answered, exposed
+from dvfd.scraped import LONGEST, WANTED, Series, answered, exposed
+from dvfd.words import printable
 
 if TYPE_CHECKING:
     from dvfd.config import Member
@@ -51,7 +52,7 @@ def _by_node(member: Member, get: Get) -> Seen:
             return Seen(node=member.name, why=f"{member.url} answers {answer.status}")
         return seen(member.name, exposed(answer.body), at=answer.answered)
     except DvfdError as error:
-        return Seen(node=member.name, why=str(error))
+        return Seen(node=member.name, why=printable(str(error))[:LONGEST])
 
 
 def by_prometheus(
@@ -61,7 +62,8 @@ def by_prometheus(
     try:
         return _by_prometheus(url, members, checks, get)
     except DvfdError as error:
-        return [Seen(node=member.name, why=f"Prometheus: {error}") for member in members]
+        why = f"Prometheus: {printable(str(error))[:LONGEST]}"
+        return [Seen(node=member.name, why=why) for member in members]
 
 
 def _by_prometheus(

@@ -117,6 +117,7 @@ VERSION = record(
     version=TEXT, node=TEXT, started_at=WHEN, catalogue=TEXT, profile=TEXT, schemas=mapped(WHOLE)
 )
 
+# torch: empty where the job's interpreter has none, null where it could not be asked.
 NODE = record(
     node=TEXT, version=TEXT, catalogue=TEXT, profile=TEXT, started_at=WHEN, at=WHEN,
     jobs=listed(TEXT), python=TEXT, torch=maybe(TEXT), torch_missing=TEXT,

@@ -70,16 +70,22 @@ def test_torch_is_looked_for_again_only_after_a_while():
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (Output(0, "\n", "", 0.1), "has none"),
         (Output(1, "", "SyntaxError: no", 0.1), "exit code 1: SyntaxError: no"),
         (ToolError("/no/python: cannot be started"), "cannot be started"),
     ],
 )
-def test_no_torch_is_told_with_the_reason_and_never_as_a_version(said, why):
+def test_an_interpreter_that_cannot_be_asked_is_no_word_on_torch(said, why):
     told = World(said).identity()()
 
     assert told["torch"] is None
     assert why in told["torch_missing"]
+
+
+def test_an_interpreter_without_torch_says_so():
+    told = World(Output(0, "\n", "", 0.1)).identity()()
+
+    assert told["torch"] == ""
+    assert "has no torch" in told["torch_missing"]
 
 
 @pytest.mark.parametrize(
@@ -110,5 +116,5 @@ def test_this_interpreter_is_asked_for_real():
     try:
         wanted = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        wanted = None
+        wanted = ""
     assert (told["python"], told["torch"]) == (sys.executable, wanted)

@@ -93,7 +93,7 @@ BROKEN = [
     ({"version": "2.0"}, "version", "2.0, wanted 1.0 as here"),
     ({"catalogue": "beef"}, "catalogue", "beef, wanted c0ffee as here"),
     ({"torch": "2.1.0"}, "torch", "torch 2.1.0 in /usr/bin/python3, wanted 2.13.0"),
-    ({"torch": None, "torch_missing": "python has none"}, "torch", "python has none"),
+    ({"torch": "", "torch_missing": "python has none"}, "torch", "python has none"),
     ({"cluster": TOLD["cluster"] | {"lead": "n2"}}, "cluster", "lead is n2, here n1"),
     ({"cluster": TOLD["cluster"] | {"nodes": ["n2"]}}, "cluster", "nodes is ['n2']"),
     ({"cluster": TOLD["cluster"] | {"ports": [1, 99]}}, "cluster", "ports is [1, 99]"),
@@ -116,6 +116,21 @@ def test_what_a_peer_has_otherwise_is_broken_and_says_both(told, subject, said, 
     assert rows["n2", subject].do
     assert all(row.mark is Mark.OK for (node, _), row in rows.items() if node == "n1")
     assert exit_code(rows.values()) == 2
+
+
+def test_a_torch_that_could_not_be_looked_for_is_unknown(peers):
+    peers.told["n2"] |= {"torch": None, "torch_missing": "python: Permission denied"}
+    row = found(world(peers))["n2", "torch"]
+
+    assert (row.mark, row.text) == (Mark.UNKNOWN, "python: Permission denied")
+
+
+def test_a_peers_words_move_no_cursor_and_fill_no_page(peers):
+    peers.told["n2"] |= {"version": "\x1b[2J9.9", "jobs": ["x" * 9000]}
+    made = preflight.document(world(peers), preflight.examine(world(peers)))
+    texts = [finding["text"] for node in made["nodes"] for finding in node["findings"]]
+
+    assert not [text for text in texts if "\x1b" in text or len(text) > 500]
 
 
 def test_another_profile_may_be_meant(peers):

@@ -79,6 +79,14 @@ def test_who_does_not_answer_or_has_no_url_is_named_and_the_others_are_seen():
     assert "no url" in found[2].why
 
 
+def test_a_nodes_words_move_no_cursor_and_fill_no_page():
+    body = b'dvfd_build_info{version="\x1b[2J%s",catalogue="",profile=""} 1\n' % (b"9" * 9000)
+    [info] = exposed(body)
+
+    assert "\x1b" not in info.labels["version"]
+    assert len(info.labels["version"]) == 200
+
+
 # --- Prometheus -----------------------------------------------------------------------------------
 
 
