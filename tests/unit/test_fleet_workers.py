@@ -18,7 +18,7 @@ from dvfd.drills.workers.algorithms import ALGORITHMS
 from dvfd.drills.workers.collective import WARM_UP
 from dvfd.drills.workers.fleet_barriers import back_to_back, left_early
 from dvfd.drills.workers.fleet_collectives import half
-from dvfd.drills.workers.fleet_group import over, unfit
+from dvfd.drills.workers.fleet_group import brief, over, unfit
 from dvfd.drills.workers.operations import COLLECTIVES
 
 pytestmark = pytest.mark.torch
@@ -92,6 +92,14 @@ def test_an_interface_that_is_not_there_or_never_leaves_the_node_is_told_before_
     assert "there is no none7" in unfit("none7", 2)
     assert "lo never leaves this node" in unfit("lo", 2)
     assert unfit("lo", 1) == unfit("", 2) == ""
+
+
+def test_of_gloos_words_what_happened_is_kept() -> None:
+    said = "[/__w/gloo/pair.cc:537] Read error [10.0.0.2]:18567: Connection reset by peer"
+    error = RuntimeError(f"{said}. This is typically caused by a remote worker hanging. GLHF!")
+    assert brief(error) == "Read error [10.0.0.2]:18567: Connection reset by peer"
+    ranks = "[Rank 0]: Ranks 2 failed to pass monitoredBarrier in 8000 ms"
+    assert brief(RuntimeError(f"{ranks}\nException raised from")) == ranks
 
 
 # --- What the nodes ask for, the ranks can do -----------------------------------------------------

@@ -57,7 +57,7 @@ def run(crew: Crew, options: Mapping[str, Any]) -> dict[str, Any]:
         slowest = torch.tensor(took, dtype=torch.int64, device=place.device)
         distributed.all_reduce(slowest, distributed.ReduceOp.MAX, group=group)
     except RuntimeError as error:
-        why = fleet_group.broke(witness, f"barrier: {error}", patience=timeout)
+        why = fleet_group.broke(crew, witness, error, "barrier", patience=timeout)
         raise CollectiveFailed(why) from error
     return {"early": early, "slowest": slowest.tolist() if place.leads else []}
 

@@ -31,8 +31,8 @@ def run(crew: Crew, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = bench.run()
     except CollectiveFailed as error:
-        why = f"{bench.at}: {error}"
-        raise CollectiveFailed(fleet_group.broke(group, why, patience=timeout)) from error
+        why = fleet_group.broke(crew, group, error, bench.at, patience=timeout)
+        raise CollectiveFailed(why) from error
     return {
         "world": place.size,
         "addresses": addresses(),

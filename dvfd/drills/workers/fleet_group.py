@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import struct
 from collections.abc import MutableMapping
@@ -19,14 +20,18 @@ from torch import distributed
 
 from dvfd.drills import world
 from dvfd.drills.workers import nccl_graph
-from dvfd.drills.workers.collective import JOINING
 from dvfd.drills.workers.fleet import Crew
+from dvfd.drills.workers.line import Missing
 from dvfd.drills.world import World
 
 VARIABLES = {"gloo": "GLOO_SOCKET_IFNAME", "nccl": "NCCL_SOCKET_IFNAME"}
 
 LOOPBACK = 0x8  # IFF_LOOPBACK, include/uapi/linux/if.h
 SIOCGIFFLAGS = 0x8913
+
+ENTERING = 30.0
+"""Seconds to find each other, once all are there, and of a collective that has no limit of its own:
+torchrun gives the ranks of a node that lost one as long."""
 
 LATER = 2.0
 """Seconds after its timeout in which a rank may notice a broken collective."""
@@ -55,7 +60,7 @@ def join(crew: Crew, backend: str) -> World:
 def _enter(backend: str) -> World:
     if backend == "nccl":
         nccl_graph.ask(os.environ)
-    return world.join(backend, timeout=JOINING)
+    return world.join(backend, timeout=ENTERING)
 
 
 def over(environment: MutableMapping[str, str], variable: str, interface: str) -> str:
@@ -84,21 +89,33 @@ def unfit(names: str, nodes: int) -> str:
 
 def witness() -> Any:
     """A group of all ranks in reserve: the one that broke can tell nothing more."""
-    return distributed.new_group(backend="gloo", timeout=timedelta(seconds=JOINING))
+    return distributed.new_group(backend="gloo", timeout=timedelta(seconds=ENTERING))
 
 
-def broke(group: Any, why: str, *, patience: float) -> str:
-    """*why* with the ranks that `monitored_barrier` finds missing, if it finds any and this is rank
-    0. Nobody enters the group again. *patience*: the timeout of the collective, by which the others
+def broke(crew: Crew, group: Any, error: BaseException, at: str, *, patience: float) -> str:
+    """What is known of a collective that broke *at* something: its own words, and who is missing,
+    of those that stand still by torch's `monitored_barrier`, which tells rank 0 alone.
+
+    Nobody enters the group again. *patience*: the timeout of the collective, by which the others
     notice too.
     """
+    why = f"{at}: {brief(error)}"
     _broken.append(f"the group broke before, {why}")
     try:
         distributed.monitored_barrier(
             group, timedelta(seconds=patience + LATER), wait_all_ranks=True
         )
-    except RuntimeError as error:
-        said = str(error).partition("\n")[0]
-        if "failed to pass" in said:
-            return f"{why}; {said}"
+    except RuntimeError as missed:
+        if "failed to pass" in str(missed):
+            why = f"{why}; {brief(missed)}"
+    try:
+        crew.step("after it broke", timeout=3 * (patience + LATER))  # they noticed, and looked too
+    except Missing as lost:
+        why = f"{lost}; {why}"
     return why
+
+
+def brief(error: BaseException) -> str:
+    """What Gloo says, without the place in its sources and its good wishes."""
+    said = str(error).partition("\n")[0].partition(". This is typically")[0]
+    return re.sub(r"^\[/\S+\] ", "", said)

@@ -17,6 +17,7 @@ import torch
 
 from dvfd.drills.curve import Configuration
 from dvfd.drills.workers import fleet_group
+from dvfd.drills.workers.collective import CollectiveFailed
 from dvfd.drills.workers.convergence import BEFORE, Training
 from dvfd.drills.workers.fleet import Crew
 from dvfd.drills.world import World
@@ -69,8 +70,21 @@ class Side:
 
 
 def run(crew: Crew, options: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Samples per second of all ranks together and of rank 0 alone, one for each turn."""
+    """Samples per second of all ranks together and of rank 0 alone, one for each turn.
+
+    Raises CollectiveFailed, Missing.
+    """
     place = fleet_group.join(crew, options["backend"])
+    group = fleet_group.witness()
+    try:
+        return _speeds(crew, place, options)
+    except RuntimeError as error:
+        patience = fleet_group.ENTERING
+        why = fleet_group.broke(crew, group, error, "training", patience=patience)
+        raise CollectiveFailed(why) from error
+
+
+def _speeds(crew: Crew, place: World, options: Mapping[str, Any]) -> dict[str, list[float]]:
     batch = int(options["batch"])
     together = Side(crew, "together", place, batch)
     alone = Side(crew, "alone", World(0, 1, place.device), batch)
