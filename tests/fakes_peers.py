@@ -41,22 +41,12 @@ class Node:
             axis=Axis(boot_id="b", offset=-boot), **run,
         )  # fmt: skip
         self.file = RunFile.create(directory / name / f"{self.run.id}.db", {"id": self.run.id})
-        self.done = False
+        self.done = self.stuck = False
         self.known = [self.run.id]
-        self._served = Served(self, self.file.path.parent, self.clock)  # type: ignore[arg-type]
+        self._served = Served(Conducts(self), self.file.path.parent, self.clock)  # type: ignore[arg-type]
 
     def t(self) -> float:
         return self.run.axis.t(self.clock.boot())
-
-    # As the conductor.
-    def runs(self) -> list[Run]:
-        return [self.run] if self.known else []
-
-    def standing(self, run_id: str) -> tuple[Run, float | None, bool]:
-        if run_id not in self.known:
-            raise DvfdError(f"no run {run_id!r} is known here")
-        self.run = replace(self.run, seen_t=self.t())
-        return self.run, self.t(), self.done
 
     def answer(self, url: str) -> Any:
         parts = urlsplit(url)
@@ -86,6 +76,27 @@ class Node:
 
     def event(self, what: What = What.UP, **more: Any) -> Event:
         return Event(node=self.name, t=self.t(), at=self.clock.now(), what=what, **more)
+
+
+class Conducts:
+    """What a node's conductor answers; `stuck`: it no longer looks."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def runs(self) -> list[Run]:
+        return [self._node.run] if self._node.known else []
+
+    def run(self, run_id: str) -> Run:
+        if run_id not in self._node.known:
+            raise DvfdError(f"no run {run_id!r} is known here")
+        return self._node.run
+
+    def standing(self, run: Run) -> tuple[Run, float | None, bool]:
+        node = self._node
+        if not node.stuck:
+            node.run = replace(node.run, seen_t=node.t())
+        return node.run, node.t(), node.done
 
 
 class Wire:

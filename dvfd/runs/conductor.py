@@ -162,7 +162,7 @@ class Conductor:
         """Ask the other nodes of the run, in a thread that may wait for them."""
         while not self._stop.wait(ROUND):
             on = self._on
-            if on is None:
+            if on is None or on.closing:
                 continue
             try:
                 on.company.poll()
@@ -360,14 +360,13 @@ class Conductor:
             raise DvfdError(f"{what} is known here: dvfd stability list")
         return found[-1]
 
-    def standing(self, run_id: str) -> tuple[Run, float | None, bool]:
-        """A run, its run second now where that can be said, and whether no row of it will follow.
-
-        Raises DvfdError if there is none.
+    def standing(self, run: Run) -> tuple[Run, float | None, bool]:
+        """*run* as it is now, its run second where that can be said, and whether no row of it will
+        follow.
         """
         with self._lock:
-            run = self.run(run_id)
             on = self._on if self._on is not None and self._on.run.id == run.id else None
+            run = on.run if on else run
             here = run.axis.boot_id == self._boot_id
             t = run.axis.t(self._clock.boot()) if here else None
             return run, t, run.stage.over and (on is None or on.file.closed)

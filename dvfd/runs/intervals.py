@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Seat = tuple[int, str]
 """A rank and its session."""
 
+SKEWED = 1
+"""Steps between ranks of one step; more is a synchronisation issue (reading 40)."""
+
 OPEN = 3.0
 """Usual lengths that may be under way at either end of what was seen, or pass between two probes,
 before that time counts as unseen."""
@@ -43,6 +46,7 @@ class Interval:
     communication: float | None  # exposed, of the time of the steps that told it
     allreduce: float | None
     rate: float | None  # bytes a second of the rank whose reductions moved fewest
+    ahead: float | None  # steps that a rank had made of it when the last one began it
     computed: bool  # all ranks told their compute sections
 
     @property
@@ -58,7 +62,17 @@ class Interval:
         return self.samples / self.length
 
 
-TOLD = ("samples", "loss", "norm", "seen", "communication", "allreduce", "rate", "throughput")
+TOLD = (
+    "samples",
+    "loss",
+    "norm",
+    "seen",
+    "communication",
+    "allreduce",
+    "rate",
+    "ahead",
+    "throughput",
+)
 """Figures of an interval that some rank may not tell."""
 
 
@@ -322,8 +336,22 @@ class Grid:
             communication=exposed / stepping if stepping > 0 else None,
             allreduce=max(reductions) if len(reductions) == len(own) else None,
             rate=min(rates) if len(rates) == len(own) else None,
+            ahead=float(max(self._ahead(w, began) for w in own)),
             computed=all(w.computes == w.steps for w in own),
         )
+
+    def _ahead(self, window: Window, moment: float) -> int:
+        """Steps of *window* that were made by *moment*: those between its first and its last one
+        evenly. Ranks that wait for each other have made none, or one, when the last one begins it.
+        """
+        if window.began > moment:
+            return 0
+        before = window.window * self._every
+        first, last = window.first_step - before, window.last_step - before
+        if window.ended <= moment:
+            return last
+        part = (moment - window.began) / (window.ended - window.began)
+        return first + math.floor(part * (last - first) + 1e-3)  # of a step: floats are inexact
 
 
 def stood(moments: Iterable[float], since: float, until: float) -> float:

@@ -145,9 +145,14 @@ class Peers:
 
     def _find(self, peer: Peer) -> bool:
         """Whether a run there is part of ours; the newest counts."""
-        for document in self._fetch(peer, "runs")[0]:
+        found = self._fetch(peer, "runs")[0]
+        if not isinstance(found, list):
+            raise DvfdError(f"a list of its runs wanted, got {found!r:.40}")
+        for document in found:
             told = Told.from_document(document)
             if told.of == self._id:
+                if told.node != peer.name:
+                    raise DvfdError(f"{peer.url} is the dvfd of node {told.node}")
                 with self._lock:
                     peer.run, peer.mark = told.id, 0
                 return True

@@ -16,6 +16,7 @@ from dvfd.derive import HANG_FLOOR
 from dvfd.model import labels
 from dvfd.probes.ranks import LOSSES
 from dvfd.runs.folding import Folds
+from dvfd.runs.intervals import SKEWED
 from dvfd.runs.rows import Event, What
 from dvfd.runs.saves import Save
 from dvfd.telemetry.jobs import told
@@ -78,9 +79,6 @@ REPLAYED = 30.0
 
 SPARSE = 5
 """Steps of which at most one hash goes to the node that leads: 70,000 in two days at most."""
-
-SKEWED = 1
-"""Steps between ranks of one step; more is a synchronisation issue (reading 40)."""
 
 TIMEOUT = re.compile(r"time[sd]?[ -]?out", re.IGNORECASE)
 """In the words of an exception: Gloo says `Timed out waiting`, NCCL's watchdog `timeout`."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from dvfd.model import Clock
     from dvfd.runs.conductor import Conductor
+    from dvfd.runs.run import Run
 
 
 class Served:
@@ -26,14 +27,16 @@ class Served:
     def told(self, limit: int) -> list[dict[str, Any]]:
         """The newest runs, the newest first."""
         newest = self._conductor.runs()[::-1][:limit]
-        return [self._told(run.id).to_document() for run in newest]
+        return [self._told(run).to_document() for run in newest]
 
     def rows(self, run_id: str, since: int, limit: int) -> dict[str, Any]:
         """What the file of a run holds after mark *since*, about *limit* rows of each kind.
 
         Raises DvfdError if there is no such run, or its file cannot be read.
         """
-        run = self._told(run_id)  # before the rows: once it is done, none follows
+        if not run_id:
+            raise DvfdError("no name of a run")
+        run = self._told(self._conductor.run(run_id))  # before the rows: when done, none follows
         file = Reading(self._directory / f"{run.id}.db")
         until, newest = file.reach(since, limit), file.mark()
         found = {
@@ -44,8 +47,6 @@ class Served:
         }
         return {"run": run.to_document(), "since": since, "until": until, "newest": newest, **found}
 
-    def _told(self, run_id: str) -> Told:
-        if not run_id:
-            raise DvfdError("no name of a run")
-        run, t, done = self._conductor.standing(run_id)
-        return Told.of_run(run, t=t, at=self._clock.now(), done=done)
+    def _told(self, run: Run) -> Told:
+        now, t, done = self._conductor.standing(run)
+        return Told.of_run(now, t=t, at=self._clock.now(), done=done)

@@ -14,7 +14,7 @@ from dvfd.runs import figures
 from dvfd.runs.availability import STATES, stretches, total
 from dvfd.runs.crossed import Crossed
 from dvfd.runs.figures import MINUTE, Course, Span, bounded, closed, one, values
-from dvfd.runs.intervals import Curve, Grid, smoothed, stood
+from dvfd.runs.intervals import SKEWED, Curve, Grid, smoothed, stood
 from dvfd.runs.owed import Owed, owed
 from dvfd.runs.rows import Event, Minute, What, Window
 
@@ -129,6 +129,7 @@ class Tally:
             "run_communication_ratio": self._communication,
             "run_saturation_ratio": self._saturation,
             "run_allreduce_seconds": self._allreduce,
+            "run_step_skew": self._skew,
             "run_gradient_agreement_ratio": self._agreement,
             "run_partition_recovery_seconds": self._recovery,
             "run_availability_ratio": self._availability,
@@ -479,6 +480,18 @@ class Tally:
         seen = stood((t for t, _ in probed), span.since, span.until)
         return values(criterion, where, [v for _, v in probed], seen, span, fewest=FEWEST)
 
+    def _skew(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
+        """Of the ranks of each node as its daemon saw them all the time; of ranks of several nodes
+        at the end of each interval, as their windows show.
+        """
+        found = self._course(criterion, span, run)
+        if self._plan.nodes == 1 or not found:
+            return found
+        lack = "no collection interval of all ranks is whole yet"
+        return found + self._of_intervals(
+            criterion, labels(job=self._plan.job), span, "ahead", lack
+        )
+
     def _saturation(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """Bus bandwidth while communicating over the link's: 2 (n - 1) / n x bytes / time."""
         link = self._context.link
@@ -534,6 +547,8 @@ class Tally:
         """By kind: hash comparisons that differed, skew, collectives that timed out."""
         events = self._counted(What.ISSUE, span)
         kinds = Counter(e.text.partition(" ")[0].rstrip(":") for e in events)
+        if self._plan.nodes > 1:
+            kinds["skew"] += sum(ahead > SKEWED for ahead in self._telling("ahead", span)["ahead"])
         found = [
             self._watched(criterion, kinds[kind], span, labels(kind=kind))
             for kind in ("skew", "timeout")

@@ -15,7 +15,7 @@ def intervals(draw: st.DrawFn) -> Interval:
     return Interval(
         key=draw(st.integers(0, 9)), began=began, ended=began + draw(st.floats(0.1, 200)),
         samples=draw(TOLD), loss=draw(TOLD), norm=draw(TOLD), seen=draw(TOLD),
-        communication=draw(TOLD), allreduce=draw(TOLD), rate=draw(TOLD),
+        communication=draw(TOLD), allreduce=draw(TOLD), rate=draw(TOLD), ahead=draw(TOLD),
         computed=draw(st.booleans()),
     )  # fmt: skip
 

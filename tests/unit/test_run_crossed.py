@@ -1,13 +1,14 @@
-"""Hashes of several nodes: of the same step they are the same, whoever tells first."""
+"""What only the nodes together show: hashes of a step, and whether it is the same one."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
-from fakes_runs import BEGAN, hashed, healthy
+from fakes_runs import BEGAN, RATE, Story, hashed, healthy
 
-from dvfd.model import Verdict
+from dvfd.model import Criterion, Verdict
 from dvfd.runs.crossed import TOGETHER, Crossed
 from dvfd.runs.rows import Event, What
 
@@ -68,3 +69,44 @@ def test_nodes_whose_hashes_nobody_compares_are_unknown(criterion: str) -> None:
     found = story.judged()[criterion]
     assert found.so_far is Verdict.UNKNOWN
     assert "no hashes of the same steps came from all nodes" in found.result.reason
+
+
+def skews(story: Story) -> Criterion:
+    """Issues of every kind, as the gate of phase 2a counts them."""
+    hashes = next(c for c in story.check.criteria if c.id.endswith(".parameters"))
+    return replace(hashes, where=())
+
+
+@pytest.mark.parametrize(
+    ("steps", "verdict", "skew"),
+    [(0.5, Verdict.PASS, 0.0), (1.0, Verdict.PASS, 1.0), (5.0, Verdict.FAIL, 5.0)],
+)
+def test_a_node_that_runs_ahead_of_the_others_is_no_longer_synchronised(
+    steps: float, verdict: Verdict, skew: float
+) -> None:
+    story = healthy("stability_phase2c")
+    story.change(
+        lambda w: w.node == "n1",
+        began=lambda w: w.began - steps / RATE, ended=lambda w: w.ended - steps / RATE,
+    )  # fmt: skip
+    found = story.judged()["step_skew"]
+    assert (found.so_far, found.result.observed) == (verdict, skew)
+    issues = story.tally().readings(skews(story), story.run(), BEGAN + story.length)
+    assert (next(r for r in issues if dict(r.labels) == {"kind": "skew"}).value.value > 0) == (
+        verdict is Verdict.FAIL
+    )
+
+
+def test_a_rank_that_tells_a_step_late_because_it_saves_is_not_behind() -> None:
+    """The others wait for it before they make the next one."""
+    story = healthy("stability_phase2c")
+    late = [w for w in story.windows if w.window == 40 and w.rank == 0]
+    story.change(lambda w: w in late, ended=lambda w: w.ended + 10.0)
+    story.change(lambda w: w.window == 41, began=lambda w: w.began + 10.0)
+    assert story.judged()["step_skew"].so_far is Verdict.PASS
+
+
+def test_of_ranks_whose_windows_do_not_come_nobody_knows_whether_they_are_synchronised() -> None:
+    story = healthy("stability_phase2c")
+    story.windows = [w for w in story.windows if w.node != "n1"]
+    assert story.judged()["step_skew"].so_far is Verdict.UNKNOWN

@@ -81,6 +81,11 @@ def test_a_node_without_an_address_is_told_what_to_write(two: Two) -> None:
     assert "[[cluster.nodes]] gives no url" in two.poll().waits
 
 
+def test_an_address_where_another_node_answers_is_told(two: Two) -> None:
+    two.other.run = replace(two.other.run, node="n3")
+    assert "http://n2:9109 is the dvfd of node n3" in two.poll().waits
+
+
 def test_a_run_that_was_broken_off_there_falls_here(two: Two) -> None:
     two.poll()
     two.other.run = replace(two.other.run, stage=Stage.ABORTED, reason="stopped by root")
@@ -239,8 +244,7 @@ def test_a_leader_that_was_restarted_knows_who_was_silent(two: Two) -> None:
 
 def test_a_daemon_that_answers_and_does_not_look_is_silent(two: Two) -> None:
     two.poll()
-    stuck = two.other.run
-    two.other.standing = lambda _id: (stuck, two.other.t(), False)  # type: ignore[method-assign]
+    two.other.stuck = True
     two.poll(QUIET + 5)
     assert "n2 answers, and has not looked at its run for 35 s" in two.said(What.SILENT)[0]
 
