@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine import prometheus
-from bench.fleet import RULE_SECONDS, RULES, playing
+from bench.fleet import playing
 from bench.harness import chosen, finish, status, testbed
 from bench.player import Condition, Node, fleet
 from bench.record import Figure, exactly
@@ -28,11 +28,6 @@ from dvfd.sighting import by_nodes, by_prometheus
 
 UNSEEN = frozenset({Condition.SILENT, Condition.STALE})
 """Conditions of which nothing may be believed: no answer, and an answer that is an hour old."""
-
-RECORDED, GROUP = "dvfd-recording.rules.yml", "dvfd-recording-cluster"
-
-SETTLING = 45.0
-"""Seconds in which the rules come round nine times."""
 
 KIB = 1024  # of a MiB
 
@@ -59,14 +54,12 @@ def measure(place: Path, nodes: Sequence[Node], ill: int) -> dict[str, Any]:
         ]
         scraped = [Member(name=node.name, address=node.name) for node in nodes]
         direct = timed(nodes, lambda: by_nodes(asked))
-        with prometheus(place, targets, interval=5, rules=[RULES / RECORDED]) as server:
+        with prometheus(place, targets, interval=15, rules=[]) as server:
             up = len(nodes) - sum(node.condition is Condition.SILENT for node in nodes)
             testbed.eventually(lambda: len(server.query('up{job="dvfd"} == 1')) == up, 120, every=1)
             checks = [c.id for c in load(Config()).checks.values() if mixed(c)]
             through = timed(nodes, lambda: by_prometheus(server.url, scraped, checks))
-            time.sleep(SETTLING)
-            took = server.value(f'avg_over_time({RULE_SECONDS}{{rule_group=~".*;{GROUP}"}}[30s])')
-    return {"nodes": len(nodes), "direct": direct, "through": through, "rules_seconds": took,
+    return {"nodes": len(nodes), "direct": direct, "through": through,
             "peak_mib": status(os.getpid(), "VmHWM") / KIB}  # fmt: skip
 
 
@@ -95,7 +88,6 @@ def figures(found: dict[str, Any]) -> list[Figure]:
         Figure("direct", "All of them, asked themselves", direct["seconds"], "s"),
         Figure("through", "All of them, from one Prometheus", through["seconds"], "s"),
         Figure("peak", "Resident memory of the looking process, peak", found["peak_mib"], "MiB"),
-        Figure("rules", f"Rule group {GROUP}, mean", 1e3 * found["rules_seconds"], "ms"),
         exactly("deceived", "dvfd fleet: nodes wrongly believed, or wrongly not", lost, "nodes", 0),
     ]
 
