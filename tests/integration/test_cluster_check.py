@@ -128,8 +128,8 @@ def test_a_port_of_the_rendezvous_that_is_taken_says_by_whom(lan):
     n1, n2, _ = lan
     with n1.popen([sys.executable, "-c", LISTENER], stdin=-1) as listener:
         assert listener.stdout.readline() == "ready\n"
-        _, here = check(n1)
-        _, there = check(n2)
+        ended = together({h.name: h.popen(CHECK) for h in (n1, n2)}, timeout=120)
+        here, there = (read(h, ended[h.name])[1] for h in (n1, n2))
         listener.stdin.close()
 
     assert here["n1", "ports"]["mark"] == there["n1", "ports"]["mark"] == "broken"
@@ -137,12 +137,15 @@ def test_a_port_of_the_rendezvous_that_is_taken_says_by_whom(lan):
     assert "somebody listens on 29511" in there["n1", "ports"]["text"]
 
 
-def test_a_node_that_is_configured_otherwise_is_told_apart_in_each_way(lan):
+def test_a_node_that_is_configured_otherwise_is_told_apart_in_each_way(lan, tmp_path):
     n1, _, n3 = lan
+    bare = tmp_path / "python"  # one that has no torch
+    bare.write_text("#!/bin/sh\necho\n")
+    bare.chmod(0o755)
     before = n3.config.read_text()
     other = before.replace("wait = 60", "wait = 60\nport = 29512")
     n3.config.write_text(
-        f"{other}[drills]\npython = '/bin/false'\n[profile]\nexpected_throughput = 1\n"
+        f"{other}[drills]\npython = '{bare}'\n[profile]\nexpected_throughput = 1\n"
     )
     daemon = int((n3.directory / "state/dvfd.db.lock").read_text())
     try:
