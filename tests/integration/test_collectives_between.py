@@ -156,3 +156,45 @@ def test_a_backend_that_is_not_the_profiles_is_refused(lan: Lan) -> None:
     ended = next(iter(lan)).run(script, env={"PYTHONPATH": str(TESTS.parent)})
     assert ended.code == 1
     assert "the profile says gloo" in ended.err
+
+
+# --- One rank -------------------------------------------------------------------------------------
+
+
+def alone(backend: str, directory: Path) -> dict[str, Any]:
+    """What a crew of one says."""
+    answer = directory / "answer.json"
+    argv = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1",
+        TESTS / "crew_of_one.py", backend, answer,
+    ]  # fmt: skip
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    subprocess.run(list(map(str, argv)), env={**os.environ, "PYTHONPATH": path}, check=True)
+    found: dict[str, Any] = json.loads(answer.read_text())
+    return found
+
+
+def held(found: dict[str, Any]) -> None:
+    for row in found["collectives"]["exercises"]:
+        assert len(row["slowest"]) == 20
+        assert row["verified"] == 39
+        assert row["wrong"] == 0, row
+    assert found["collectives"]["whole"] == {"65536": 1}
+    assert found["barriers"]["early"] == 0
+    assert len(found["barriers"]["slowest"]) == 50
+    assert all(speed > 0 for speeds in found["speed-up"].values() for speed in speeds)
+
+
+def test_a_single_rank_does_all_of_it_by_itself(tmp_path: Path) -> None:
+    held(alone("gloo", tmp_path))
+
+
+@pytest.mark.gpu
+def test_the_same_over_nccl_which_tells_its_graphs(tmp_path: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    found = alone("nccl", tmp_path)
+    held(found)
+    assert any(line.startswith("ring: ") for line in found["collectives"]["graphs"])
