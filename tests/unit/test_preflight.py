@@ -313,6 +313,10 @@ def test_a_queue_that_is_full_is_silence_and_is_waited_for_no_longer_than_told()
             assert knock("127.0.0.1", [place[1]], within=0.3) == {place[1]: Knock.SILENT}
 
 
+def test_an_address_to_which_there_is_no_way_is_unreachable_and_not_silent():
+    assert knock("255.255.255.255", [9], within=1) == {9: Knock.UNREACHABLE}
+
+
 def test_a_knock_from_an_address_that_is_not_ours_is_refused():
     with pytest.raises(OSError, match="Cannot assign requested address"):
         knock("127.0.0.1", [9], ["192.0.2.1"])

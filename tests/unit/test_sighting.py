@@ -79,6 +79,12 @@ def test_who_does_not_answer_or_has_no_url_is_named_and_the_others_are_seen():
     assert "no url" in found[2].why
 
 
+def test_a_number_that_is_none_says_nothing():
+    told = b"dvfd_build_info 1\ndvfd_rank_compute_seconds NaN\ndvfd_store_ok +Inf\n"
+
+    assert [each.name for each in exposed(told)] == ["dvfd_build_info"]
+
+
 def test_a_nodes_words_move_no_cursor_and_fill_no_page():
     body = b'dvfd_build_info{version="\x1b[2J%s",catalogue="",profile=""} 1\n' % (b"9" * 9000)
     [info] = exposed(body)
