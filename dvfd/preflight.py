@@ -72,7 +72,7 @@ class Own:
     profile: str
     torch: str | None
     torch_missing: str
-    training: str  # in words; empty if none runs here
+    training: str | None  # in words; empty if none runs here, None if nobody could say
     listening: Mapping[int, str]  # the ports of this host that are taken, and by whom
 
 
@@ -173,6 +173,9 @@ def _torch_here(world: World, me: Member) -> Finding:
 
 
 def _idle_here(world: World, me: Member) -> Finding:
+    if world.own.training is None:
+        text = "the daemon here does not say which jobs report to it"
+        return Finding(me.name, "idle", Mark.UNKNOWN, text, "dvfd doctor")
     if world.own.training:
         text = f"trains: {world.own.training}"
         return Finding(me.name, "idle", Mark.BROKEN, text, "wait for it, or --force")

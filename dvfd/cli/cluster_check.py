@@ -114,7 +114,6 @@ def _own(settings: Config) -> Own:
     """What this node would bring to a test."""
     from dvfd import __version__, log
     from dvfd.catalogue import load as load_catalogue
-    from dvfd.cli.checks import training_here
     from dvfd.preflight import Own
 
     log.setup("error")
@@ -126,9 +125,19 @@ def _own(settings: Config) -> Own:
         profile=settings.profile_hash,
         torch=torch,
         torch_missing=missing,
-        training=training_here(),
+        training=_training(),
         listening=_listening(),
     )
+
+
+def _training() -> str | None:
+    """What trains here, in words; None where the daemon is there and does not answer."""
+    from dvfd.cli.checks import training_here
+
+    try:
+        return training_here()
+    except DvfdError:
+        return None
 
 
 def _torch(settings: Config, check: Check) -> tuple[str | None, str]:

@@ -235,6 +235,10 @@ def test_what_this_node_lacks_is_broken_here(own, subject, said, peers):
     assert said in row.text
 
 
+def test_jobs_that_nobody_tells_of_are_unknown_and_not_none(peers):
+    assert found(world(peers, own=replace(OWN, training=None)))["n1", "idle"].mark is Mark.UNKNOWN
+
+
 def test_without_torch_here_the_peers_cannot_be_compared(peers):
     own = replace(OWN, torch=None, torch_missing="none")
 
