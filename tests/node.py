@@ -23,6 +23,7 @@ CONFIG = """
 name = "{name}"
 [http]
 port = {port}
+host = "{host}"
 [alerting]
 urls = {urls}
 [checkpoints]
@@ -50,13 +51,17 @@ class Node:
 
     def __init__(
         self, directory: Path, urls: list[str], extra: str = "", *, name: str = "node-under-test",
-        port: int = 0,
+        port: int = 0, host: str = "127.0.0.1", within: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.directory = directory
+        self.within = within  # what starts the daemon elsewhere, as `ip netns exec NAME`
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "job.log").touch()
         (directory / "dvfd.toml").write_text(
-            CONFIG.format(urls=json.dumps(urls), directory=directory, name=name, port=port) + extra
+            CONFIG.format(
+                urls=json.dumps(urls), directory=directory, name=name, port=port, host=host
+            )
+            + extra
         )
         self.environment = {
             **os.environ,
@@ -74,7 +79,7 @@ class Node:
         began = time.monotonic()
         with (self.directory / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                [sys.executable, "-m", "dvfd", "run"],
+                [*self.within, sys.executable, "-m", "dvfd", "run"],
                 env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
         eventually(lambda: self.ask("ping"), 20)
