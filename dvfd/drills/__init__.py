@@ -49,8 +49,20 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.gloo_multi_node:Barriers",
         "dvfd.drills.gloo_multi_node:Speedup",
     ),
-    "topology_3node": ("dvfd.drills.choice:Choice",),
-    "topology_4node": ("dvfd.drills.choice:Choice",),
+    "network": (
+        "dvfd.drills.flows:Speed",
+        "dvfd.drills.flows:Hour",
+    ),
+    "topology_3node": (
+        "dvfd.drills.flows:Aggregate",
+        "dvfd.drills.choice:Choice",
+    ),
+    "topology_4node": (
+        "dvfd.drills.flows:Bisection",
+        "dvfd.drills.flows:Aggregate",
+        "dvfd.drills.flows:Speed",
+        "dvfd.drills.choice:Choice",
+    ),
 }
 """The parts of each check's drill, in the order of the source's items, imported when asked for."""
 
