@@ -51,6 +51,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     ),
     "network": (
         "dvfd.drills.flows:Speed",
+        "dvfd.drills.flows:Link",
         "dvfd.drills.flows:Hour",
     ),
     "topology_3node": (

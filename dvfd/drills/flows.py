@@ -215,13 +215,12 @@ class Speed(_Flows):
     """Each pair in one direction at a time; in both at once as a remark."""
 
     name = "speed between nodes"
-    metrics = (GOODPUT, LINK)
+    metrics = (GOODPUT,)
 
     def run(self, task: Task) -> Iterator[Found]:
         """Raises ProbeError where no node said anything."""
         yield Ran(task.planned)
         found, at = journal(task), task.clock.now()
-        yield from _links(found, at)
         yield from goodput(found, wanted(task), at)
         text = f"flows of {words(flow_seconds(task))}, iperf3 {', '.join(set(found.versions))}"
         yield Fact("speed", text)
@@ -267,6 +266,18 @@ def _table(found: Journal, rates: Mapping[tuple[str, str], float | None]) -> Ite
             f"{alone} alone, {at_once} with both directions at once, {resent} segments sent again"
         )
         yield Fact(_arrow(pair), text)
+
+
+class Link(_Flows):
+    """What each port says of itself."""
+
+    name = "ports"
+    metrics = (LINK,)
+
+    def run(self, task: Task) -> Iterator[Found]:
+        """Raises ProbeError where no node said anything."""
+        yield Ran(task.planned)
+        yield from _links(journal(task), task.clock.now())
 
 
 def _links(found: Journal, at: float) -> Iterator[Found]:
