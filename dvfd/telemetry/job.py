@@ -196,7 +196,8 @@ class Job:
         rank.take(row, now)
         if self.saves.base is None:
             self.saves.base = row.step
-        touched = self._compare(rank, row)
+        hashed = row.grad_hash is not None or row.param_hash is not None
+        touched = self._compare(rank, row) if hashed else set()
         given = [v for v in (row.loss, row.grad_norm, row.val_loss) if v is not None]
         if given:
             touched |= self._values(rank, row, given)
@@ -242,9 +243,7 @@ class Job:
         counters.norm_disagreements += differs
 
     def _compare(self, rank: Rank, row: Row) -> set[str]:
-        touched: set[str] = set()
-        if row.grad_hash is None and row.param_hash is None:
-            return touched
+        touched = set()
         for kind, value in (("grad", row.grad_hash), ("param", row.param_hash)):
             if value is None:
                 continue
@@ -334,15 +333,23 @@ class Job:
         limit is theirs.
         """
         basis = max(rank.progress, rank.since if rank.step is None else self.resumed)
-        writing = any(r.section is not None and r.live for r in self.ranks.values())
+        writing, pause = self._waits()
         if writing:
             return now - basis, max(rank.limit, self.section_limit), "in a checkpoint"
         if rank.step is None:
             return now - basis, START_LIMIT, "before its first step"
-        pause = max((r.pause for r in self.ranks.values() if r.live), default=0.0)
         if pause > rank.limit:
             return now - basis, pause, "in a pause that the job announced"
         return now - basis, rank.limit, "between steps"
+
+    def _waits(self) -> tuple[bool, float]:
+        """Whether a live rank writes a checkpoint, and the longest pause that one announced."""
+        writing, pause = False, 0.0
+        for rank in self.ranks.values():
+            if (rank.pause or rank.section is not None) and rank.live:
+                writing |= rank.section is not None
+                pause = max(pause, rank.pause)
+        return writing, pause
 
     def responding(self, rank: Rank, now: float) -> tuple[bool | None, str]:
         """Whether the rank responds, and why not; None while that cannot be said."""
