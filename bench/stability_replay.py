@@ -254,20 +254,56 @@ def main() -> None:
 def figures(found: dict[str, Any]) -> list[Figure]:
     """What was asked for, beside its bound."""
     return [
-        at_most("seconds", "replay of 48 h of 16 ranks at 2 steps/s, judged every minute",
-                found["seconds"], "s", 300),
-        at_most("processor", "the same in processor time: what it takes where nothing else runs",
-                found["processor_seconds"] + found["ranks_processor_seconds"], "s", 300),
-        Figure("live", "a judgement while it is on, in the middle", found["judging_ms"], "ms"),
-        at_most("rss", "peak memory of the daemon's parts in it", found["rss_mib"], "MiB", 80),
-        at_most("file", "the run's file at its end", found["file_mb"], "MB", 300),
-        at_most("judging", "judging it from its file at its end", found["judged_again_seconds"],
-                "s", 2),
-        at_most("judging_processor", "judging it, in processor time",
-                found["judged_again_processor_seconds"], "s", 2),
-        exactly("lost", "steps that are not in the file", found["rows"] - found["kept"], "steps",
-                0),
-    ]  # fmt: skip
+        at_most(
+            "seconds",
+            "48 h of 16 ranks at 2 steps/s replayed, judged every minute",
+            found["seconds"],
+            "s",
+            300,
+        ),
+        at_most(
+            "processor",
+            "48 h replayed: processor time of daemon and ranks",
+            found["processor_seconds"] + found["ranks_processor_seconds"],
+            "s",
+            300,
+        ),
+        Figure(
+            "live",
+            "48 h replayed: a judgement while the run is on, mean",
+            found["judging_ms"],
+            "ms",
+        ),
+        at_most(
+            "rss",
+            "48 h replayed: resident memory of the daemon's parts, peak",
+            found["rss_mib"],
+            "MiB",
+            80,
+        ),
+        at_most("file", "48 h replayed: the run's file at its end", found["file_mb"], "MB", 300),
+        at_most(
+            "judging",
+            "48 h replayed: judging the run from its file at its end",
+            found["judged_again_seconds"],
+            "s",
+            2,
+        ),
+        at_most(
+            "judging_processor",
+            "48 h replayed: judging the run, processor time",
+            found["judged_again_processor_seconds"],
+            "s",
+            2,
+        ),
+        exactly(
+            "lost",
+            "48 h replayed: steps that are not in the file",
+            found["rows"] - found["kept"],
+            "steps",
+            0,
+        ),
+    ]
 
 
 if __name__ == "__main__":
