@@ -11,7 +11,7 @@ import statistics
 import sys
 from typing import Any
 
-PAIRS, COUNT, SIZE = 10, 10, 8 << 20
+PAIRS, COUNT, SIZE = 10, 10, 4 << 20
 
 
 def run(crew: Any, options: Any) -> list[tuple[float, float]]:

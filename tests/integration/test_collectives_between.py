@@ -47,7 +47,7 @@ def facts(ended: Ended) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def reports(lan: Lan) -> Mapping[str, Ended]:
     """Of both nodes, of one test."""
-    return together({host.name: start(host, NODE) for host in lan}, 200)
+    return together({host.name: start(host, NODE) for host in lan}, 250)
 
 
 def test_every_sum_and_every_copy_comes_out_right_and_barriers_hold(
