@@ -107,7 +107,7 @@ def ordered(count: int) -> Iterator[Pair]:
 
 @dataclass(frozen=True, slots=True)
 class Width:
-    """How a node's sending is split: *threads* where iperf3 has one for each stream."""
+    """How a node's sending is split: *threads* where one process carries it."""
 
     threads: bool = False
 

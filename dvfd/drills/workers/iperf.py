@@ -70,7 +70,7 @@ def version() -> tuple[int, ...]:
 def read(text: str, kind: str) -> Said:
     """The end of iperf3's JSON, of a client or of a server."""
     try:
-        document = json.loads(text)
+        document, _ = json.JSONDecoder().raw_decode(text.lstrip())  # it adds "iperf3: exiting"
         if why := document.get("error"):
             return Said(failed=str(why).removeprefix("error - "))
         return _sums(document["end"], kind)
@@ -123,6 +123,13 @@ class Tool:
         """Whether it runs."""
         return self._process.poll() is None
 
+    def stop(self) -> None:
+        """Leave nothing of it."""
+        if self.alive:
+            self._process.kill()
+            self._process.wait()
+        self._out.close()
+
     def end(self, until: float) -> Said:
         """What it says, once it has ended; killed at monotonic time *until*."""
         late = False
@@ -162,6 +169,9 @@ class Serving:
 
 def serve(flow: Flow, address: str, ports: Sequence[int]) -> Serving:
     """Servers of *flow* on *ports* of *address*, each for one client; waits until they listen."""
+    where = f"server on {address} port {_span(ports)}"
+    if taken := sorted(set(ports) & listening()):
+        return Serving((), f"{where}: somebody listens on {taken[0]} already: `ss -tlnp` names who")
     each = [["-s", "-1", "-J", "-i", "0", "-B", address, "-p", str(port)] for port in ports]
     tools = tuple(Tool(argv, flow.kind) for argv in each)
     if _wait(lambda: not all(t.alive for t in tools) or set(ports) <= listening(), LISTENING):
@@ -172,13 +182,12 @@ def serve(flow: Flow, address: str, ports: Sequence[int]) -> Serving:
     else:
         why = f"no listener after {LISTENING:g} s"
     _stop(tools)
-    return Serving((), f"server on {address} port {_span(ports)}: {why}")
+    return Serving((), f"{where}: {why}")
 
 
 def _stop(tools: Iterable[Tool]) -> None:
     for tool in tools:
-        if tool.alive:
-            tool.end(0.0)
+        tool.stop()
 
 
 def _span(ports: Sequence[int]) -> str:
