@@ -19,7 +19,7 @@ PATTERNS = {"1": "balanced tree", "2": "split tree", "3": "tree", "4": "ring", "
 
 LINES = re.compile(r"NCCL INFO (Channel \d+/\d+ *:.*|Trees .*|\d+ coll channels.*|Using network.*)")
 
-MOST = 40
+MOST = 12
 """Lines that are kept: the first channels show what all do."""
 
 
@@ -45,6 +45,8 @@ def graphs(text: str) -> Iterator[str]:
     """The graphs of NCCL's file, in words: `ring: 2 channels, 40 GB/s by SYS, 12 GB/s by PIX`."""
     for match in re.finditer(r"<graph\s([^>]*)>", text):
         said = dict(re.findall(r'(\w+)="([^"]*)"', match[1]))
+        if said.get("nchannels") == "0":  # looked for, and not there
+            continue
         name = PATTERNS.get(said.get("pattern", ""), f"pattern {said.get('pattern', '?')}")
         inside, between = (
             f"{said.get(f'speed{where}', '?')} GB/s by {said.get(f'type{where}', '?')}"
