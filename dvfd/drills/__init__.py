@@ -52,15 +52,19 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "network": (
         "dvfd.drills.flows:Speed",
         "dvfd.drills.flows:Link",
+        "dvfd.drills.reach:Connected",
         "dvfd.drills.flows:Hour",
     ),
     "topology_3node": (
+        "dvfd.drills.reach:Connected",
+        "dvfd.drills.reach:ConnectedRanks",
         "dvfd.drills.flows:Aggregate",
         "dvfd.drills.choice:Choice",
     ),
     "topology_4node": (
         "dvfd.drills.flows:Bisection",
         "dvfd.drills.flows:Aggregate",
+        "dvfd.drills.reach:ConnectedRanks",
         "dvfd.drills.flows:Speed",
         "dvfd.drills.choice:Choice",
     ),
