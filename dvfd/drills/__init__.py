@@ -52,20 +52,26 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "network": (
         "dvfd.drills.flows:Speed",
         "dvfd.drills.flows:Link",
+        "dvfd.drills.latency:RoundTrips",
         "dvfd.drills.reach:Connected",
+        "dvfd.drills.latency:Symmetry",
         "dvfd.drills.flows:Hour",
     ),
     "topology_3node": (
         "dvfd.drills.reach:Connected",
         "dvfd.drills.reach:ConnectedRanks",
+        "dvfd.drills.latency:Spread",
         "dvfd.drills.flows:Aggregate",
+        "dvfd.drills.routes:Routes",
         "dvfd.drills.choice:Choice",
     ),
     "topology_4node": (
         "dvfd.drills.flows:Bisection",
+        "dvfd.drills.routes:Routes",
         "dvfd.drills.flows:Aggregate",
         "dvfd.drills.reach:ConnectedRanks",
         "dvfd.drills.flows:Speed",
+        "dvfd.drills.latency:Symmetry",
         "dvfd.drills.choice:Choice",
     ),
 }

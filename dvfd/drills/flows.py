@@ -228,11 +228,11 @@ class Speed(_Flows):
 
 def goodput(found: Journal, least: float, at: float) -> Iterator[Found]:
     """A figure for each ordered pair, and who is named for those below *least*."""
-    rates: dict[tuple[str, str], float | None] = {}
-    for pair, rows in _by_pair(row for row in found.rows if row.alone).items():
+    known: dict[tuple[str, str], float | None] = {}
+    for pair, rows in _by_pair(_alone(found)).items():
         where = labels(source=pair[0], destination=pair[1])
         middle = _median(rows)
-        rates[pair] = middle.rate
+        known[pair] = middle.rate
         if middle.rate is None:
             yield Trouble(GOODPUT, f"{_arrow(pair)}: {middle.failed}", where)
             continue
@@ -241,10 +241,15 @@ def goodput(found: Journal, least: float, at: float) -> Iterator[Found]:
         if len(rows) > 1:
             tries = ", ".join("none" if row.rate is None else gbps(row.rate) for row in rows)
             yield Remark(GOODPUT, f"{_arrow(pair)} was tried {len(rows)} times: {tries}", where)
-    yield from _absent(found, rates)
-    for culprit in blame(rates, least):
+    yield from _absent(found, known)
+    for culprit in blame(known, least):
         yield Remark(GOODPUT, f"named: {culprit.text}")
-    yield from _table(found, rates)
+    yield from _table(found, known)
+
+
+def rates(found: Journal) -> dict[tuple[str, str], float | None]:
+    """The goodput of each ordered pair that was tried, None where nothing came through."""
+    return {pair: _median(rows).rate for pair, rows in _by_pair(_alone(found)).items()}
 
 
 def _absent(found: Journal, rates: Mapping[tuple[str, str], float | None]) -> Iterator[Found]:
@@ -323,8 +328,7 @@ def together(found: Journal, least: float, at: float) -> Iterator[Found]:
         yield Fact(f"all at once, a node {way}", rest)
         if total < least * len(found.names):
             yield Remark(AGGREGATE, f"{lowest} {way} the least: {rest}")
-    rates = {pair: _median(each).rate for pair, each in _by_pair(_alone(found)).items()}
-    for culprit in blame(rates, least):
+    for culprit in blame(rates(found), least):
         yield Remark(AGGREGATE, f"pair by pair: {culprit.text}")
 
 

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dvfd import cluster
 from dvfd.drills import fleet
 from dvfd.drills.drill import Fact, Remark, Trouble
-from dvfd.errors import ProbeError
+from dvfd.errors import DvfdError, ProbeError
+from dvfd.knocking import knock
 from dvfd.model import Sample
+from dvfd.preflight import Knock
 
 if TYPE_CHECKING:
     from dvfd.drills.drill import Task
@@ -173,7 +176,11 @@ class Connected:
 
     def run(self, task: Task) -> Iterator[Found]:
         """One sample, and where the nodes were called. Raises ProbeError, ToolError."""
-        answer = fleet.answer(task)
+        try:
+            answer = fleet.answer(task)
+        except fleet.NotMet as error:
+            yield from from_here(task, error)
+            return
         heard = answer.of(EXERCISE)
         found = read(heard.values)
         yield from _nodes(answer, found, heard.why, task.clock.now())
@@ -195,6 +202,32 @@ class ConnectedRanks:
         answer = fleet.answer(task)
         heard = answer.of(EXERCISE)
         yield from _ranks(answer, read(heard.values), heard.why, task.clock.now())
+
+
+def from_here(task: Task, error: fleet.NotMet) -> Iterator[Found]:
+    """Where the nodes did not meet: which of them this one cannot reach, which is a measured no.
+
+    Where all of them answer, somebody did not start the test: raises *error*.
+    """
+    config = task.config.cluster
+    others = [node for node in config.nodes if node.name != task.config.node.name]
+    if fleet.nodes(task) < len(config.nodes):
+        raise error  # who was to come is not known
+    away = {node.name: why for node in others if (why := _away(node.address, config.port))}
+    if not away:
+        raise error
+    yield Sample(RATIO, 1 - len(away) / len(others), task.clock.now())
+    told = ", ".join(f"{name} {why}" for name, why in away.items())
+    yield Remark(RATIO, f"the nodes did not meet; seen from {task.config.node.name}: {told}")
+
+
+def _away(address: str, port: int) -> str:
+    """Why the host at *address* cannot be reached, or nothing if it says anything at all."""
+    try:
+        found = knock(cluster.resolved(address)[0], [port])[port]
+    except (OSError, DvfdError) as error:
+        return f"cannot be called: {error}"
+    return {Knock.SILENT: "is silent", Knock.UNREACHABLE: "is unreachable"}.get(found, "")
 
 
 def _nodes(answer: Answer, found: Reached, why: str, at: float) -> Iterator[Found]:
