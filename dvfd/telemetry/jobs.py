@@ -324,6 +324,7 @@ class JobBook:
 
     def _job(self, hello: Hello, peer: Peer) -> Job:
         """The job that takes this rank, made if need be. Raises WireError if it has no place."""
+        self._look_again(hello.job)
         label = place(self._jobs, hello, peer.uid, peer.process)
         if label is None:
             self._conflicts += 1
@@ -340,6 +341,15 @@ class JobBook:
                 self._on_end({"job": label, "rank": str(rank)})
         job.adopt(hello)
         return job
+
+    def _look_again(self, name: str) -> None:
+        """See which ranks of that job are gone: the end of a line may be read after the hello of
+        who comes in its place.
+        """
+        for job in self._jobs.values():
+            for rank in job.ranks.values() if job.name == name else ():
+                if rank.process and rank.live:
+                    rank.look(self._processes.state(rank.process))
 
     def _make_room(self, hello: Hello) -> None:
         if len(self._jobs) < self._config.limit:

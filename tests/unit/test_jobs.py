@@ -38,6 +38,16 @@ def test_another_users_job_of_one_name_is_another_job(ranks: Ranks) -> None:
     assert labels_of(ranks) == {"gpt", "gpt~2000"}
 
 
+def test_a_rank_that_comes_back_before_its_old_lines_end_is_read_has_its_seat(ranks: Ranks) -> None:
+    old = ranks.join(0, pid=10)
+    del ranks.table.table[10]
+    ranks.join(0, pid=11)
+
+    assert labels_of(ranks) == {"gpt"}
+    assert ranks.snapshot()["restarts"] == 1
+    assert ranks.book.left(old).documents == {}
+
+
 def test_a_second_live_process_on_one_seat_is_another_job(ranks: Ranks) -> None:
     ranks.join(0, pid=10)
     ranks.join(0, pid=11)
