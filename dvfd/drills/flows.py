@@ -323,11 +323,8 @@ def together(found: Journal, least: float, at: float) -> Iterator[Found]:
     yield Sample(AGGREGATE, total, at, labels(nodes=str(len(found.names))))
     for way, which in (("receives", 1), ("sends", 0)):
         shares = {n: sum(r.rate or 0.0 for r in rows if r.pair[which] == n) for n in found.names}
-        lowest = min(shares, key=lambda name: shares[name])
         rest = ", ".join(f"{name} {gbps(rate)}" for name, rate in list(shares.items())[:SHOWN])
         yield Fact(f"all at once, a node {way}", rest)
-        if total < least * len(found.names):
-            yield Remark(AGGREGATE, f"{lowest} {way} the least: {rest}")
     for culprit in blame(rates(found), least):
         yield Remark(AGGREGATE, f"pair by pair: {culprit.text}")
 

@@ -224,8 +224,8 @@ def _packed(pairs: Iterable[Pair]) -> list[list[Pair]]:
 # --- Time -----------------------------------------------------------------------------------------
 
 STARTING = 3.0
-"""Seconds of a round beside its flow: servers started, seen to listen, clients met and read.
-About 1 s was seen with four nodes; more is an allowance for busy ones."""
+"""Seconds of a round beside its flow, an allowance: servers started and seen to listen, clients met
+and read."""
 
 
 def omitted(seconds: float) -> int:

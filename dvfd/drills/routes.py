@@ -25,7 +25,7 @@ DIFFERENCES = "network_route_differences"
 
 NAME, MODULE = "routes", "dvfd.drills.workers.routes"
 
-A_PAIR = 75.0
+A_PAIR = 45.0
 """Seconds of a pair at the most: a halving of 65,535 bytes, each packet lost twice."""
 
 Pair = tuple[str, str]

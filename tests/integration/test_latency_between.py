@@ -42,7 +42,8 @@ def agent(lan: Lan, place: Path) -> Path:
 
 
 def reports(lan: Lan, check: str) -> Mapping[str, Ended]:
-    node = [sys.executable, "-c", ALONE, "check", check, "--nodes", "3", "--force", "-o", "json"]
+    how = ["--nodes", "3", "--duration", "5", "--force", "-o", "json"]
+    node = [sys.executable, "-c", ALONE, "check", check, *how]
     env = {"PYTHONPATH": str(ROOT)}
     return together({host.name: host.popen(node, env=env) for host in lan}, 250)
 

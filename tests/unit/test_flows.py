@@ -204,7 +204,7 @@ def test_a_node_at_half_its_rate_lowers_the_aggregate_and_is_named(tmp_path: Pat
     half = {pair: LINK / 2 for pair in rounds.ordered(3) if 2 in pair}
     found = Played(3, slow=half).results("topology_3node", tmp_path)["aggregate"]
     assert found.verdict == "FAIL"
-    assert "n3 receives the least" in found.note
+    assert "pair by pair: node n3: slow with all 2 others" in found.note
     assert "pair by pair: node n3: slow with all 2 others" in found.note
 
 

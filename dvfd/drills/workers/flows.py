@@ -25,7 +25,7 @@ SPEED, BISECTION, AGGREGATE, HOUR = KINDS = ("speed", "bisection", "aggregate", 
 
 ONE_CORE = 10e9
 """Bits a second that one process surely carries. Several start a little apart, and each has more
-for itself before and after the others: of 3 s with four of them, 4 % too much was seen."""
+for itself before and after the others, so that a short flow of several says too much."""
 
 PARTING = 2.0
 """Seconds for a server to end once its client has: one that still waits then had none."""

@@ -23,8 +23,8 @@ MOST = 65535
 
 HOPS = 30
 
-WAIT = "1"
-"""Seconds for an echo."""
+WAIT = "0.5"
+"""Seconds for an echo: five thousand times what a round trip may take."""
 
 TRIES = 2
 """A packet may be lost once."""
