@@ -205,7 +205,6 @@ def test_a_node_at_half_its_rate_lowers_the_aggregate_and_is_named(tmp_path: Pat
     found = Played(3, slow=half).results("topology_3node", tmp_path)["aggregate"]
     assert found.verdict == "FAIL"
     assert "pair by pair: node n3: slow with all 2 others" in found.note
-    assert "pair by pair: node n3: slow with all 2 others" in found.note
 
 
 def test_the_smallest_of_the_matchings_is_the_bisection_and_is_named(tmp_path: Path) -> None:

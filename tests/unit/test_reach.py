@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from fakes_drills import judged, task
 
-from dvfd.drills import reach
+from dvfd.drills import fleet, reach
 from dvfd.drills.drill import Ran
 from dvfd.drills.fleet import Answer, Heard, Met
+from dvfd.drills.supervise import supervise
 from dvfd.drills.workers import reach as worker
 from dvfd.errors import ProbeError
+from dvfd.preflight import Knock
 
 MINE, THEIRS = ("n1", "aa" * 32), ("n2", "bb" * 32)
 
@@ -186,3 +188,44 @@ def test_no_more_than_a_few_pairs_are_named() -> None:
 def test_what_no_rank_writes_is_not_believed() -> None:
     with pytest.raises(ProbeError, match="a call ended 'fine'"):
         reach.read({0: {"calls": [[1, "a", 1, "fine", ""]], "heard": []}})
+
+
+# --- Nodes that did not meet ----------------------------------------------------------------------
+
+TWO = """
+node.name = "n1"
+[cluster]
+lead = "n1"
+nodes = [{name = "n1", address = "10.0.0.1"}, {name = "n2", address = "10.0.0.2"}]
+"""
+
+
+def apart(directory: Path, monkeypatch: pytest.MonkeyPatch, heard: Knock) -> Any:
+    """What n1 says where the ranks did not meet and n2 answers a knock like this."""
+
+    def never() -> Any:
+        raise fleet.NotMet("2 nodes did not meet")
+
+    monkeypatch.setattr(reach, "knock", lambda address, ports: dict.fromkeys(ports, heard))
+    chosen = task("network", directory, toml=TWO)
+    with pytest.raises(fleet.NotMet):
+        chosen.memo.once(("fleet", "network"), never)
+    return judged(chosen, supervise(chosen, [reach.Connected()]))["connected"]
+
+
+@pytest.mark.parametrize("heard", [Knock.SILENT, Knock.UNREACHABLE])
+def test_a_node_that_never_came_and_cannot_be_reached_is_a_measured_no(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Knock
+) -> None:
+    found = apart(tmp_path, monkeypatch, heard)
+    assert (found.verdict, found.observed) == ("FAIL", 0.0)
+    assert f"seen from n1: n2 is {heard.value}" in found.note
+
+
+@pytest.mark.parametrize("heard", [Knock.OPEN, Knock.CLOSED])
+def test_a_node_that_never_came_though_it_can_be_reached_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Knock
+) -> None:
+    found = apart(tmp_path, monkeypatch, heard)
+    assert found.verdict == "UNKNOWN"
+    assert "2 nodes did not meet" in found.reason
