@@ -85,7 +85,7 @@ def test_a_wrong_sum_ends_it(
     row = collectives.Measured(
         operation="all_reduce", algorithm="builtin", message="64KiB", bytes=65536, iterations=100,
         median=0.002, mad=0.0, p95=0.003, p99=0.004, algbw=1.0, busbw=1.5, low=0.001, high=0.003,
-        verified=120, wrong=1, example="rank 2: 1 elements",
+        verified=120, wrong=1, turns=(), example="rank 2: 1 elements",
     )  # fmt: skip
     found = collectives.Benchmark(measured=(row,))
     monkeypatch.setattr(collectives, "benchmark", lambda *_a, **_k: found)
