@@ -27,7 +27,7 @@ from dvfd.drills.drill import Fact
 from dvfd.drills.interface import interfaces
 from dvfd.drills.interpreter import BARE, LOADING, first_to_fall, last_words, read_answer
 from dvfd.drills.launchers import TORCHRUN
-from dvfd.errors import ProbeError, ToolError
+from dvfd.errors import DvfdError, ProbeError, ToolError
 
 if TYPE_CHECKING:
     from dvfd.config import Config, Member
@@ -198,7 +198,7 @@ def _objection(task: Task) -> str:
 def _interface(config: Config, me: Member) -> str:
     """The interface of the training network. Raises ProbeError if it cannot be one."""
     there = interfaces()
-    found = cluster.interface(config.cluster, _addresses(me.address), there)
+    found = cluster.interface(config.cluster, cluster.resolved(me.address), there)
     if not found:
         known = "; ".join(f"{i.name}: {', '.join(i.addresses)}" for i in there.values())
         raise ProbeError(
@@ -216,19 +216,11 @@ def _resolved(config: Config) -> None:
     wrong = []
     for node in config.cluster.nodes:
         try:
-            _addresses(node.address)
-        except ProbeError as error:
+            cluster.resolved(node.address)
+        except DvfdError as error:
             wrong.append(f"{node.name}: {error}")
     if wrong:
         raise ProbeError("; ".join(wrong))
-
-
-def _addresses(name: str) -> list[str]:
-    try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ProbeError(f"{name!r} does not resolve: {error.strerror or error}") from None
-    return [str(entry[4][0]) for entry in found]
 
 
 # --- Starting -------------------------------------------------------------------------------------

@@ -193,17 +193,27 @@ class Symmetry(_Trips):
     def run(self, task: Task) -> Iterator[Found]:
         """A sample for each pair and figure. Raises ProbeError, ToolError."""
         yield Ran(task.planned)
-        found = _medians(read(fleet.answer(task)), "icmp")
-        yield from compared(found, "round trip", FLOOR, task.clock.now())
+        trips = read(fleet.answer(task))
+        bounds = {
+            t.pair: median_interval(t.times) for t in trips if t.method == "icmp" and not t.why
+        }
+        found = _medians(trips, "icmp")
+        yield from compared(found, "round trip", FLOOR, task.clock.now(), bounds)
         if "speed" in flows.KINDS.get(task.check.id, ()):
             rates = flows.rates(flows.journal(task))
             yield from compared(rates, "goodput", 0.0, task.clock.now())
 
 
 def compared(
-    values: Mapping[Pair, float | None], figure: str, floor: float, at: float
+    values: Mapping[Pair, float | None],
+    figure: str,
+    floor: float,
+    at: float,
+    bounds: Mapping[Pair, tuple[float, float]] | None = None,
 ) -> Iterator[Found]:
-    """|there - back| over their mean; no more than *floor* apart counts as none."""
+    """|there - back| over their mean; no more than *floor* apart counts as none. *bounds* of the
+    values, where they have any, bound the ratio.
+    """
     for a, b in (pair for pair in values if pair[0] < pair[1] or pair[::-1] not in values):
         where = labels(pair=f"{a}-{b}", figure=figure)
         there, back = values.get((a, b)), values.get((b, a))
@@ -213,10 +223,18 @@ def compared(
             continue
         apart = abs(there - back)
         mean = (there + back) / 2
-        yield Sample(ASYMMETRY, 0.0 if apart <= floor else apart / mean, at, where)
+        ends = _ends(bounds[a, b], bounds[b, a]) if bounds else (apart, apart)
+        value, low, high = (0.0 if gap <= floor else gap / mean for gap in (apart, *ends))
+        yield Sample(ASYMMETRY, value, at, where, *((low, high) if bounds else ()))
         if floor and apart <= floor:
             text = f"{a}-{b}: {1e6 * apart:.2g} us apart, which counts as none below 10 us"
             yield Remark(ASYMMETRY, text, where)
+
+
+def _ends(there: tuple[float, float], back: tuple[float, float]) -> tuple[float, float]:
+    """The least and the most that two values may lie apart, each within its bounds."""
+    apart = (there[0] - back[1], back[0] - there[1])
+    return max(0.0, *apart), max(there[1] - back[0], back[1] - there[0])
 
 
 def _medians(found: Sequence[Trips], method: str) -> dict[Pair, float | None]:

@@ -147,7 +147,10 @@ def test_a_port_that_is_taken_a_name_without_address_and_a_wrong_interface_are_t
     assert "port 29511 of the rendezvous: Address already in use" in taken["n1"]["error"]
     text = b.config.read_text()
     wrong = {
-        "address = '10.77.0.1'": ("address = 'nowhere.invalid'", "'nowhere.invalid' does not res"),
+        "address = '10.77.0.1'": (
+            "address = 'nowhere.invalid'",
+            "nowhere.invalid does not resolve",
+        ),
         "address = '10.77.0.2'": ("address = '10.77.0.9'", "is on no interface: there are"),
         "wait = 60": ("wait = 60\ninterface = 'ib7'", "cluster.interface 'ib7' is none of eth0"),
     }

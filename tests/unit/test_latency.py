@@ -171,6 +171,14 @@ def test_there_and_back_are_compared_by_their_mean() -> None:
     assert dict(sample.labels) == {"pair": "a-b", "figure": "round trip"}
 
 
+def test_medians_that_are_not_sure_leave_their_difference_unsure() -> None:
+    values: dict[tuple[str, str], float | None] = {("a", "b"): 76e-6, ("b", "a"): 88e-6}
+    bounds = {("a", "b"): (70e-6, 90e-6), ("b", "a"): (80e-6, 95e-6)}
+    sample, *_ = latency.compared(values, "round trip", latency.FLOOR, 0.0, bounds)
+    assert sample.value == pytest.approx(12 / 82)
+    assert (sample.low, sample.high) == (0.0, pytest.approx(25 / 82))
+
+
 def test_less_than_ten_microseconds_apart_is_even_and_says_so() -> None:
     sample, remark = ratios({("a", "b"): 30e-6, ("b", "a"): 39e-6})
     assert (sample.value, "counts as none" in remark.text) == (0.0, True)
