@@ -26,6 +26,7 @@ from dvfd.control import ControlServer
 from dvfd.drilled import Drilled
 from dvfd.environment import environment_hash
 from dvfd.errors import ConfigError, DvfdError
+from dvfd.evidence import Evidence
 from dvfd.identity import Identity
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
@@ -267,6 +268,9 @@ class Daemon:
         self._breaches = Breaches(config, catalogue, self._pager, self._store, clock=clock)
         self._state = State(config, catalogue, self._sources(), clock=clock)
         self._drilled = Drilled(self._catalogue, self._store)
+        self._evidence = Evidence(
+            self._state_dir / "evidence", clock, node=config.node.name, store=self._store
+        )
         self._attestations = Attestations(catalogue, self._store, clock)
         self._baselines = Baselines(self._state_dir / "runs", self._store, clock)
         self._ledger = Ledger(self._store, self._baselines, clock)

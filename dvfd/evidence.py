@@ -1,0 +1,343 @@
+"""The ledger of evidence: what was run, said and decided, only ever added to.
+
+One file, one record a line, each with the hash of the one before. Where it ends stands in the store
+as well, so that a tail that was cut off is missed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import uuid
+from contextlib import contextmanager, suppress
+from sys import intern
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import structlog
+
+from dvfd.chain import FOUNDED, Chain, Record, read, sealed
+from dvfd.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from io import BufferedReader
+    from pathlib import Path
+
+    from dvfd.model import Clock
+
+__all__ = ["Evidence", "Record"]
+
+FILE = "ledger.jsonl"
+
+TORN = "ledger.torn"
+"""Where the piece of a record lies that a crash cut off; nobody was told that it was safe."""
+
+FORMAT = 1
+
+KIND, HEAD = "evidence", "head"
+"""Kind and key of the store's record of where the ledger ends."""
+
+log = structlog.get_logger()
+
+
+class Kept(Protocol):
+    """What is asked of the store."""
+
+    def put(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
+        """Keep a record."""
+        ...
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """One record."""
+        ...
+
+
+class Place(NamedTuple):
+    """Where a record lies in the file, and what of it is asked for."""
+
+    offset: int
+    length: int
+    kind: str
+    subject: str
+
+
+class Evidence:
+    """The ledger in a directory, for any thread and beside other processes. Building one touches
+    nothing; the first record founds the ledger.
+    """
+
+    def __init__(
+        self, directory: Path, clock: Clock, *, node: str = "", store: Kept | None = None
+    ) -> None:
+        """*store* keeps where the ledger ends; without one a cut tail is not missed."""
+        self._directory = directory
+        self._path = directory / FILE
+        self._clock = clock
+        self._node = node
+        self._store = store
+        self._lock = threading.RLock()
+        self._listeners: list[Callable[[Record], None]] = []
+        self._chain = Chain()
+        self._places: list[Place] = []
+        self._seen: tuple[int, ...] = ()
+        self._end = 0
+        self._torn = 0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def cluster(self) -> str:
+        """The id that the ledger was founded with; empty before its first record."""
+        with self._lock:
+            self._look()
+            return self._chain.cluster
+
+    def append(self, kind: str, subject: str, body: Mapping[str, Any], *, submitted: str) -> Record:
+        """Write a record down, safe from a power cut, then tell the listeners.
+
+        Raises StoreError if that could not be done; then nothing was recorded.
+        """
+        with self._lock, self._opened() as file:
+            self._look(file)
+            self._set_aside(file)
+            if not self._places and not self._head().get("number"):
+                cluster = uuid.uuid4().hex
+                self._write(file, FOUNDED, cluster, {"format": FORMAT}, submitted)
+                self._settle()
+            record = self._write(file, kind, subject, body, submitted)
+        log.info("evidence", number=record.number, kind=kind, subject=subject, by=submitted)
+        for listener in tuple(self._listeners):
+            try:
+                listener(record)
+            except Exception:  # the record is safe; who listens answers for himself
+                log.exception("listener of the ledger crashed", number=record.number)
+        return record
+
+    def listen(self, listener: Callable[[Record], None]) -> None:
+        """Have *listener* told of each record that this object appends, in the appending thread."""
+        self._listeners.append(listener)
+
+    def records(self, kind: str | None = None, subject: str | None = None) -> list[Record]:
+        """Every record that is as it was written, of that kind and subject, oldest first."""
+        with self._lock:
+            self._look()
+            return self._bodies(
+                place
+                for place in self._places
+                if kind in (None, place.kind) and subject in (None, place.subject)
+            )
+
+    def newest(self, kind: str, subject: str) -> Record | None:
+        """The last record of that kind and subject."""
+        with self._lock:
+            self._look()
+            wanted = (kind, subject)
+            found = (p for p in reversed(self._places) if (p.kind, p.subject) == wanted)
+            return next(iter(self._bodies(place for place in (next(found, None),) if place)), None)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the ledger, in words; cheap unless the file was touched meanwhile."""
+        with self._lock:
+            try:
+                self._look()
+            except StoreError as error:
+                return [str(error)]
+            return [*self._chain.problems, *self._missing()]
+
+    def verify(self) -> list[str]:
+        """The same, of a file that is read anew."""
+        with self._lock:
+            self._seen = ()
+            return self.problems()
+
+    def notices(self) -> list[str]:
+        """What a person should know and no evidence is lost by."""
+        with self._lock:
+            with suppress(StoreError):
+                self._look()
+            torn = f"{self._path}: {self._torn} bytes of a record that a crash cut off at its end"
+            aside = self._directory / TORN
+            kept = f"{aside}: what a crash cut off: read it, then remove it"
+            return [*([torn] if self._torn else []), *([kept] if aside.exists() else [])]
+
+    # --- Inside -------------------------------------------------------------------------------
+
+    def _head(self) -> Mapping[str, Any]:
+        """Where the ledger ends, as the store says; empty if it does not know."""
+        return (self._store.get(KIND, HEAD) if self._store else None) or {}
+
+    def _missing(self) -> list[str]:
+        """What the store knows of, and the ledger has not."""
+        if not (head := self._head()):
+            return []
+        number, sha256, cluster = head["number"], head["sha256"], head["cluster"]
+        ours = self._chain
+        found = ""
+        if ours.cluster and ours.cluster != cluster:
+            found = f"of cluster {ours.cluster}, the store is of {cluster}"
+        elif number > ours.number:
+            found = f"ends with record {ours.number}, the store knows of {number}: cut off"
+        elif number == ours.number and sha256 != ours.sha256:
+            found = (
+                f"its last record, {number}, has the hash {ours.sha256[:12]}, the store says "
+                f"{sha256[:12]}: it was exchanged"
+            )
+        return [f"{self._path}: {found}"] if found else []
+
+    def _look(self, file: BufferedReader | None = None) -> None:
+        """Read the file again if it is not as we left it. Raises StoreError if it cannot be."""
+        try:
+            if file is not None:
+                self._take(file)
+                return
+            with self._path.open("rb") as opened:
+                self._take(opened)
+        except FileNotFoundError:
+            self._forget()
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
+
+    def _take(self, file: BufferedReader) -> None:
+        if self._seen == _signature(file):
+            return
+        self._forget()
+        seen = _signature(file)
+        file.seek(0)
+        for line in file:
+            if not line.endswith(b"\n"):
+                self._torn = len(line)
+                break
+            record = self._chain.take(line[:-1])
+            if record is not None:
+                self._place(record, len(line))
+            self._end += len(line)
+        self._seen = seen
+
+    def _forget(self) -> None:
+        self._chain, self._places, self._seen = Chain(), [], ()
+        self._end = self._torn = 0
+
+    def _place(self, record: Record, length: int) -> None:
+        # Kinds are few and subjects come again and again: one string of each.
+        kind, subject = intern(record.kind), intern(record.subject)
+        self._places.append(Place(self._end, length, kind, subject))
+
+    def _bodies(self, places: Iterator[Place]) -> list[Record]:
+        found = list(places)
+        if not found:
+            return []
+        try:
+            with self._path.open("rb") as file:
+                return [read(_at(file, place)) for place in found]
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
+
+    @contextmanager
+    def _opened(self) -> Iterator[BufferedReader]:
+        """The file, ours alone until the end. Raises StoreError that says what to do."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise self._refused(error) from None
+        with os.fdopen(descriptor, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    def _set_aside(self, file: BufferedReader) -> None:
+        """Move what a crash cut off out of the way."""
+        if not self._torn:
+            return
+        try:
+            file.seek(self._end)
+            with (self._directory / TORN).open("ab") as aside:
+                aside.write(file.read() + b"\n")
+                os.fsync(aside.fileno())
+            os.ftruncate(file.fileno(), self._end)
+        except OSError as error:
+            raise self._refused(error) from None
+        log.warning("a record was cut off by a crash", bytes=self._torn, kept=TORN)
+        self._torn = 0
+
+    def _write(
+        self,
+        file: BufferedReader,
+        kind: str,
+        subject: str,
+        body: Mapping[str, Any],
+        submitted: str,
+    ) -> Record:
+        number, previous = self._last()
+        record, line = sealed(
+            {
+                "number": number + 1,
+                "at": self._clock.now(),
+                "kind": kind,
+                "subject": subject,
+                "body": body,
+                "node": self._node,
+                "submitted": submitted,
+                "previous": previous,
+            }
+        )
+        self._put(file.fileno(), line)
+        self._chain.take(line[:-1])
+        self._place(record, len(line))
+        self._end += len(line)
+        self._seen = _signature(file)
+        if self._store:
+            head = {"number": record.number, "sha256": record.sha256}
+            cluster = self._chain.cluster or self._head().get("cluster", "")
+            self._store.put(KIND, HEAD, head | {"cluster": cluster})
+        return record
+
+    def _last(self) -> tuple[int, str]:
+        """Number and hash of what the next record follows. A tail that was cut off stays missed:
+        the next one follows what the store knows of.
+        """
+        head = self._head()
+        if head.get("number", 0) > self._chain.number:
+            return int(head["number"]), str(head["sha256"])
+        return self._chain.number, self._chain.sha256
+
+    def _put(self, descriptor: int, line: bytes) -> None:
+        """*line* at the end of the file, or the file as it was. Raises StoreError."""
+        try:
+            done = 0
+            while done < len(line):
+                done += os.pwrite(descriptor, line[done:], self._end + done)
+            os.fsync(descriptor)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(descriptor, self._end)
+                os.fsync(descriptor)
+            raise self._refused(error) from None
+
+    def _settle(self) -> None:
+        """See that the new file has its name through a power cut."""
+        directory = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _refused(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self._path}: nothing was recorded: {error.strerror}: make room or give "
+            "dvfd's user the right to write there, then do it again"
+        )
+
+
+def _at(file: BufferedReader, place: Place) -> bytes:
+    file.seek(place.offset)
+    return file.read(place.length)[:-1]
+
+
+def _signature(file: BufferedReader) -> tuple[int, ...]:
+    """What of a file changes when somebody writes to it."""
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

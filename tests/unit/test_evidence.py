@@ -1,0 +1,318 @@
+"""The ledger of evidence: only added to, whole or refused, every hand that touched it told of."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import FakeClock
+
+from dvfd.chain import FOUNDED, sealed
+from dvfd.errors import StoreError
+from dvfd.evidence import FILE, TORN, Evidence
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dvfd.chain import Record
+
+
+class Heads:
+    """What the store keeps of the ledger."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def put(self, kind: str, key: str, document: Any) -> None:
+        self.kept[kind, key] = dict(document)
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        return self.kept.get((kind, key))
+
+
+class Desk:
+    """A ledger of three runs, and hands to spoil it with."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.path = directory / "evidence", directory / "evidence" / FILE
+        self.clock, self.heads = FakeClock(), Heads()
+        self.ledger = self.opened()
+        for n in range(3):
+            self.run(n)
+
+    def opened(self) -> Evidence:
+        return Evidence(self.directory, self.clock, node="n1", store=self.heads)
+
+    def run(self, n: int, ledger: Evidence | None = None) -> Record:
+        body = {"run": f"r{n}", "verdict": "PASS"}
+        return (ledger or self.ledger).append("run", "hardware", body, submitted="root")
+
+    def lines(self) -> list[bytes]:
+        return self.path.read_bytes().splitlines(keepends=True)
+
+    def leave(self, *lines: bytes) -> None:
+        self.path.write_bytes(b"".join(lines))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def runs(ledger: Evidence) -> list[str]:
+    return [record.body["run"] for record in ledger.records("run")]
+
+
+# --- Kept ---------------------------------------------------------------------------------------
+
+
+def test_what_was_appended_is_read_back_oldest_first_also_by_another(desk: Desk) -> None:
+    assert runs(desk.ledger) == ["r0", "r1", "r2"]
+    assert runs(desk.opened()) == ["r0", "r1", "r2"]
+    assert desk.opened().verify() == []
+
+
+def test_the_first_record_founds_the_ledger_with_an_id_of_its_own(
+    desk: Desk, tmp_path: Path
+) -> None:
+    first = desk.ledger.records()[0]
+
+    assert (first.number, first.kind, first.subject) == (1, FOUNDED, desk.ledger.cluster)
+    assert Desk(tmp_path / "other").ledger.cluster != desk.ledger.cluster
+
+
+def test_a_record_says_when_where_and_by_whom(desk: Desk) -> None:
+    record = desk.ledger.newest("run", "hardware")
+
+    assert record is not None
+    assert (record.number, record.node, record.submitted) == (4, "n1", "root")
+    assert record.at == desk.clock.now()
+
+
+def test_the_newest_is_of_that_kind_and_subject_alone(desk: Desk) -> None:
+    desk.ledger.append("run", "network", {"run": "other"}, submitted="root")
+
+    newest = desk.ledger.newest("run", "hardware")
+
+    assert newest is not None
+    assert newest.body["run"] == "r2"
+    assert desk.ledger.newest("waiver", "hardware") is None
+
+
+def test_nothing_is_touched_before_the_first_record(tmp_path: Path) -> None:
+    ledger = Evidence(tmp_path / "evidence", FakeClock())
+
+    assert (ledger.records(), ledger.verify(), ledger.cluster) == ([], [], "")
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_another_process_may_append_between_two_of_ours(desk: Desk) -> None:
+    desk.run(3, desk.opened())
+    desk.run(4)
+
+    assert runs(desk.ledger) == ["r0", "r1", "r2", "r3", "r4"]
+    assert desk.ledger.verify() == []
+
+
+def test_threads_and_objects_that_append_at_once_make_one_chain(desk: Desk) -> None:
+    def many(ledger: Evidence) -> None:
+        for n in range(20):
+            desk.run(n, ledger)
+
+    threads = [threading.Thread(target=many, args=(desk.opened(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert desk.opened().verify() == []
+    assert len(desk.ledger.records("run")) == 83
+
+
+# --- Told ---------------------------------------------------------------------------------------
+
+
+def test_a_listener_hears_of_a_record_that_is_on_the_disk_already(desk: Desk) -> None:
+    heard: list[list[str]] = []
+    desk.ledger.listen(lambda record: heard.append(runs(desk.opened())))
+
+    desk.run(3)
+
+    assert heard == [["r0", "r1", "r2", "r3"]]
+
+
+def test_a_listener_that_crashes_costs_itself_alone(desk: Desk) -> None:
+    heard: list[int] = []
+    desk.ledger.listen(lambda record: heard.append(1 // 0))
+    desk.ledger.listen(lambda record: heard.append(record.number))
+
+    assert desk.run(3).number == 5
+    assert heard == [5]
+
+
+# --- Spoilt by hand -----------------------------------------------------------------------------
+
+
+def test_an_edit_is_found_and_what_was_edited_is_no_evidence(desk: Desk) -> None:
+    lines = desk.lines()
+    desk.leave(lines[0], lines[1].replace(b"PASS", b"FAIL"), *lines[2:])
+
+    assert "line 2: edited" in desk.ledger.verify()[0]
+    assert runs(desk.ledger) == ["r1", "r2"]
+
+
+def test_an_edit_with_its_hash_made_anew_is_found_by_the_next_record(desk: Desk) -> None:
+    document = json.loads(desk.lines()[1])
+    document["body"]["verdict"] = "WAIVED"
+    del document["sha256"]
+    lines = desk.lines()
+    desk.leave(lines[0], sealed(document)[1], *lines[2:])
+
+    assert "that one was exchanged" in desk.ledger.verify()[0]
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_record_that_is_missing_is_named(desk: Desk, gone: int) -> None:
+    lines = desk.lines()
+    desk.leave(*lines[:gone], *lines[gone + 1 :])
+
+    assert f"record {gone + 1} was removed" in desk.ledger.verify()[0]
+
+
+def test_records_in_another_order_are_found(desk: Desk) -> None:
+    first, second, third, fourth = desk.lines()
+    desk.leave(first, third, second, fourth)
+
+    assert any("their order was changed" in problem for problem in desk.ledger.verify())
+
+
+def test_a_tail_that_was_cut_off_is_missed_by_the_store(desk: Desk) -> None:
+    desk.leave(*desk.lines()[:-1])
+
+    assert "ends with record 3, the store knows of 4" in desk.ledger.verify()[0]
+
+
+def test_a_tail_that_was_cut_off_stays_missed_after_further_records(desk: Desk) -> None:
+    desk.leave(*desk.lines()[:-1])
+
+    assert desk.run(3).number == 5
+    assert any("record 4 was removed" in problem for problem in desk.opened().verify())
+
+
+def test_a_ledger_that_was_removed_is_missed_also_after_further_records(desk: Desk) -> None:
+    desk.path.unlink()
+    assert "the store knows of 4" in desk.ledger.verify()[0]
+
+    desk.run(3)
+    assert any("the first is missing" in problem for problem in desk.ledger.verify())
+
+
+def test_the_ledger_of_another_cluster_is_named_as_such(desk: Desk, tmp_path: Path) -> None:
+    other = Desk(tmp_path / "other")
+    desk.leave(*other.lines())
+
+    ours = desk.heads.kept["evidence", "head"]["cluster"]
+    said = f"of cluster {other.ledger.cluster}, the store is of {ours}"
+    assert desk.ledger.verify() == [f"{desk.path}: {said}"]
+
+
+def test_an_edit_is_found_while_we_run_without_being_asked_to_verify(desk: Desk) -> None:
+    assert desk.ledger.problems() == []
+
+    lines = desk.lines()
+    desk.leave(lines[0], lines[1].replace(b"PASS", b"FAIL"), *lines[2:])
+
+    assert "edited" in desk.ledger.problems()[0]
+
+
+def test_a_line_that_is_no_record_stops_nothing_from_being_read(desk: Desk) -> None:
+    lines = desk.lines()
+    desk.leave(lines[0], b"\x00\xff{\n", *lines[2:])
+
+    assert runs(desk.ledger) == ["r1", "r2"]
+    assert len(desk.ledger.verify()) == 1
+    assert "line 2: no record" in desk.ledger.verify()[0]
+
+
+def test_a_file_that_is_no_ledger_is_told_of_in_a_few_lines(desk: Desk) -> None:
+    desk.path.write_text("nonsense\n" * 5000, encoding="ascii")
+
+    problems = desk.ledger.verify()
+
+    assert len(problems) < 30
+    assert "and 4980 more" in problems
+
+
+# --- Broken off ---------------------------------------------------------------------------------
+
+
+def test_what_a_crash_cut_off_is_set_aside_and_said(desk: Desk) -> None:
+    with desk.path.open("ab") as file:
+        file.write(desk.lines()[-1][:70])
+    again = desk.opened()
+    assert (again.verify(), len(again.notices())) == ([], 1)
+
+    desk.run(3, again)
+
+    assert runs(again) == ["r0", "r1", "r2", "r3"]
+    assert (desk.directory / TORN).read_bytes() == desk.lines()[3][:70] + b"\n"
+    assert "a crash cut off" in again.notices()[0]
+
+
+def test_a_disk_that_is_full_leaves_the_ledger_as_it_was(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, written = desk.path.read_bytes(), os.pwrite
+
+    def half(descriptor: int, data: bytes, offset: int) -> int:
+        if len(data) > 100:
+            return written(descriptor, data[:100], offset)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", half)
+    with pytest.raises(StoreError, match=r"nothing was recorded: No space left.*make room"):
+        desk.run(3)
+    monkeypatch.undo()
+
+    assert desk.path.read_bytes() == before
+    assert desk.run(3).number == 5
+    assert desk.ledger.verify() == []
+
+
+def test_a_disk_that_fails_to_keep_leaves_the_ledger_as_it_was(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = desk.path.read_bytes()
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        desk.run(3)
+
+    assert desk.path.read_bytes() == before
+    assert desk.heads.kept["evidence", "head"]["number"] == 4
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="ascii")
+    ledger = Evidence(tmp_path / "file" / "evidence", FakeClock())
+
+    with pytest.raises(StoreError, match="nothing was recorded: Not a directory"):
+        ledger.append("run", "hardware", {}, submitted="root")
+
+
+@pytest.mark.parametrize("body", [{"x": float("nan")}, {"x": {1, 2}}, {"x": "\ud800"}])
+def test_what_is_no_json_is_refused(desk: Desk, body: dict[str, Any]) -> None:
+    with pytest.raises(StoreError, match="cannot be kept as evidence"):
+        desk.ledger.append("run", "hardware", body, submitted="root")
+    assert desk.opened().verify() == []
+
+
+def test_a_record_larger_than_a_megabyte_is_refused(desk: Desk) -> None:
+    with pytest.raises(StoreError, match="wanted at most 1048576"):
+        desk.ledger.append("run", "hardware", {"x": "y" * (1 << 20)}, submitted="root")
