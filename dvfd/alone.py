@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from dvfd import log
@@ -19,6 +19,7 @@ from dvfd.drilled import Drilled
 from dvfd.drills.findings import Findings
 from dvfd.environment import environment_hash
 from dvfd.errors import StoreError
+from dvfd.evidence import Evidence
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
@@ -32,6 +33,7 @@ from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
 from dvfd.store import Store, report_document
+from dvfd.witness import Witness
 
 NO_DAEMON = "no daemon runs here"
 
@@ -48,6 +50,7 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
     with _opened(catalogue, clock) as store:
         drilled = Drilled(catalogue, store)
         if findings is not None:
+            findings = replace(findings, by=_here().name)
             drilled.keep(findings, at=clock.now())
         judgements = Judgements(
             catalogue,
@@ -62,6 +65,8 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
             attested=Attestations(catalogue, store, clock).judged,
         )
         report = judgements.run_check(check)
+        if findings is not None:
+            Witness(_evidence(config, store, clock), state_dir()).tested(report, findings)
         where, notice = store.health().path, store.health().reason
         return report_document(report), "; ".join(filter(None, (where, notice, NO_DAEMON)))
 
@@ -108,11 +113,10 @@ def goodput_alone(job: str, hours: float) -> dict[str, Any]:
 def accept_alone(request: Mapping[str, Any]) -> dict[str, Any]:
     """Like the daemon's `stability_accept`, into the store on disk. Raises DvfdError."""
     _, catalogue, clock = _framework()
-    here = Peer(os.getpid(), os.getuid(), os.getgid())
     with _opened(catalogue, clock) as store:
         document = store.get("run", known(request, "id", list(store.all("run"))))
         made = Baselines(state_dir() / "runs", store, clock).accept(
-            Run.from_document(document or {}), request, here.name
+            Run.from_document(document or {}), request, _here().name
         )
         _kept(store)
         return made.to_document()
@@ -141,20 +145,19 @@ def scaling_kept_alone(op: str, request: Mapping[str, Any]) -> dict[str, Any]:
     on disk. Raises StoreError if that is in use.
     """
     _, catalogue, clock = _framework()
-    here = Peer(os.getpid(), os.getuid(), os.getgid())
     with _opened(catalogue, clock) as store:
         ledger = Ledger(store, Baselines(state_dir() / "runs", store, clock), clock)
-        made: Any = scaling.operations(ledger)[op].answer(request, here)
+        made: Any = scaling.operations(ledger)[op].answer(request, _here())
         _kept(store)
         return dict(made)
 
 
 def attest_alone(request: Mapping[str, Any]) -> dict[str, Any]:
     """Like the daemon's `attest`, into the store on disk. Raises StoreError if that is in use."""
-    _, catalogue, clock = _framework()
-    here = Peer(os.getpid(), os.getuid(), os.getgid())
+    config, catalogue, clock = _framework()
     with _opened(catalogue, clock) as store:
-        made = Attestations(catalogue, store, clock).attest(request, here.name)
+        evidence = _evidence(config, store, clock)
+        made = Attestations(catalogue, store, clock, evidence).attest(request, _here().name)
         _kept(store)
         return asdict(made)
 
@@ -178,6 +181,15 @@ class Nothing:
     def all(self, kind: str) -> dict[str, dict[str, Any]]:
         """Nothing."""
         return {}
+
+
+def _here() -> Peer:
+    """Who types this."""
+    return Peer(os.getpid(), os.getuid(), os.getgid())
+
+
+def _evidence(config: Config, store: Store, clock: SystemClock) -> Evidence:
+    return Evidence(state_dir() / "evidence", clock, node=config.node.name, store=store)
 
 
 def _kept(store: Store) -> None:

@@ -21,6 +21,7 @@ from dvfd.query import known
 
 if TYPE_CHECKING:
     from dvfd.control import Peer
+    from dvfd.evidence import Record
     from dvfd.model import Catalogue, Clock, Criterion, Result
 
 KIND = "attestation"
@@ -55,6 +56,18 @@ class Kept(Protocol):
         ...
 
 
+class Ledger(Protocol):
+    """What is asked of the ledger of evidence."""
+
+    def append(self, kind: str, subject: str, body: Mapping[str, Any], *, submitted: str) -> Record:
+        """Write a record down. Raises StoreError."""
+        ...
+
+    def records(self, kind: str | None = None, subject: str | None = None) -> list[Record]:
+        """The records of a kind."""
+        ...
+
+
 class Told(Mapping[str, T], Generic[T]):
     """What is to be said of each item at the moment of asking; an item without is not in it."""
 
@@ -78,7 +91,11 @@ class Told(Mapping[str, T], Generic[T]):
 class Attestations:
     """Every statement that was made here. Any thread."""
 
-    def __init__(self, catalogue: Catalogue, store: Kept, clock: Clock) -> None:
+    def __init__(
+        self, catalogue: Catalogue, store: Kept, clock: Clock, evidence: Ledger | None = None
+    ) -> None:
+        """With *evidence* each statement is written down there as well."""
+        self._evidence = evidence
         self._answers = answers(catalogue)
         self._roles = {
             role.casefold(): role for gate in catalogue.gates.values() for role in gate.authority
@@ -95,7 +112,7 @@ class Attestations:
     def attest(self, request: Mapping[str, Any], submitted: str) -> Attestation:
         """Keep the statement in *request*: item, value, name, role; note and expires if given.
 
-        Raises DvfdError with what is wrong.
+        Raises DvfdError with what is wrong, StoreError if it could not be written down.
         """
         now = self._clock.now()
         item = known(request, "item", self.items)
@@ -113,10 +130,22 @@ class Attestations:
             submitted=submitted,
         )
         with self._lock:
+            if self._evidence:
+                self._evidence.append(KIND, item, asdict(made), submitted=submitted)
             key = f"{item}/{len(self.history(item)) + 1:06d}"
             self._store.put(KIND, key, asdict(made))
         log.info("attested", item=item, value=value, name=made.by, role=made.role, by=submitted)
         return made
+
+    def enter(self) -> None:
+        """Write down in the ledger what people stated before there was one. Raises StoreError."""
+        if self._evidence is None:
+            return
+        there = {_key(record.body) for record in self._evidence.records(KIND)}
+        said = [each for item in self.items for each in self.history(item)]
+        for each in sorted(said, key=lambda each: each.at):
+            if _key(body := asdict(each)) not in there:
+                self._evidence.append(KIND, each.item, body, submitted=each.submitted)
 
     def history(self, item: str) -> list[Attestation]:
         """Every statement on *item*, oldest first."""
@@ -189,6 +218,10 @@ class Attestations:
             "lack": self.lack(item, at),
             "history": [asdict(each) for each in said],
         }
+
+
+def _key(body: Mapping[str, Any]) -> tuple[object, ...]:
+    return body.get("item"), body.get("at"), body.get("by")
 
 
 def answers(catalogue: Catalogue) -> dict[str, tuple[str, ...]]:

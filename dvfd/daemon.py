@@ -25,7 +25,7 @@ from dvfd.config import Config, runtime_dir, state_dir
 from dvfd.control import ControlServer
 from dvfd.drilled import Drilled
 from dvfd.environment import environment_hash
-from dvfd.errors import ConfigError, DvfdError
+from dvfd.errors import ConfigError, DvfdError, StoreError
 from dvfd.evidence import Evidence
 from dvfd.identity import Identity
 from dvfd.judgements import Judgements
@@ -53,6 +53,7 @@ from dvfd.store import Store
 from dvfd.telemetry.jobs import JobBook
 from dvfd.telemetry.receiver import Receiver
 from dvfd.watch import Watch
+from dvfd.witness import Witness
 
 log = structlog.get_logger()
 
@@ -70,6 +71,9 @@ LIMITS = {
     "run": 60.0,
 }
 """Seconds without progress after which a loop is late: several times its own slowest beat."""
+
+AGAIN = 60.0
+"""Seconds until what could not be written down, on a full disk, is tried again."""
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask for an orderly end."""
@@ -96,6 +100,7 @@ class Daemon:
         self._signals: SimpleQueue[int] = SimpleQueue()  # its put is safe in a signal handler
         self._late: frozenset[str] = frozenset()
         self._stopped = False
+        self._again = 0.0
         self._every = notify.beat(TICK)
         self._build(state_dir(), runtime_dir())
 
@@ -159,6 +164,7 @@ class Daemon:
             self._state.tell(report)
         self._runs.take_up()
         self._open_doors()
+        self._take_stock()
         self._runs.start()
         self._sampler.start()
         self._watch.start()
@@ -205,6 +211,9 @@ class Daemon:
         for name in self._late - late:
             log.info("loop goes on", loop=name)
         self._late = late
+        if self._witness.owed and self._clock.boot() >= self._again:
+            self._again = self._clock.boot() + AGAIN
+            self._write_down()
         if not late:
             notify.notify("WATCHDOG=1")
 
@@ -259,6 +268,16 @@ class Daemon:
         )
         self._sampler = Sampler(self._probes.all, write=self._on_sampled, clock=clock)
 
+    def _take_stock(self) -> None:
+        """Write down what an earlier daemon did not come to, or had no ledger for."""
+        self._write_down()
+        try:
+            self._attestations.enter()
+        except StoreError as error:
+            log.error("statements not in the ledger", reason=str(error))  # noqa: TRY400  # as above
+        for problem in self._evidence.problems():
+            log.error("the ledger of evidence does not verify", problem=problem)
+
     def _build_judging(self) -> None:
         """What judges, at once and by the calendar, and what pages."""
         config, clock, catalogue = self._config, self._clock, self._catalogue
@@ -271,7 +290,8 @@ class Daemon:
         self._evidence = Evidence(
             self._state_dir / "evidence", clock, node=config.node.name, store=self._store
         )
-        self._attestations = Attestations(catalogue, self._store, clock)
+        self._witness = Witness(self._evidence, self._state_dir)
+        self._attestations = Attestations(catalogue, self._store, clock, self._evidence)
         self._baselines = Baselines(self._state_dir / "runs", self._store, clock)
         self._ledger = Ledger(self._store, self._baselines, clock)
         self._runs = self._conduct()
@@ -311,6 +331,7 @@ class Daemon:
                 attestations=self._attestations,
                 baselines=self._baselines,
                 ledger=self._ledger,
+                witness=self._witness,
             ),
         )
 
@@ -422,6 +443,14 @@ class Daemon:
 
     def _on_run(self, check: Check) -> None:
         self._judgements.run_check(check, scheduled=self._clock.now())
+        self._write_down()
+
+    def _write_down(self) -> None:
+        """See that every run that is over stands in the ledger."""
+        try:
+            self._witness.ran(self._runs.runs(), self._catalogue.checks)
+        except StoreError as error:
+            log.error("the ledger cannot be read", reason=str(error))  # noqa: TRY400  # said in full
 
     def _on_end(self, labels: Mapping[str, str]) -> None:
         self._store.end_series(labels, self._clock.now())

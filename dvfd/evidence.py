@@ -107,7 +107,7 @@ class Evidence:
             if not self._places and not self._head().get("number"):
                 cluster = uuid.uuid4().hex
                 self._write(file, FOUNDED, cluster, {"format": FORMAT}, submitted)
-                self._settle()
+                settle(self._directory)
             record = self._write(file, kind, subject, body, submitted)
         log.info("evidence", number=record.number, kind=kind, subject=subject, by=submitted)
         for listener in tuple(self._listeners):
@@ -242,6 +242,7 @@ class Evidence:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            leave(self._directory, self._path)
         except OSError as error:
             raise self._refused(error) from None
         with os.fdopen(descriptor, "rb") as file:
@@ -317,19 +318,30 @@ class Evidence:
                 os.fsync(descriptor)
             raise self._refused(error) from None
 
-    def _settle(self) -> None:
-        """See that the new file has its name through a power cut."""
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
     def _refused(self, error: OSError) -> StoreError:
         return StoreError(
             f"{self._path}: nothing was recorded: {error.strerror}: make room or give "
             "dvfd's user the right to write there, then do it again"
         )
+
+
+def leave(*paths: Path) -> None:
+    """Leave what root made to who owns the state directory, of which *paths* are parts, from above
+    to below: the daemon has a user of its own.
+    """
+    if os.geteuid() == 0:
+        owner = paths[0].parent.stat()
+        for path in paths:
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def settle(directory: Path) -> None:
+    """See that new files in *directory* have their names through a power cut. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _at(file: BufferedReader, place: Place) -> bytes:

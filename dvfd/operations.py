@@ -28,6 +28,7 @@ from dvfd.spent import document as spent
 from dvfd.state import State
 from dvfd.status import document
 from dvfd.store import Store, report_document
+from dvfd.witness import Witness
 
 log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ def operations(
     attestations: Attestations,
     baselines: Baselines,
     ledger: Ledger,
+    witness: Witness,
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
@@ -76,6 +78,7 @@ def operations(
             sender=sender,
             receiver=receiver,
             clock=clock,
+            witness=witness,
         ),
     }
 
@@ -118,6 +121,7 @@ def _changes(
     sender: Sender,
     receiver: Ranks,
     clock: Clock,
+    witness: Witness,
 ) -> dict[str, Operation]:
     def check(request: Mapping[str, Any], peer: Peer) -> Any:
         report = judgements.run_check(catalogue.checks[known(request, "check", catalogue.checks)])
@@ -126,9 +130,12 @@ def _changes(
     def found(request: Mapping[str, Any], peer: Peer) -> Any:
         document = request.get("findings")
         findings = Findings.from_dict(document if isinstance(document, Mapping) else {})
-        drilled.keep(replace(findings, by=peer.name), at=clock.now())
+        findings = replace(findings, by=peer.name)
+        drilled.keep(findings, at=clock.now())
         log.info("drill ran", check=findings.check, by=peer.name)
-        return report_document(judgements.run_check(catalogue.checks[findings.check]))
+        report = judgements.run_check(catalogue.checks[findings.check])
+        witness.tested(report, findings)
+        return report_document(report)
 
     def forget(request: Mapping[str, Any], peer: Peer) -> Any:
         job = str(request.get("job"))

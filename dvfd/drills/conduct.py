@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 from dvfd import drills
 from dvfd.clock import SystemClock
-from dvfd.drills import tree
+from dvfd.drills import fleet, tree
 from dvfd.drills.drill import Options, Task
 from dvfd.drills.memo import Memo
 from dvfd.drills.supervise import supervise
+from dvfd.environment import environment_facts
 from dvfd.errors import DvfdError
 from dvfd.places import state_dir, users_state
 
@@ -75,7 +76,19 @@ def conduct(
             say=say,
             run=partial(tree.run, temporary=scratch),
         )
-        return supervise(task, drills.build(check.id))
+        return _placed(supervise(task, drills.build(check.id)), task)
+
+
+def _placed(found: Findings, task: Task) -> Findings:
+    """*found* with who took part, and what this node is now that it took part."""
+    came = fleet.came(task)
+    each = task.processes if task.check.processes and task.check.nodes == 1 else 0
+    return replace(
+        found,
+        processes=sum(len(met.ranks) for met in came) or each or task.check.processes,
+        members=tuple(met.name for met in came) or (task.config.node.name,),
+        node=environment_facts(),
+    )
 
 
 def _progress_aside(options: Options) -> contextlib.AbstractContextManager[object]:

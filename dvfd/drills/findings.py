@@ -6,7 +6,7 @@ It travels as JSON: from the command that ran the drill to the daemon that keeps
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dvfd.drills.drill import Fact, Remark, Trouble
@@ -41,6 +41,9 @@ class Findings:
     troubles: tuple[Trouble, ...] = ()
     facts: tuple[Fact, ...] = ()
     by: str = ""
+    processes: int = 0  # ranks of all nodes; 0 for a test that has none
+    members: tuple[str, ...] = ()  # the nodes that took part
+    node: Mapping[str, str] = field(default_factory=dict)  # what this one was: dvfd.environment
 
     @property
     def shortened(self) -> str:
@@ -95,6 +98,9 @@ class Findings:
             "remarks": [[r.metric, r.text[:WORDS], dict(r.labels)] for r in self.remarks],
             "troubles": [[t.metric, t.text[:WORDS], dict(t.labels)] for t in self.troubles],
             "facts": [[f.name, f.text[:WORDS]] for f in self.facts],
+            "processes": self.processes,
+            "members": list(self.members),
+            "node": dict(self.node),
         }
 
     @classmethod
@@ -112,6 +118,9 @@ class Findings:
                 remarks=tuple(Remark(*_said(row)) for row in _all(document, "remarks")),
                 troubles=tuple(Trouble(*_said(row)) for row in _all(document, "troubles")),
                 facts=tuple(Fact(_text(n), _text(t)) for n, t in _all(document, "facts")),
+                processes=int(_finite(document.get("processes", 0))),
+                members=tuple(map(_text, document.get("members", ())))[:MOST],
+                node={_text(n): _text(t) for n, t in document.get("node", {}).items()},
             )
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ProbeError(f"findings of a drill: {error!r}: wanted what dvfd writes") from None

@@ -127,6 +127,12 @@ def answer(task: Task) -> Answer:
     return task.memo.once(("fleet", task.check.id), lambda: _answer(task))
 
 
+def came(task: Task) -> tuple[Met, ...]:
+    """The nodes that came to a test which was done; asks for nothing."""
+    found = task.memo.seen(("fleet", task.check.id))
+    return found.nodes if isinstance(found, Answer) else ()
+
+
 def nodes(task: Task) -> int:
     """How many nodes are to take part."""
     return task.options.nodes or task.check.nodes

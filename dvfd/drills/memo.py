@@ -45,6 +45,10 @@ class Memo:
             raise found
         return found  # type: ignore[return-value]  # as above
 
+    def seen(self, question: tuple[str, ...]) -> object:
+        """What `once` was answered, a DvfdError too; None if nobody has asked."""
+        return self._once.get(question)
+
 
 def _answer(ask: Callable[[], object]) -> object:
     try:

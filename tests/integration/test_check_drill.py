@@ -18,9 +18,11 @@ from node import Node, running
 from testbed import fetch
 
 from dvfd.asking import ask
+from dvfd.clock import SystemClock
 from dvfd.drills.drill import Fact, Trouble
 from dvfd.drills.findings import Findings
 from dvfd.errors import DvfdError
+from dvfd.evidence import Evidence, Record
 from dvfd.model import Sample, labels
 
 pytestmark = pytest.mark.slow
@@ -85,6 +87,31 @@ def test_the_figure_is_history(node: Node) -> None:
     assert 2.013 in [row["value"] for row in rows]
 
 
+def written_down(node: Node) -> list[Record]:
+    """Every run in the ledger of *node*, which hangs together."""
+    ledger = Evidence(Path(node.environment["DVFD_STATE_DIR"]) / "evidence", SystemClock())
+    assert ledger.verify() == []
+    return ledger.records("run", "pytorch")
+
+
+def test_a_run_is_written_down_with_what_the_report_says_of_it(node: Node) -> None:
+    before = len(written_down(node))
+    report = told(node, found())
+
+    (record,) = written_down(node)[before:]
+    assert (record.node, record.submitted) == (report["node"], report["drill"]["by"])
+    assert {row["criterion"]: row["verdict"] for row in record.body["results"]} == verdicts(report)
+    kept = Path(node.environment["DVFD_STATE_DIR"]) / record.body["report"]["where"]
+    assert json.loads(kept.read_text()) == report
+
+
+def test_judging_a_run_again_writes_nothing_down(node: Node) -> None:
+    told(node, found())
+    before = len(written_down(node))
+    node.ask("check", check="pytorch")
+    assert len(written_down(node)) == before
+
+
 def test_a_restarted_daemon_judges_the_run_it_had(node: Node) -> None:
     told(node, found())
     assert node.stop() == 0
@@ -121,12 +148,18 @@ def test_without_a_daemon_the_last_run_is_judged_from_the_store(node: Node, tmp_
     alone = Node(tmp_path, [])
     alone.environment["DVFD_STATE_DIR"] = node.environment["DVFD_STATE_DIR"]
     node.stop()
+    before = len(written_down(node))
+    (tmp_path / "findings.json").write_text(json.dumps(found().to_dict()))
     try:
         done = command(alone, "check", "pytorch", "--no-run", "-o", "json")
+        handed = ("check", "pytorch", "--findings", f"{tmp_path}/findings.json", "-o", "json")
+        again = command(alone, *handed)
     finally:
         node.start()
     assert verdicts(json.loads(done.stdout))["pytorch.version"] == "PASS"
     assert "no daemon runs here" in done.stderr
+    assert verdicts(json.loads(again.stdout))["pytorch.version"] == "PASS"
+    assert len(written_down(node)) == before + 1
 
 
 def test_several_checks_are_one_document_with_the_worst_verdict(node: Node) -> None:
