@@ -14,7 +14,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from dvfd.catalogue import load
 from dvfd.catalogue_lint import wanted
 from dvfd.config import Config
-from dvfd.model import ATTESTATION, DRILL, NONE_YET, RUN, Catalogue, Check, Criterion, Kind, Metric
+from dvfd.model import (
+    ATTESTATION,
+    DRILL,
+    NONE_YET,
+    REVIEW,
+    RUN,
+    Catalogue,
+    Check,
+    Criterion,
+    Kind,
+    Metric,
+)
 from dvfd.scaling.page import html
 from dvfd.scaling.points import How, Point
 from dvfd.scaling.reading import Known
@@ -64,6 +75,10 @@ under `/api/v1`. Not on `/metrics`: there are the verdicts on them.
 
 RUNS = """Figures of a stability run: in its file, in its report and while it is on in
 `dvfd stability status`. Not on `/metrics`: there are the verdicts on them.
+"""
+
+REVIEWS = """Figures over days, made when a list is judged: in its report, `dvfd history` and under
+`/api/v1`. Not on `/metrics`: there are the verdicts on them.
 """
 
 ATTESTED = """What nothing can measure and a named person vouches for: `dvfd attest` states it,
@@ -127,10 +142,11 @@ def _read(path: Path) -> str:
 
 def metrics_text(catalogue: Catalogue) -> str:
     """docs/metrics.md: by source, dvfd's own, what tests measure, and what nothing does yet."""
-    others = {DRILL, RUN, ATTESTATION, NONE_YET}
+    others = {DRILL, REVIEW, RUN, ATTESTATION, NONE_YET}
     measured = [m for m in catalogue.metrics.values() if m.source not in others]
     drilled = [m for m in catalogue.metrics.values() if m.source == DRILL]
     of_runs = [m for m in catalogue.metrics.values() if m.source == RUN]
+    reviewed = [m for m in catalogue.metrics.values() if m.source == REVIEW]
     attested = [m for m in catalogue.metrics.values() if m.source == ATTESTATION]
     absent = [m for m in catalogue.metrics.values() if m.source == NONE_YET]
     judged = _judges(catalogue)
@@ -143,6 +159,8 @@ def metrics_text(catalogue: Catalogue) -> str:
     parts.extend(_metric(m, judged, prefix="") for m in drilled)
     parts += ["## From stability runs\n", RUNS]
     parts.extend(_metric(m, judged, prefix="") for m in of_runs)
+    parts += ["## From the weekly and monthly lists\n", REVIEWS]
+    parts.extend(_metric(m, judged, prefix="") for m in reviewed)
     parts += ["## From named people\n", ATTESTED]
     parts.extend(_metric(m, judged, prefix="") for m in attested)
     parts += ["## Not measured yet\n", _absent(absent, judged)]
@@ -255,6 +273,8 @@ def _criterion(criterion: Criterion) -> str:
         by = f"probe `{criterion.source}`"
         if criterion.source == RUN:
             by = "the stability run, from its own file"
+        if criterion.source == REVIEW:
+            by = "the review of the list's own days, when it is judged"
         if criterion.source == DRILL:
             by = f"the test that `dvfd check {criterion.check}` runs"
         if criterion.source == ATTESTATION:

@@ -25,6 +25,7 @@ from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
 from dvfd.query import history, known
 from dvfd.remembered import remembered
+from dvfd.reviews.review import Reviews
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.run import Run
 from dvfd.scaling import ledger as scaling
@@ -62,6 +63,7 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
             trouble=lambda metric: NO_DAEMON,
             maintenance=config.maintenance,
             drilled=drilled.newest,
+            reviewed=_reviews(config, store, clock).of,
             attested=Attestations(catalogue, store, clock).judged,
         )
         report = judgements.run_check(check)
@@ -69,6 +71,11 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
             Witness(_evidence(config, store, clock), state_dir()).tested(report, findings)
         where, notice = store.health().path, store.health().reason
         return report_document(report), "; ".join(filter(None, (where, notice, NO_DAEMON)))
+
+
+def _reviews(config: Config, store: Store, clock: SystemClock) -> Reviews:
+    accepted = Baselines(state_dir() / "runs", store, clock)
+    return Reviews(store, accepted, clock, excused=config.maintenance, keep=store.write)
 
 
 def status_alone() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from dvfd.catalogue_keys import Table, near
 from dvfd.model import (
+    REVIEW,
     Catalogue,
     Combine,
     Comparison,
@@ -94,7 +95,7 @@ def _of(
 
 def _criterion(criterion: Criterion, metric: Metric) -> Iterator[str]:
     """What is wrong with one criterion taken by itself."""
-    yield from _window(criterion)
+    yield from _window(criterion, metric)
     counter = metric.kind is Kind.COUNTER
     if counter != (criterion.reduce in ("rate", "increase")) and criterion.reduce != "count":
         wanted = ", ".join(COUNTED) if counter else "rate and increase need a counter"
@@ -109,11 +110,12 @@ def _criterion(criterion: Criterion, metric: Metric) -> Iterator[str]:
     yield from _ranges(criterion)
 
 
-def _window(criterion: Criterion) -> Iterator[str]:
+def _window(criterion: Criterion, metric: Metric) -> Iterator[str]:
     windowed = criterion.reduce != "latest"
     if windowed and not criterion.window:
         yield f"window: missing: {criterion.reduce} is taken over seconds"
-    if not windowed and (criterion.window or criterion.coverage):
+    covered = criterion.coverage and metric.source != REVIEW  # which is of days by itself
+    if not windowed and (criterion.window or covered):
         yield "window: the latest value has none; give a reduction over time"
     if (criterion.reduce == "fraction_within") != (criterion.band is not None):
         yield "band: goes with reduce = 'fraction_within', and only with it"

@@ -34,6 +34,7 @@ from dvfd.operations import operations
 from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
+from dvfd.reviews.review import Reviews
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
 from dvfd.runs.parts import conduct
@@ -294,6 +295,7 @@ class Daemon:
         self._attestations = Attestations(catalogue, self._store, clock, self._evidence)
         self._baselines = Baselines(self._state_dir / "runs", self._store, clock)
         self._ledger = Ledger(self._store, self._baselines, clock)
+        self._reviews = self._review()
         self._runs = self._conduct()
         self._judgements = self._judge_with((self._state, self._breaches))
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
@@ -377,8 +379,19 @@ class Daemon:
             trouble=self._sampler.trouble,
             maintenance=self._config.maintenance,
             drilled=self._drilled.newest,
+            reviewed=self._reviews.of,
             runs=self._runs.results,
             attested=self._attestations.judged,
+        )
+
+    def _review(self) -> Reviews:
+        """What makes the figures of the weekly and the monthly list."""
+        return Reviews(
+            self._store,
+            self._baselines,
+            self._clock,
+            excused=self._config.maintenance,
+            keep=self._store.write,
         )
 
     def _conduct(self) -> Conductor:

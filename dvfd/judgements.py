@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -13,6 +14,7 @@ from dvfd.judge import judge
 from dvfd.model import (
     ATTESTATION,
     DRILL,
+    REVIEW,
     Catalogue,
     Check,
     Clock,
@@ -28,6 +30,11 @@ from dvfd.model import (
 log = structlog.get_logger()
 
 NEVER_RUN = "the test was not run here yet: dvfd check {}"
+
+NO_REVIEW = "nothing could be made of the days of the {} list: see the log"
+
+OWN_FIGURES = {DRILL: NEVER_RUN, REVIEW: NO_REVIEW}
+"""Sources whose figures are those of one drill or review, and what is said where there is none."""
 
 NO_RUN = "stability runs are judged by the daemon that watched them"
 
@@ -85,12 +92,14 @@ class Judgements:
         trouble: Callable[[str], str] = lambda metric: "",
         maintenance: Sequence[Maintenance] = (),
         drilled: Callable[[str], Drilled | None] = lambda check: None,
+        reviewed: Callable[[Check], Drilled | None] = lambda check: None,
         runs: Callable[[Check, float], tuple[Result, ...]] | None = None,
         attested: Callable[[Criterion, float], Result] | None = None,
     ) -> None:
         """*trouble* gives the last error of the source of a metric, or an empty string; *drilled*
-        the newest findings of the drill of a check, *runs* the results of its newest stability run,
-        *attested* the result of a criterion on what people state.
+        the newest findings of the drill of a check, *reviewed* what a review of its days finds
+        now, *runs* the results of its newest stability run, *attested* the result of a criterion
+        on what people state.
         """
         self._store = store
         self._clock = clock
@@ -99,6 +108,7 @@ class Judgements:
         self._trouble = trouble
         self._maintenance = tuple(maintenance)
         self._drilled = drilled
+        self._reviewed = reviewed
         self._runs = runs
         self._attested = attested
         self._lock = threading.Lock()
@@ -120,8 +130,10 @@ class Judgements:
 
         With *criteria* only those are judged anew; the others keep their newest result.
         """
-        at, began = self._clock.now(), self._clock.boot()
-        drilled = self._drilled(check.id) if check.drill else None
+        began = self._clock.boot()
+        review = self._review(check)  # may take minutes: before the lock
+        at = self._clock.now()
+        drilled = self._drilled(check.id) if check.drill else review
         of_run = (self._runs or unwatched)(check, at) if check.every else ()
         with self._lock:
             self._results |= {result.criterion.id: result for result in of_run}
@@ -143,6 +155,16 @@ class Judgements:
             self._tell(sink, report)
         return report
 
+    def _review(self, check: Check) -> Drilled | None:
+        """What a review of *check* finds; one that crashes leaves its criteria UNKNOWN."""
+        if all(criterion.source != REVIEW for criterion in check.criteria):
+            return None
+        try:
+            return self._reviewed(check)
+        except Exception:
+            log.exception("review crashed", check=check.id)
+            return None
+
     def _judge(self, criterion: Criterion, at: float, drilled: Drilled | None) -> Result:
         excuse = next((m.reason for m in self._maintenance if m.covers(at)), None)
         if excuse is not None and JOB in criterion.requires and not criterion.inapplicable:
@@ -163,13 +185,19 @@ class Judgements:
         """
         if criterion.source == ATTESTATION and self._attested:
             return self._attested(criterion, at)
-        if criterion.source == DRILL:
+        if criterion.source in OWN_FIGURES:
             samples = drilled.samples if drilled else ()
-            trouble = drilled.trouble(criterion) if drilled else NEVER_RUN.format(criterion.check)
+            none = OWN_FIGURES[criterion.source].format(criterion.check)
+            trouble = drilled.trouble(criterion) if drilled else none
         else:
             samples = self._store.samples(criterion, until=at)
             trouble = self._trouble(criterion.metric)
+            if drilled and criterion.limit.metric:  # a limit that the review has found
+                samples = [*samples, *drilled.samples]
+                trouble = "; ".join(filter(None, (trouble, drilled.trouble(criterion))))
         result = judge(criterion, samples, at=at, trouble=trouble)
+        if criterion.source == REVIEW and trouble:  # the job is there: nothing is over
+            result = replace(result, absent=False)
         return drilled.spoken(result) if drilled else result
 
     def _tell(self, sink: Sink, report: Report) -> None:

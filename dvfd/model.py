@@ -116,6 +116,10 @@ RUN = "run"
 """The `source` of a metric that a stability run measures, for the criteria of its own check."""
 
 
+REVIEW = "review"
+"""The `source` of a metric that is made when a list of days is judged, for its criteria alone."""
+
+
 ATTESTATION = "attestation"
 """The `source` of a metric that named people state."""
 

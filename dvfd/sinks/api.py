@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote
 
 from dvfd.errors import DvfdError
 from dvfd.masking import masked
-from dvfd.model import ATTESTATION, DRILL, RUN
+from dvfd.model import ATTESTATION, DRILL, REVIEW, RUN
 from dvfd.query import LISTED, course, near
 from dvfd.runs.told import PAGE
 from dvfd.sinks import shapes
@@ -38,7 +38,7 @@ ROOT = "/api/v1"
 SCHEMA = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
 
-UNEXPORTED = frozenset({DRILL, RUN, ATTESTATION})
+UNEXPORTED = frozenset({DRILL, REVIEW, RUN, ATTESTATION})
 """Sources whose figures are not on /metrics: the verdicts on them are."""
 
 REPORTS = 50

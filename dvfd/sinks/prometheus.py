@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from dvfd.model import ATTESTATION, DRILL, NONE_YET, RUN, Kind
+from dvfd.model import ATTESTATION, DRILL, NONE_YET, REVIEW, RUN, Kind
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
@@ -101,7 +101,7 @@ def counter(name: str, text: str, labels: Iterable[str], values: Iterable[Value]
 
 def _measured(snapshot: Snapshot) -> Iterator[Family]:
     for metric in snapshot.catalogue.metrics.values():
-        if metric.source in {NONE_YET, DRILL, RUN, ATTESTATION}:
+        if metric.source in {NONE_YET, DRILL, REVIEW, RUN, ATTESTATION}:
             continue  # a drill's figures are those of one hour: its verdicts are told, below
         text = f"{metric.help}. {SAMPLED} {metric.max_age:g} s"
         make = counter if metric.kind is Kind.COUNTER else gauge

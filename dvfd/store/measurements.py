@@ -112,13 +112,17 @@ class Measurements:
         for metric in self._recent.metrics():
             self._pending.add(PutSamples(self._recent.newest(metric)))
 
-    def series(self, metric: str, known: Labels, since: float, until: float) -> list[Sample]:
-        """The course of one series, live or ended, as fine as its length allows."""
+    def series(
+        self, metric: str, known: Labels, since: float, until: float, reduce: str = ""
+    ) -> list[Sample]:
+        """The course of one series, live or ended, as fine as its length allows; rollups by
+        *reduce*, or as their kind asks.
+        """
         if self._is_recent(since, until) and self._recent.has(metric, known):
             near = self._recent.window(metric, since, until, known)
             return [s for own, inside, _ in near if own == known for s in inside if s.at >= since]
         kind = self._metrics[metric].kind if metric in self._metrics else Kind.GAUGE
-        reduce = "latest" if kind is Kind.COUNTER else "mean"
+        reduce = reduce or ("latest" if kind is Kind.COUNTER else "mean")
         now = self._clock.now()
         newest = min(until, now) if now - until < self._retention.raw else until + LONG_AGO
         level = resolution(reduce, since, until, now, self._retention)

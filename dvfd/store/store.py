@@ -175,6 +175,10 @@ class Store:
         """The course of one series, live or ended; a gauge's rollups as means, a counter's last."""
         return self._measurements.series(metric, labels, since, until)
 
+    def medians(self, metric: str, labels: Labels, *, since: float, until: float) -> list[Sample]:
+        """The course of one gauge; the rollups of hours as their medians."""
+        return self._measurements.series(metric, labels, since, until, "median")
+
     def end_series(self, where: Mapping[str, str], at: float) -> None:
         """The series that have these labels are over at *at*; a later sample revives one."""
         self._check_writable()

@@ -10,7 +10,7 @@ import pytest
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.errors import ConfigError
-from dvfd.model import ATTESTATION, DRILL, NONE_YET, RUN, Combine, Severity
+from dvfd.model import ATTESTATION, DRILL, NONE_YET, REVIEW, RUN, Combine, Severity
 
 PROBES = {
     "ranks",
@@ -133,7 +133,7 @@ def test_every_reading_that_touches_a_criterion_is_in_a_note(catalogue):
 
 
 def test_every_metric_is_measured_by_a_probe_or_a_drill_or_says_that_nothing_does(catalogue):
-    others = {DRILL, RUN, ATTESTATION, NONE_YET}
+    others = {DRILL, REVIEW, RUN, ATTESTATION, NONE_YET}
     assert {m.source for m in catalogue.metrics.values()} <= PROBES | others
 
 

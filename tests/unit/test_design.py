@@ -14,8 +14,9 @@ from dvfd import drills
 from dvfd.attestations import METRIC as ATTESTED
 from dvfd.catalogue import load
 from dvfd.config import Config
-from dvfd.model import ATTESTATION, DRILL, NONE_YET, RUN
+from dvfd.model import ATTESTATION, DRILL, NONE_YET, REVIEW, RUN
 from dvfd.probes import CLASSES
+from dvfd.reviews.review import METRICS as REVIEW_METRICS
 from dvfd.runs.tally import METRICS as RUN_METRICS
 from dvfd.sinks import alert
 from dvfd.sinks.prometheus import Exposition
@@ -35,7 +36,7 @@ HOMES = {
         "checkpoint_load.py",
         "telemetry/gradient_hook.py",
     },
-    "numpy": {"drills/", "analysis.py", "scaling/fits.py"},
+    "numpy": {"drills/", "analysis.py", "scaling/fits.py", "reviews/slopes.py"},
     "scipy": {"analysis.py", "scaling/fits.py"},
     "prometheus_client": {"sinks/", "scraped.py"},
 }
@@ -114,6 +115,7 @@ def test_every_measured_metric_is_declared_by_the_probe_or_drill_it_names() -> N
     parts = [part for check in drills.PARTS for part in drills.build(check)]
     declared |= {(DRILL, metric) for part in parts for metric in part.metrics}
     declared |= {(RUN, metric) for metric in RUN_METRICS} | {(ATTESTATION, ATTESTED)}
+    declared |= {(REVIEW, metric) for metric in REVIEW_METRICS}
     metrics = CATALOGUE.metrics.values()
     promised = {(m.source, m.name) for m in metrics if m.source != NONE_YET}
     promised |= {(DRILL, m.name) for m in metrics if m.drilled}

@@ -1,0 +1,349 @@
+"""Make the figures of a list: how each live job did over the days that it is about. No judging.
+
+What they rest on is what the store has at that moment. Where too little of it was observed there is
+no figure, and the words say how much there is and how much is wanted.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from dvfd.drills.drill import Fact, Remark, Trouble
+from dvfd.drills.findings import Findings
+from dvfd.errors import DvfdError
+from dvfd.model import REVIEW, Sample, labels
+from dvfd.reduce import seconds
+from dvfd.reviews import trend
+from dvfd.reviews.accepted import Yardstick, yardstick
+from dvfd.reviews.trend import Trend, by_hour
+from dvfd.reviews.uptime import HOUR, Stretch, Uptime, grown, uptime
+
+if TYPE_CHECKING:
+    from dvfd.config import Maintenance
+    from dvfd.drills.drill import Runner
+    from dvfd.model import Check, Clock, Criterion, Labels
+    from dvfd.runs.baselines import Accepted
+
+AVAILABILITY, TREND = "job_availability_ratio", "job_throughput_trend_ratio"
+EFFICIENCY, ACCEPTED_EFFICIENCY = "job_efficiency_ratio", "accepted_efficiency_ratio"
+COMMUNICATION, ACCEPTED_COMMUNICATION = "job_communication_ratio", "accepted_communication_ratio"
+SYNC = "gradient_sync_accuracy_ratio"
+
+METRICS = (
+    *(AVAILABILITY, TREND, EFFICIENCY, ACCEPTED_EFFICIENCY, ACCEPTED_COMMUNICATION),
+    SYNC,
+)  # fmt: skip
+"""Everything that is made here."""
+
+UP, OBSERVED = "job_up_seconds_total", "job_observed_seconds_total"
+COMPARED, DIFFERED = "job_hash_comparisons_total", "job_hash_mismatches_total"
+THROUGHPUT, PROCESSES = "job_throughput_samples_per_second", "job_processes"
+
+DAY = 86_400.0
+
+BEFORE = DAY
+"""Seconds before a period in which the value that a counter had at its start is looked for."""
+
+PERIOD = re.compile(r"(\d+)d")
+
+Found = Sample | Remark | Trouble | Fact
+
+
+class Past(Protocol):
+    """What is asked of the store."""
+
+    def latest(self, metric: str) -> Sequence[Sample]:
+        """The newest sample of each live series."""
+        ...
+
+    def series(
+        self, metric: str, labels: Labels, *, since: float, until: float
+    ) -> Sequence[Sample]:
+        """The course of one series, oldest first."""
+        ...
+
+    def medians(
+        self, metric: str, labels: Labels, *, since: float, until: float
+    ) -> Sequence[Sample]:
+        """The same of a gauge, whole hours as their medians."""
+        ...
+
+
+class Standing(Protocol):
+    """What is asked of the accepted runs."""
+
+    def standing(self) -> Sequence[Accepted]:
+        """Those that stand."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The days that a list is about; `name` as in the catalogue, like `7d`. It begins at a whole
+    hour, so it is up to an hour longer than its name says.
+    """
+
+    name: str
+    since: float
+    until: float
+
+    @classmethod
+    def ending(cls, name: str, until: float) -> Period:
+        """The one that ends at *until*."""
+        days = PERIOD.fullmatch(name)
+        if days is None:
+            raise DvfdError(f"period {name!r}: wanted a number of days, like 7d")
+        return cls(name, math.floor((until - int(days[1]) * DAY) / HOUR) * HOUR, until)
+
+    @property
+    def hours(self) -> int:
+        """Whole hours in it."""
+        return int((self.until - self.since) // HOUR)
+
+    @property
+    def length(self) -> float:
+        """Seconds that its name says."""
+        return int(self.name.removesuffix("d")) * DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One live job over a period."""
+
+    name: str
+    up: Sequence[Sample]
+    observed: Sequence[Sample]
+    processes: int
+    pace: Mapping[int, float]  # median throughput by hour, on as many processes as now
+
+    @property
+    def labels(self) -> Labels:
+        """Of its own series."""
+        return labels(job=self.name)
+
+
+class Reviews:
+    """Makes the findings of lists. Any thread."""
+
+    def __init__(
+        self,
+        past: Past,
+        accepted: Standing,
+        clock: Clock,
+        *,
+        excused: Sequence[Maintenance] = (),
+        keep: Callable[[Iterable[Sample]], None] = lambda _samples: None,
+        run: Runner | None = None,
+    ) -> None:
+        """*excused* is maintenance that was declared in advance; *keep* takes every figure, for
+        `dvfd history`.
+        """
+        self._past = past
+        self._accepted = accepted
+        self._clock = clock
+        self._excused = [(m.since.timestamp(), m.until.timestamp()) for m in excused]
+        self._keep = keep
+        self._run = run
+
+    def of(self, check: Check) -> Findings | None:
+        """What can be said now for *check*; None if no criterion of it rests on a review."""
+        criteria = [c for c in check.criteria if c.source == REVIEW and not c.inapplicable]
+        if not criteria:
+            return None
+        began = self._clock.now()
+        found = list(self._found(criteria, began))
+        ended = self._clock.now()
+        samples = tuple(replace(s, at=ended) for s in found if isinstance(s, Sample))
+        self._keep(samples)
+        return Findings(
+            check=check.id,
+            began=began,
+            ended=ended,
+            samples=samples,
+            remarks=tuple(f for f in found if isinstance(f, Remark)),
+            troubles=tuple(f for f in found if isinstance(f, Trouble)),
+            facts=tuple(f for f in found if isinstance(f, Fact)),
+        )
+
+    def _found(self, criteria: Sequence[Criterion], now: float) -> Iterator[Found]:
+        wanted = Wanted(criteria)
+        for name in wanted.periods:
+            period = Period.ending(name, now)
+            jobs = [self._job(sample, period) for sample in self._past.latest(OBSERVED)]
+            if not jobs:
+                yield Fact("jobs", "no job that has not ended was looked at")
+            trends = self._trends(jobs)
+            for job in jobs:
+                yield from self._of_job(job, period, wanted, trends)
+
+    def _job(self, newest: Sample, period: Period) -> Job:
+        name = dict(newest.labels)["job"]
+        of, since, until = labels(job=name), period.since, period.until
+        up, observed = (
+            self._past.series(metric, of, since=since - BEFORE, until=until)
+            for metric in (UP, OBSERVED)
+        )
+        pace, processes = (
+            by_hour(self._past.medians(metric, of, since=since, until=until))
+            for metric in (THROUGHPUT, PROCESSES)
+        )
+        now = [s.value for s in self._past.latest(PROCESSES) if s.labels == of]
+        alike = {h: v for h, v in pace.items() if now and processes.get(h) == now[0]}
+        return Job(name, up, observed, int(now[0]) if now else 0, alike)
+
+    def _trends(self, jobs: Sequence[Job]) -> dict[str, Trend | str]:
+        """By job; why there is none where there is none."""
+        if not jobs:
+            return {}
+        try:
+            answers = trend.ask([job.pace for job in jobs], run=self._run)
+        except DvfdError as error:
+            return {job.name: str(error) for job in jobs}
+        return {job.name: answer for job, answer in zip(jobs, answers, strict=True)}
+
+    def _of_job(
+        self, job: Job, period: Period, wanted: Wanted, trends: Mapping[str, Trend | str]
+    ) -> Iterator[Found]:
+        accepted = yardstick(self._accepted.standing(), job.name, job.processes)
+        yield from availability(job, period, self._excused)
+        yield from stability(job, period, trends[job.name], wanted.coverage(TREND))
+        yield from efficiency(job, period, trends[job.name], accepted, wanted.coverage(EFFICIENCY))
+        yield from communication(job, accepted)
+        yield from self._agreement(job, period, wanted.coverage(SYNC))
+
+    def _agreement(self, job: Job, period: Period, wanted: float) -> Iterator[Found]:
+        """Hash comparisons that agreed, of those that were made."""
+        made, differed = (
+            grown(
+                self._past.series(
+                    metric, job.labels, since=period.since - BEFORE, until=period.until
+                ),
+                period.since,
+                period.until,
+            )
+            for metric in (COMPARED, DIFFERED)
+        )
+        own = labels(job=job.name, period=period.name)
+        seen = uptime(job.up, job.observed, since=period.since, until=period.until)
+        share = seen.coverage if seen else 0.0
+        if made <= 0:
+            yield Trouble(SYNC, f"job {job.name}: no hash was compared in {period.name}", own)
+        elif share < wanted:
+            yield Trouble(SYNC, f"job {job.name}: {little(share, wanted, period)}", own)
+        else:
+            yield Sample(SYNC, 1.0 - min(differed, made) / made, 0.0, own)
+            text = f"job {job.name}: {differed:.0f} of {made:.0f} comparisons differed"
+            yield Remark(SYNC, f"{text}, {share:.4g} of {period.name} observed", own)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the criteria of a list ask for."""
+
+    criteria: Sequence[Criterion]
+
+    @property
+    def periods(self) -> list[str]:
+        """The periods that they name, each once."""
+        named = [dict(c.where).get("period", "") for c in self.criteria]
+        return list(dict.fromkeys(filter(None, named)))
+
+    def coverage(self, metric: str) -> float:
+        """The share of the period that must be known for a figure of *metric*."""
+        return max((c.coverage for c in self.criteria if c.metric == metric), default=0.0)
+
+
+# --- One figure each ----------------------------------------------------------------------------
+
+
+def availability(job: Job, period: Period, excused: Sequence[Stretch]) -> Iterator[Found]:
+    """The share of the period in which the job was up, between its bounds."""
+    own = labels(job=job.name, period=period.name)
+    found = uptime(job.up, job.observed, since=period.since, until=period.until, excused=excused)
+    if found is None:
+        yield Trouble(AVAILABILITY, "all of the period is declared maintenance", own)
+        return
+    yield Sample(AVAILABILITY, found.low, 0.0, own, found.low, found.high)
+    yield Remark(AVAILABILITY, f"job {job.name}: {_spent(found)}", own)
+    yield Fact(f"uptime of {job.name}", _spent(found))
+
+
+def _spent(found: Uptime) -> str:
+    down, away = found.whole - found.most, max(0.0, found.whole - found.seen)
+    return (
+        f"of {seconds(found.whole)} up for {seconds(found.least)}, down for {seconds(down)}, "
+        f"unobserved for {seconds(away)}: between {found.low:.5%} and {found.high:.5%}"
+    )
+
+
+def stability(job: Job, period: Period, found: Trend | str, wanted: float) -> Iterator[Found]:
+    """The slope of the throughput over the period, as a share of its median."""
+    own = labels(job=job.name, period=period.name)
+    if lack := _too_few(job, period, found, wanted):
+        yield Trouble(TREND, lack, own)
+    if isinstance(found, str):
+        return
+    slope = found.slope.times(period.length / HOUR)
+    text = (
+        f"{slope.value:+.2%} in {period.name} ({slope.low:+.2%} to {slope.high:+.2%}, 95 %) of "
+        f"{found.level.value:.5g} samples/s, from {found.count} of {period.hours} hours, worth "
+        f"{found.effective:.3g} that are independent"
+    )
+    yield Fact(f"trend of {job.name}", text)
+    if not lack:
+        yield Sample(TREND, slope.value, 0.0, own, slope.low, slope.high)
+        yield Remark(TREND, f"job {job.name}: {text}", own)
+
+
+def efficiency(
+    job: Job, period: Period, found: Trend | str, accepted: Yardstick, wanted: float
+) -> Iterator[Found]:
+    """Throughput per process over that of the accepted single process, beside what was accepted."""
+    own = labels(job=job.name, period=period.name)
+    lack = accepted.no_efficiency or _too_few(job, period, found, wanted)
+    if lack or isinstance(found, str) or accepted.single is None or accepted.efficiency is None:
+        yield Trouble(EFFICIENCY, lack, own)
+        return
+    share = found.level.times(1.0 / (job.processes * accepted.single))
+    yield Sample(EFFICIENCY, share.value, 0.0, own, share.low, share.high)
+    yield Sample(ACCEPTED_EFFICIENCY, accepted.efficiency, 0.0, job.labels)
+    words = accepted.run.words if accepted.run else ""
+    text = (
+        f"{share.value:.2%} ({share.low:.2%} to {share.high:.2%}, 95 %), "
+        f"accepted {accepted.efficiency:.2%}, {words}"
+    )
+    beyond = " (super-linear: verify the baseline)" if share.value > 1.0 else ""
+    yield Remark(EFFICIENCY, f"job {job.name}: {text}{beyond}", own)
+    yield Fact(f"efficiency of {job.name}", f"{text}{beyond}")
+
+
+def communication(job: Job, accepted: Yardstick) -> Iterator[Found]:
+    """What exposed communication was accepted for the job."""
+    if accepted.communication is None:
+        yield Trouble(COMMUNICATION, accepted.no_communication, job.labels)
+        return
+    yield Sample(ACCEPTED_COMMUNICATION, accepted.communication, 0.0, job.labels)
+    words = accepted.run.words if accepted.run else ""
+    yield Remark(COMMUNICATION, f"job {job.name}: {words}", job.labels)
+
+
+def _too_few(job: Job, period: Period, found: Trend | str, wanted: float) -> str:
+    """Why the hours do not speak for the whole period; empty if they do."""
+    have = len(job.pace)
+    if have < wanted * period.hours:
+        need = math.ceil(wanted * period.hours)
+        on = f" on {job.processes} processes" if job.processes else ""
+        return (
+            f"job {job.name}: throughput is known of {have} of {period.hours} hours{on}, "
+            f"wanted at least {need}"
+        )
+    return f"job {job.name}: {found}" if isinstance(found, str) else ""
+
+
+def little(share: float, wanted: float, period: Period) -> str:
+    """That too little was observed."""
+    return f"{share:.4g} of {period.name} was observed, wanted at least {wanted:g}"

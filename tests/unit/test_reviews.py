@@ -1,0 +1,223 @@
+"""The weekly and monthly figures: what they come to, and that what was not seen never passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from fakes_reviews import CATALOGUE, NOW, FakePast, accepted, found, judged, noisy, reviews
+
+from dvfd.config import Maintenance
+from dvfd.errors import ToolError
+from dvfd.model import NONE_YET, Verdict
+from dvfd.reviews.review import AVAILABILITY, Period
+from dvfd.reviews.uptime import HOUR, grown, pieces
+
+PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
+MONTH = 30 * 24 + 30
+
+
+def one(findings, metric):
+    [sample] = [s for s in findings.samples if s.metric == metric]
+    return sample
+
+
+def test_nothing_of_the_lists_is_left_unmeasured():
+    for check in ("daily", "weekly", "monthly"):
+        assert not [
+            c.id
+            for c in CATALOGUE.checks[check].criteria
+            if c.source == NONE_YET and c.metric != "checkpoint_restored"
+        ]
+
+
+# --- Uptime -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", ["weekly", "monthly"])
+def test_a_job_that_was_up_all_the_time_passes(check):
+    assert judged(FakePast(), check=check)["uptime"].verdict is PASS
+
+
+def test_an_hour_down_in_a_week_fails():
+    result = judged(FakePast(down=[50]))["uptime"]
+    assert result.verdict is FAIL
+    assert result.observed == pytest.approx(167 / 168)
+
+
+def test_an_hour_that_nobody_saw_is_unknown_between_its_two_bounds():
+    sample = one(found(FakePast(lost=[50])), AVAILABILITY)
+    assert (sample.low, sample.high) == (pytest.approx(167 / 168), 1.0)
+    assert judged(FakePast(lost=[50]))["uptime"].verdict is UNKNOWN
+
+
+def test_what_nobody_saw_cannot_hide_that_it_was_down_too_long():
+    assert judged(FakePast(lost=[50], down=[20]))["uptime"].verdict is FAIL
+
+
+def test_a_job_of_two_days_has_no_uptime_of_a_week():
+    result = judged(FakePast(hours=48))["uptime"]
+    assert result.verdict is UNKNOWN
+    assert "unobserved for 5 d" in result.note
+
+
+def test_no_job_at_all_is_unknown():
+    assert judged(FakePast(hours=-1))["uptime"].verdict is UNKNOWN
+
+
+def window(since, until):
+    ends = (datetime.fromtimestamp(at, UTC) for at in (since, until))
+    return Maintenance(since=next(ends), until=next(ends), reason="a new switch")
+
+
+def test_maintenance_that_was_declared_in_advance_is_no_downtime():
+    planned = window(NOW - 51 * HOUR, NOW - 50 * HOUR)
+    assert judged(FakePast(down=[50]), excused=[planned])["uptime"].verdict is PASS
+
+
+def test_maintenance_of_a_part_of_an_hour_excuses_no_more_than_that_part():
+    planned = window(NOW - 51 * HOUR, NOW - 50.5 * HOUR)
+    sample = one(found(FakePast(down=[50]), excused=[planned]), AVAILABILITY)
+    assert sample.high == pytest.approx(167 / 167.5)
+
+
+def test_a_period_that_is_all_maintenance_says_nothing():
+    planned = window(NOW - 800 * HOUR, NOW + HOUR)
+    assert not [s for s in found(FakePast(), excused=[planned]).samples if s.metric == AVAILABILITY]
+
+
+def test_a_counter_that_began_again_counts_from_there():
+    past = FakePast(hours=0)
+    for at, value in ((1, 100.0), (2, 160.0), (3, 20.0), (4, 50.0)):
+        past.add("m", value, NOW + at)
+    assert grown(past.courses["m"], NOW + 1.5, NOW + 4) == 60 + 20 + 30
+
+
+def test_the_pieces_of_a_period_cover_it_once():
+    windows = [(NOW + 90, NOW + 3700), (NOW + 3500, NOW + 5000)]
+    got = list(pieces(NOW, NOW + 5 * HOUR, windows))
+    assert [begin for begin, _, _ in got] == [NOW, *(end for _, end, _ in got[:-1])]
+    assert sum(free for _, _, free in got) == 5 * HOUR - (5000 - 90)
+
+
+def test_a_period_begins_at_a_whole_hour_and_is_no_shorter_than_its_name():
+    period = Period.ending("7d", NOW + 1234.0)
+    assert period.since % HOUR == 0
+    assert 7 * 86400 <= period.until - period.since < 7 * 86400 + HOUR
+
+
+# --- Trend --------------------------------------------------------------------------------------
+
+
+def test_a_steady_throughput_passes_and_one_that_falls_fails():
+    steady, falls = (
+        judged(FakePast(200, pace=noisy(1, 200, slope=slope)))["trend_floor"]
+        for slope in (0.0, -0.05)
+    )
+    assert (steady.verdict, falls.verdict) == (PASS, FAIL)
+    assert falls.observed == pytest.approx(-0.05, abs=0.01)
+
+
+def test_an_interval_wider_than_the_margin_is_unknown():
+    result = judged(FakePast(200, pace=noisy(1, 200, noise=0.1)))["trend_floor"]
+    assert result.verdict is UNKNOWN
+    assert "straddles" in result.reason
+
+
+def test_a_rise_is_a_warning_and_no_failure_of_the_list():
+    results = judged(FakePast(200, pace=noisy(1, 200, slope=0.08)))
+    assert (results["trend_floor"].verdict, results["trend_ceiling"].verdict) == (PASS, FAIL)
+
+
+def test_too_few_hours_are_unknown_and_said():
+    result = judged(FakePast(100))["trend_floor"]
+    assert result.verdict is UNKNOWN
+    assert "of 101 of 168 hours on 4 processes, wanted at least 118" in result.reason
+
+
+def test_too_little_to_say_ends_no_alert_and_no_job_does():
+    assert not judged(FakePast(100))["trend_floor"].absent
+    assert judged(FakePast(hours=-1))["trend_floor"].absent
+
+
+def test_hours_on_another_number_of_processes_do_not_count():
+    past = FakePast(200)
+    grew = [replace(s, value=2.0) for s in past.courses["job_processes"][:150]]
+    past.courses["job_processes"][:150] = grew
+    assert judged(past)["trend_floor"].verdict is UNKNOWN
+
+
+def test_statistics_that_fail_leave_the_trend_unknown_and_the_rest_judged():
+    def broken(*_args, **_keys):
+        raise ToolError("dvfd.reviews.slopes: killed")
+
+    results = judged(FakePast(), run=broken)
+    assert results["trend_floor"].verdict is UNKNOWN
+    assert "killed" in results["trend_floor"].reason
+    assert results["uptime"].verdict is PASS
+
+
+# --- Against what was accepted ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pace", "verdict"), [(239.0, PASS), (236.0, PASS), (234.0, FAIL), (250.0, PASS)]
+)
+def test_efficiency_is_maintained_at_98_percent_of_what_was_accepted(pace, verdict):
+    past = FakePast(200, pace=lambda hour: pace + hour % 3 / 100)
+    assert judged(past, accepted())["efficiency"].verdict is verdict
+
+
+def test_without_an_accepted_run_efficiency_is_unknown_and_says_what_to_type():
+    result = judged(FakePast(), accepted(processes=8))["efficiency"]
+    assert result.verdict is UNKNOWN
+    assert "with 4 processes is accepted; there are accepted ones with 8" in result.reason
+    assert "dvfd stability accept" in result.reason
+
+
+def test_an_efficiency_above_one_is_not_clamped_but_said():
+    past = FakePast(200, pace=lambda hour: 260.0 + hour % 3)
+    result = judged(past, accepted())["efficiency"]
+    assert result.observed == pytest.approx(261 / 250)
+    assert "super-linear: verify the baseline" in result.note
+
+
+def test_the_accepted_communication_is_the_limit_of_the_week():
+    samples = {s.metric: s.value for s in found(FakePast(), accepted()).samples}
+    assert samples["accepted_communication_ratio"] == 0.08
+    assert "accepted" in judged(FakePast())["communication"].reason
+
+
+# --- Gradients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("differed", "verdict"), [(0, PASS), (60, PASS), (61, FAIL)])
+def test_the_share_of_hashes_that_agreed_is_held_against_the_limit(differed, verdict):
+    assert judged(FakePast(differed=differed))["gradient_sync"].verdict is verdict
+
+
+def test_hashes_of_a_week_that_was_hardly_seen_prove_nothing():
+    result = judged(FakePast(lost=range(10, 30)))["gradient_sync"]
+    assert result.verdict is UNKNOWN
+    assert "wanted at least 0.95" in result.reason
+
+
+def test_no_hash_compared_is_unknown():
+    past = FakePast()
+    past.courses.pop("job_hash_comparisons_total")
+    assert judged(past)["gradient_sync"].verdict is UNKNOWN
+
+
+# --- The whole ----------------------------------------------------------------------------------
+
+
+def test_figures_are_of_the_moment_at_which_the_review_ended_and_are_kept():
+    kept = []
+    made = found(FakePast(), accepted(), keep=kept.extend)
+    assert kept == list(made.samples)
+    assert {s.at for s in kept} == {made.ended}
+
+
+def test_a_check_that_rests_on_no_review_gets_none():
+    assert reviews(FakePast()).of(CATALOGUE.checks["daily"]) is None
