@@ -234,6 +234,16 @@ class Checkpoints(Section):
     weights_only: bool = True
 
 
+class Incidents(Section):
+    """What is done at once where a phase's test failed."""
+
+    action: Literal["", "notify", "stop"] = ""  # not said: stop in a phase, notify in production
+    grace: float = Field(default=60.0, ge=0, le=600)  # seconds for a job's last checkpoint
+    bundle_bytes: int = Field(default=256 << 20, ge=1 << 20)  # what is preserved, at most
+    free_bytes: int = Field(default=1 << 30, ge=0)  # what stays free on the disk of the state
+    window: float = Field(default=3600.0, gt=0, le=604_800)  # seconds of metrics before the end
+
+
 class Drills(Section):
     """How active tests are run."""
 
@@ -381,6 +391,7 @@ class Config(Section):
     logs: tuple[LogSource, ...] = ()
     checkpoints: Checkpoints = Checkpoints()
     drills: Drills = Drills()
+    incidents: Incidents = Incidents()
     cluster: Cluster = Cluster()
     maintenance: tuple[Maintenance, ...] = ()
     override: dict[str, Override] = Field(default_factory=dict)
@@ -415,6 +426,12 @@ class Config(Section):
         config = self.model_copy(update={"profile": profile})
         config._calibrated = taken
         return config
+
+    @property
+    def stops(self) -> bool:
+        """Whether the job whose run failed is stopped (reading 35)."""
+        said = self.incidents.action
+        return said == "stop" if said else self.node.phase.startswith("phase")
 
     @property
     def profile_hash(self) -> str:

@@ -17,12 +17,18 @@ from dvfd.model import Severity
 
 if TYPE_CHECKING:
     from dvfd.config import Config
+    from dvfd.incidents import Incident
     from dvfd.model import Result
 
 FAILED = "DvfdCriterionFailed"
 BLIND = "DvfdBlind"
 STORM = "DvfdStorm"
 TEST = "DvfdTest"
+PHASE_TEST = "DvfdPhaseTestFailed"
+DELAYED = "DvfdPhaseDelayed"
+
+ESCALATION = "escalation"
+"""The label that says whom an alert calls; alerts without it call by severity."""
 
 TEXT_LIMIT = 2000
 """Characters of one annotation: chat and mail receivers cut longer ones, or refuse them."""
@@ -93,6 +99,47 @@ def storm_alert(criteria: Sequence[str], since: float, window: float) -> Alert:
         description=f"broken: {', '.join(criteria)}",
         labels={},
     )
+
+
+def phase_test_alert(incident: Incident, key: str, step: str) -> Alert:
+    """A phase's test failed; whom that calls changes with the incident's state. *key* begins the
+    alert's key, *step* is what a person does next.
+    """
+    return Alert(
+        key=f"{key}{incident.id}:{incident.escalation}",
+        name=PHASE_TEST,
+        severity=Severity.CRITICAL.value,
+        since=incident.moved_at,
+        summary=f"{incident.check} failed in {incident.phase}: {incident.title}",
+        description=f"{incident.journal[0].why}. Now {incident.state}: {step}",
+        labels=_of_incident(incident, incident.escalation),
+        evidence=f"incident {incident.id}, {_records(incident)}",
+    )
+
+
+def delayed_alert(incident: Incident, key: str, until: str) -> Alert:
+    """The phase of *incident* is delayed *until* a moment, in words."""
+    assert incident.delay is not None
+    weeks = incident.delay.weeks
+    return Alert(
+        key=f"{key}{incident.id}:authority",
+        name=DELAYED,
+        severity=Severity.WARNING.value,
+        since=incident.opened_at + incident.delay.after,
+        summary=f"{incident.phase} is delayed until {until}",
+        description=f"{incident.check}: {incident.delay.why}; by {weeks} week{'s' * (weeks > 1)}",
+        labels=_of_incident(incident, "authority"),
+        evidence=f"incident {incident.id}, {_records(incident)}",
+    )
+
+
+def _of_incident(incident: Incident, escalation: str) -> dict[str, str]:
+    """What an alert of *incident* is known by: no value, no reason, no number of a run."""
+    return {"check": incident.check, "phase": incident.phase, ESCALATION: str(escalation)}
+
+
+def _records(incident: Incident) -> str:
+    return f"records {', '.join(str(run.number) for run in incident.failures)} of the ledger"
 
 
 def trial_alert(at: float) -> Alert:

@@ -244,6 +244,12 @@ class JobBook:
                 if rank.process and not rank.dead
             ]
 
+    def registered(self, name: str) -> list[Process]:
+        """The processes of the ranks of a job, ended or not, as they were when they registered."""
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if name in {job.name, job.label}]
+            return [r.process for job in jobs for r in job.ranks.values() if r.process]
+
     def checkpoints(self) -> list[CheckpointState]:
         """What every job that has not ended said of its checkpoints."""
         with self._lock:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dvfd import log
 from dvfd.config import Config, parse
 from dvfd.errors import ConfigError
-from dvfd.masking import masked, without_user
+from dvfd.masking import masked, redacted, redacted_environment, without_user
 from dvfd.model import Verdict
 from dvfd.sinks.alert import criterion_alert, document
 from dvfd.status import document as status_document
@@ -130,3 +130,54 @@ def test_a_complaint_about_an_address_hides_it(urls):
     said = "\n".join(caught.value.problems)
     assert "alerting.urls" in said
     assert "heim" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("password=12345 lr=0.1", "password=*** lr=0.1"),
+        ("export WANDB_API_KEY=abc", "export WANDB_API_KEY=***"),
+        ('{"client_secret": "a b", "x": 1}', '{"client_secret": "***", "x": 1}'),
+        ("curl -H 'Authorization: Bearer abc.def'", "curl -H 'Authorization: ***'"),
+        ("train --password hunter2 --lr 3", "train --password *** --lr 3"),
+        ("key AKIAABCDEFGHIJKLMNOP found", "key *** found"),
+        ("ghp_abcdefghijklmnopqrst0123 pushed", "*** pushed"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nab\n-----END RSA PRIVATE KEY-----\nx", "***\nx"),
+        ("-----BEGIN PRIVATE KEY-----\ncut off", "***"),
+        ("db://u:geheim@h/x", "db://***@h/x"),
+    ],
+)
+def test_what_another_program_wrote_is_redacted(text, wanted):
+    assert redacted(text) == wanted
+    assert redacted(wanted) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tokens_per_second=1234.5 loss=2", "tokenizer=gpt2", "tokens: 4096", "key=value",
+     "passed=True, 5 passing tests: all", "bypass=1 compass=2", "secretary: Ann",
+     "rank 3: step 5, a deadbeef0123456789 hash"],
+)  # fmt: skip
+def test_a_line_of_training_stays_readable(text):
+    assert redacted(text) == text
+
+
+def test_an_environment_loses_what_its_name_or_its_value_gives_away():
+    given = {
+        "HF_TOKEN": "x", "DEPLOY_KEY": "1", "OTHER": "aB3dEf6hIjKlMnOpQrStUvWx9",
+        "HTTP_PROXY": "http://u:p@h:1", "PATH": "/usr/bin:/bin", "SHA": "deadbeef" * 8,
+        "OMP_NUM_THREADS": "1", "KEYBOARD": "us", "MASTER_ADDR": "10.0.0.1",
+    }  # fmt: skip
+
+    found = redacted_environment(given)
+
+    hidden = {name for name, value in found.items() if value == "***"}
+    assert hidden == {"HF_TOKEN", "DEPLOY_KEY", "OTHER"}
+    assert found["HTTP_PROXY"] == "http://***@h:1"
+    assert all(found[name] == given[name] for name in set(given) - hidden - {"HTTP_PROXY"})
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=6))
+def test_no_value_survives_a_name_that_says_what_it_is(value):
+    for line in (f"db_password={value}", f"API-KEY: {value}", f"x --secret {value}"):
+        assert value not in redacted(line).partition("=")[2] + redacted(line).rpartition(" ")[2]

@@ -1,0 +1,174 @@
+"""What is done at once where a phase's test failed: stop the job, or only say so, and preserve."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dvfd.environment import environment_facts
+from dvfd.errors import DvfdError
+from dvfd.halt import halt
+from dvfd.masking import masked, redacted_environment
+from dvfd.preserve import Bundle, Orders, by_child
+from dvfd.protocol import Done, overdue, too_late
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from dvfd.chain import Record
+    from dvfd.config import Config
+    from dvfd.incidents import Incident, Moment
+    from dvfd.model import Catalogue
+    from dvfd.telemetry.processes import Process
+
+log = structlog.get_logger()
+
+SUFFIX = ".tar.gz"
+
+BEFORE = 60.0
+"""Seconds of the tools' messages before the run began: what led to it."""
+
+
+class AtOnce:
+    """Stops and preserves, in the calling thread: up to the grace and some minutes."""
+
+    def __init__(
+        self,
+        config: Config,
+        catalogue: Catalogue,
+        *,
+        state: Path,
+        now: Callable[[], Moment],
+        job_of: Callable[[str], str] = lambda _run: "",
+        registered: Callable[[str], Iterable[Process]] = lambda _job: (),
+        status: Callable[[], Mapping[str, Any]] = dict,
+        seal: Callable[[Orders], Bundle] = by_child,
+        proc: Path = Path("/proc"),
+    ) -> None:
+        """*job_of* names the job of a run, empty where there is none; *registered* gives a job's
+        processes; *status* is the status document.
+        """
+        self._config = config
+        self._catalogue = catalogue
+        self._state = state
+        self._now = now
+        self._job_of = job_of
+        self._registered = registered
+        self._status = status
+        self._seal = seal
+        self._proc = proc
+
+    def __call__(self, incident: Incident, record: Record | None) -> Done:
+        """Read what a stop takes away, stop, then preserve: logs tell of a last checkpoint."""
+        job = self._job(incident)
+        texts = self._environments(job)
+        action = self._act(incident, job)
+        bundle = self._seal(self.orders(incident, record, texts))
+        if bundle.path:
+            log.info("evidence preserved", incident=incident.id, path=bundle.path)
+        else:
+            log.error("evidence not preserved", incident=incident.id, why=bundle.missing)
+        return Done(bundle=asdict(bundle), action=action)
+
+    # --- Stop, or only say so -------------------------------------------------------------------
+
+    def _job(self, incident: Incident) -> str:
+        with suppress(DvfdError):
+            return self._job_of(incident.failures[0].run)
+        return ""
+
+    def _act(self, incident: Incident, job: str) -> dict[str, Any]:
+        action = "stop" if self._config.stops else "notify"
+        told = {"action": action, "job": job}
+        if not job:
+            return told | {"words": "nothing to stop: the test's own processes ended with it"}
+        if action == "notify":
+            return told | {"words": f"job {job} was left alone: [incidents] action is notify here"}
+        if overdue(incident, self._now()):
+            return told | {"words": too_late(incident, self._now())}
+        halted = halt(lambda: self._registered(job), grace=self._config.incidents.grace)
+        words = halted.words(job)
+        log.warning("job stopped", incident=incident.id, job=job, words=words)
+        return told | {"words": words}
+
+    # --- Preserve -------------------------------------------------------------------------------
+
+    def orders(self, incident: Incident, record: Record | None, texts: Mapping[str, str]) -> Orders:
+        """What goes into the bundle of *incident*; *texts* is what was read already."""
+        run, settings, now = incident.failures[0], self._config.incidents, self._now()
+        until = max(run.ended, run.at)
+        since = max(until - settings.window, 0.0)
+        made = {
+            "incident.json": _json(incident.to_document()),
+            "record.json": _json(record.to_document() if record else {}),
+            "configuration.json": _json(masked(self._config.model_dump(mode="json"))),
+            "catalogue.json": _json(self._framework()),
+            "status.json": _json(dict(self._status())),
+            "environment/node.json": _json(environment_facts(self._proc)),
+            **texts,
+        }
+        return Orders(
+            incident=incident.id,
+            node=incident.node,
+            path=self._state / "incidents" / f"{incident.id}{SUFFIX}",
+            limit=settings.bundle_bytes,
+            spare=settings.free_bytes,
+            at=now.wall,
+            texts=made,
+            files=self._files(run.run, record),
+            commands=self._commands(min(since, run.began or since) - BEFORE),
+            store=self._state / "dvfd.db",
+            metrics=self._catalogue.metrics,
+            since=since,
+            until=until,
+        )
+
+    def _framework(self) -> dict[str, Any]:
+        return {"hash": self._catalogue.hash, "overrides": list(self._catalogue.overrides)}
+
+    def _environments(self, job: str) -> dict[str, str]:
+        """The environment of each registered process of *job*, redacted, by the bundle's name."""
+        found = {}
+        for process in self._registered(job) if job else ():
+            name = f"environment/pid-{process.pid}.json"
+            try:
+                data = (self._proc / str(process.pid) / "environ").read_bytes()
+            except OSError as error:
+                found[name] = _json({"not readable": error.strerror})
+                continue
+            pairs = (pair.partition("=") for pair in data.decode(errors="replace").split("\0"))
+            given = {name: value for name, sign, value in pairs if sign}
+            found[name] = _json(redacted_environment(given))
+        return found
+
+    def _files(self, run: str, record: Record | None) -> dict[str, Path]:
+        report = (record.body.get("report") or {}).get("where", "") if record else ""
+        logs = {f"logs/{s.name}.log": s.path for s in self._config.logs if s.path is not None}
+        ours = self._state / "runs" / f"{run}.log"
+        return {
+            **({"report.json": self._state / report} if report else {}),
+            **({"logs/run.log": ours} if ours.exists() else {}),
+            **logs,
+        }
+
+    def _commands(self, since: float) -> dict[str, tuple[str, ...]]:
+        """The kernel's messages both ways, the daemon's own, and those of watched units."""
+        journal = ("journalctl", "--no-pager", "--output=short-iso", f"--since=@{since:.0f}")
+        units = {s.name: s.journal_unit for s in self._config.logs if s.journal_unit}
+        named = {name: ("--dmesg",) if unit == "kernel" else (f"--unit={unit}",)
+                 for name, unit in units.items()}  # fmt: skip
+        return {
+            "kernel/dmesg.txt": ("dmesg", "--ctime"),
+            "kernel/journal.txt": (*journal, "--dmesg"),
+            "logs/dvfd.txt": (*journal, "--unit=dvfd"),
+            **{f"logs/{name}.txt": (*journal, *which) for name, which in named.items()},
+        }
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=1, default=str, ensure_ascii=False)

@@ -1,0 +1,161 @@
+"""Stop a job's processes: ask them, give them time for a last checkpoint, then kill what is left.
+
+Only processes that registered are touched, each known by pid and start time, held by a descriptor
+of the kernel's so that a pid which was given away meanwhile is never hit. A process group is killed
+only where its leader is one of them: the group of somebody's shell is not the job's.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dvfd.telemetry.processes import GONE, Process, Processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+LOOK = 0.1
+"""Seconds between looks at what is left."""
+
+GOING = 5.0
+"""Seconds for killed processes to go; one in uninterruptible sleep may stay, and is named."""
+
+DROP_IN = "systemd/drop-ins/stop-jobs.conf"
+
+
+@dataclass(slots=True)
+class Halted:
+    """What became of it, by pid: asked to end, killed, not allowed to, still there."""
+
+    asked: set[int] = field(default_factory=set)
+    killed: set[int] = field(default_factory=set)
+    refused: dict[int, str] = field(default_factory=dict)
+    left: set[int] = field(default_factory=set)
+    seconds: float = 0.0
+
+    def words(self, job: str) -> str:
+        """All of it in a sentence."""
+        if not (self.asked or self.refused):
+            return f"nothing of job {job} ran here any more"
+        parts = [f"{len(self.asked)} processes of job {job} were asked to end"]
+        if self.killed:
+            parts.append(f"{len(self.killed)} did not within the grace and were killed")
+        if self.refused:
+            pids = ", ".join(f"{pid} of {owner}" for pid, owner in sorted(self.refused.items()))
+            parts.append(f"not allowed to signal pid {pids}: install {DROP_IN}, or end them")
+        if self.left:
+            parts.append(f"still there: pid {', '.join(map(str, sorted(self.left)))}")
+        return "; ".join([*parts, f"after {self.seconds:.0f} s"])
+
+
+def halt(
+    registered: Callable[[], Iterable[Process]],
+    *,
+    grace: float,
+    processes: Processes | None = None,
+    wait: Callable[[float], object] = time.sleep,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Halted:
+    """End what *registered* names, asking it again: a launcher may start ranks anew, which then
+    register too. *grace* seconds pass between SIGTERM and SIGKILL.
+    """
+    table = processes or Processes()
+    halted, began = Halted(), monotonic()
+    groups: dict[int, set[Process]] = {}
+    while (left := _living(registered(), table)) and monotonic() - began < grace:
+        for process in left:
+            if process.pid not in halted.asked | set(halted.refused):
+                _ask(process, table, halted, groups)
+        if {process.pid for process in left} <= set(halted.refused):
+            break
+        wait(LOOK)
+    until = monotonic() + GOING
+    while left := [*_living(registered(), table), *_living(_of(groups), table)]:
+        _kill_groups(groups, table)
+        for process in left:
+            if _signal(process, signal.SIGKILL, table, halted):
+                halted.killed.add(process.pid)
+        if monotonic() > until or {process.pid for process in left} <= set(halted.refused):
+            break
+        wait(LOOK)
+    halted.left = {process.pid for process in left} - set(halted.refused)
+    halted.seconds = monotonic() - began
+    return halted
+
+
+def _living(registered: Iterable[Process], table: Processes) -> list[Process]:
+    ours = os.getpid()
+    return [p for p in registered if p.pid not in (0, 1, ours) and table.state(p) not in GONE]
+
+
+def _of(groups: Mapping[int, set[Process]]) -> list[Process]:
+    return [process for members in groups.values() for process in members]
+
+
+def _ask(
+    process: Process, table: Processes, halted: Halted, groups: dict[int, set[Process]]
+) -> None:
+    if not _signal(process, signal.SIGTERM, table, halted):
+        return
+    halted.asked.add(process.pid)
+    # A stopped process takes the signal only once it runs again.
+    _signal(process, signal.SIGCONT, table, halted)
+    if process.pid != os.getpgrp() and _group(process.pid) == process.pid:
+        groups[process.pid] = {process, *members(process.pid, table)}
+
+
+def _kill_groups(groups: Mapping[int, set[Process]], table: Processes) -> None:
+    """Kill the groups in which somebody is left who was in them: so long their number is theirs."""
+    for leader, known in groups.items():
+        if any(_group(each.pid) == leader for each in _living(known, table)):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)
+
+
+def members(group: int, table: Processes, proc: Path = Path("/proc")) -> set[Process]:
+    """The processes that are in process group *group* now."""
+    pids = (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
+    found = (table.identify(pid) for pid in pids if _group(pid) == group)
+    return {process for process in found if process is not None}
+
+
+def _group(pid: int) -> int:
+    """The process group of *pid*; 0 if it is gone."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
+
+
+def _signal(process: Process, number: signal.Signals, table: Processes, halted: Halted) -> bool:
+    """Send a signal to that very process; whether it was taken."""
+    try:
+        held = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        if table.identify(process.pid) != process:  # held now: what is checked is what is hit
+            return False
+        signal.pidfd_send_signal(held, number)
+    except PermissionError:
+        halted.refused[process.pid] = _owner(process.pid)
+        return False
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(held)
+    return True
+
+
+def _owner(pid: int) -> str:
+    try:
+        return pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name
+    except (OSError, KeyError):
+        return "another user"

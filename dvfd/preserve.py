@@ -1,0 +1,331 @@
+"""Seal what is known of a failure at once: logs, metrics, configuration, environment, kernel.
+
+A child makes the bundle, `python -m dvfd.preserve`, so that neither its time nor its memory is the
+watch's. It reads Orders from our own pipe, nothing else. What another program wrote is redacted;
+what could not be preserved, and why, stands in the bundle's manifest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+import tarfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from dvfd import shell
+from dvfd.errors import DvfdError, StoreError, ToolError
+from dvfd.masking import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
+
+    from dvfd.model import Metric, Sample
+
+SCHEMA = 1
+
+MANIFEST = "manifest.json"
+
+PART = 8 << 20
+"""Bytes of one part at most: of a log its end. Redacting takes about a second a MiB."""
+
+ROOM = 64 << 10
+"""Bytes kept for the manifest and the archive's own: below that nothing is begun."""
+
+PRESERVING = 600.0
+"""Seconds that it may take: some twenty logs of PART on a slow disk take below half of that."""
+
+COMMAND = 20.0
+"""Seconds for one tool: journalctl reads a day of messages in about one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What goes into the bundle at `path`, under which name, the most important first.
+
+    `texts` are made already, `files` are read from their end, `commands` are run. Of the `store`
+    the values of `since` to `until` (Unix seconds). The bundle is at most `limit` bytes, and leaves
+    `spare` bytes of the disk free.
+    """
+
+    incident: str
+    node: str
+    path: Path
+    limit: int
+    spare: int
+    at: float
+    texts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    store: Path | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    since: float = 0.0
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One file of the bundle: where it came from, and whether only its end is there."""
+
+    name: str
+    source: str
+    bytes: int
+    sha256: str
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What was sealed. `path` is empty where nothing was; `missing` says of each part why."""
+
+    path: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    parts: int = 0
+    missing: tuple[str, ...] = ()
+
+
+def free(directory: Path) -> int:
+    """Bytes that this user may still write there."""
+    return shutil.disk_usage(directory).free
+
+
+class Sealing:
+    """A bundle while it is made: takes parts as long as there is room for them."""
+
+    def __init__(self, orders: Orders, *, left: Callable[[Path], int] = free) -> None:
+        """*left* tells the bytes free in a directory. Raises DvfdError if there is no room."""
+        self._orders = orders
+        self._left = left
+        self._parts: list[Part] = []
+        self._missing: list[str] = []
+        self._written = 0
+        directory = orders.path.parent
+        if (room := self._room()) < ROOM:
+            raise DvfdError(
+                f"{directory}: room for {max(0, room)} bytes, wanted at least {ROOM}: "
+                f"{left(directory)} are free, and {orders.spare} stay free"
+            )
+
+    def make(self) -> Bundle:
+        """Write all of it, seal it, and give it its name. Raises OSError: then nothing is left."""
+        path = self._orders.path
+        beside = path.with_name(f".{path.name}.part")
+        try:
+            with beside.open("wb") as raw:
+                self._fill(raw)
+                raw.flush()
+                os.fsync(raw.fileno())
+            beside.chmod(0o440)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        digest, size = _digest(path)
+        return Bundle(
+            path=str(path),
+            sha256=digest,
+            bytes=size,
+            parts=len(self._parts),
+            missing=tuple(self._missing),
+        )
+
+    def _fill(self, raw: IO[bytes]) -> None:
+        name = self._orders.path.name.removesuffix(".tar.gz")
+        with (
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for part, where, data in self._offered():
+                source = redacted(where)
+                packed.flush()
+                self._written = raw.tell()
+                self._take(tar, f"{name}/{part}", source, data)
+            manifest = json.dumps(self._manifest(), indent=1).encode()
+            _add(tar, f"{name}/{MANIFEST}", manifest, self._orders.at)
+
+    def _take(self, tar: tarfile.TarFile, name: str, source: str, data: bytes) -> None:
+        """Add a part, or as much of its end as there is room for."""
+        room = self._room() - ROOM
+        if room < min(len(data), 1024):
+            self._lacks(f"{name}: no room: {room} bytes left of {self._orders.limit}")
+            return
+        kept = data[-room:] if len(data) > room else data
+        _add(tar, name, kept, self._orders.at)
+        cut = len(kept) < len(data) or len(data) >= PART
+        digest = hashlib.sha256(kept).hexdigest()
+        self._parts.append(Part(name=name, source=source, bytes=len(kept), sha256=digest, cut=cut))
+
+    def _lacks(self, why: str) -> None:
+        self._missing.append(redacted(why))
+
+    def _room(self) -> int:
+        """Bytes that may still be written: of the bundle's own limit, and of the disk."""
+        orders = self._orders
+        disk = self._left(orders.path.parent) - orders.spare
+        return min(orders.limit - self._written, disk)
+
+    def _manifest(self) -> dict[str, Any]:
+        orders = self._orders
+        return {
+            "schema": SCHEMA,
+            "incident": orders.incident,
+            "node": orders.node,
+            "at": orders.at,
+            "since": orders.since,
+            "until": orders.until,
+            "parts": [asdict(part) for part in self._parts],
+            "missing": self._missing,
+        }
+
+    # --- What there is --------------------------------------------------------------------------
+
+    def _offered(self) -> Iterator[tuple[str, str, bytes]]:
+        """Every part: its name, where it came from, and its bytes, redacted."""
+        orders = self._orders
+        for name, text in orders.texts.items():
+            yield name, "dvfd", redacted(text).encode()
+        for name, path in orders.files.items():
+            if (tail := self._tail(path)) is not None:
+                yield name, str(path), redacted(tail).encode()
+        for name, argv in orders.commands.items():
+            if (said := self._said(argv)) is not None:
+                yield name, " ".join(argv), redacted(said).encode()
+        if orders.store is not None:
+            lines = self._window(orders.store)
+            yield "metrics.jsonl", str(orders.store), _bounded(lines, PART)
+
+    def _tail(self, path: Path) -> str | None:
+        """The last PART bytes of a file, from the beginning of a line."""
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, io.SEEK_END)
+                file.seek(max(0, size - PART))
+                data = file.read(PART)
+        except OSError as error:
+            self._lacks(f"{path}: cannot be read: {error.strerror or error}")
+            return None
+        whole = data if size <= PART else data.partition(b"\n")[2]
+        return whole.decode(errors="replace")
+
+    def _said(self, argv: tuple[str, ...]) -> str | None:
+        try:
+            done = shell.run(argv, timeout=COMMAND, bound=True)
+        except ToolError as error:
+            self._lacks(str(error))
+            return None
+        words = done.stderr.strip().splitlines()
+        if done.code or (words and not done.stdout):
+            said = words[0][:200] if words else f"it ended with code {done.code}"
+            self._lacks(f"{' '.join(argv)}: {said}")
+            return None
+        return done.stdout
+
+    def _window(self, path: Path) -> Iterator[bytes]:
+        from dvfd.clock import SystemClock  # noqa: PLC0415  # the daemon only asks for a child
+        from dvfd.store import Store  # noqa: PLC0415
+
+        orders = self._orders
+        try:
+            store = Store.read_only(path, orders.metrics, SystemClock())
+        except StoreError as error:
+            self._lacks(f"metrics: {error}")
+            return
+        try:
+            for metric in orders.metrics:
+                for series in store.latest(metric):
+                    for sample in store.series(
+                        metric, series.labels, since=orders.since, until=orders.until
+                    ):
+                        yield _line(sample)
+        finally:
+            store.stop()
+
+
+def _line(sample: Sample) -> bytes:
+    document = {
+        "metric": sample.metric,
+        "labels": dict(sample.labels),
+        "at": sample.at,
+        "value": sample.value,
+        "span": sample.span,
+    }
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _bounded(lines: Iterable[bytes], limit: int) -> bytes:
+    """*lines* as long as they fit."""
+    kept = bytearray()
+    for line in lines:
+        if len(kept) + len(line) > limit:
+            break
+        kept += line
+    return bytes(kept)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes, at: float) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mtime, member.mode = len(data), int(at), 0o440
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+def problems(path: Path, sha256: str = "") -> list[str]:
+    """What is wrong with a bundle: its own hash, if that is known, and those in its manifest."""
+    try:
+        if sha256 and _digest(path)[0] != sha256:
+            return [f"{path}: its SHA-256 is {_digest(path)[0]}, wanted {sha256}: it was changed"]
+        with tarfile.open(path, "r:gz") as tar:
+            members = {each.name: tar.extractfile(each) for each in tar.getmembers()}
+            found = {name: file.read() for name, file in members.items() if file}
+    except (OSError, tarfile.TarError, EOFError) as error:
+        return [f"{path}: cannot be read: {error}"]
+    text = next((data for name, data in found.items() if name.endswith(f"/{MANIFEST}")), b"{}")
+    parts = json.loads(text).get("parts", [])
+    return [
+        f"{path}: {part['name']} is not what the manifest says"
+        for part in parts
+        if hashlib.sha256(found.get(part["name"], b"")).hexdigest() != part["sha256"]
+    ]
+
+
+def by_child(orders: Orders) -> Bundle:
+    """The bundle, made by a process of its own; of one that could not be made, why."""
+    argv = [sys.executable, "-P", "-m", "dvfd.preserve"]
+    try:
+        orders.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        done = shell.run(argv, timeout=PRESERVING, stdin=pickle.dumps(orders), nice=10, bound=True)
+    except (OSError, ToolError) as error:
+        return Bundle(missing=(f"nothing was preserved: {error}",))
+    if done.code != 0:
+        said = done.stderr.strip().splitlines()
+        return Bundle(missing=(f"nothing was preserved: {said[-1] if said else done.code}",))
+    found = json.loads(done.stdout)
+    return Bundle(**{**found, "missing": tuple(found["missing"])})
+
+
+def main() -> int:
+    """Make the bundle that the daemon orders; what it is, on standard output."""
+    orders = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own parent
+    try:
+        bundle = Sealing(orders).make()
+    except (DvfdError, OSError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    print(json.dumps(asdict(bundle)))  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,579 @@
+"""Keep the incidents of this node: open them from the ledger, move them on, tell, answer.
+
+Where they stand lies in the store, so that a restart loses no deadline; their opening, delays and
+end stand in the ledger as well. What is done at once is done by somebody else, in a thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from dvfd import incidents as rules
+from dvfd.attestations import moment, words
+from dvfd.control import Operation
+from dvfd.errors import DvfdError, StoreError
+from dvfd.incidents import Cause, Incident, Moment, Need, Ran, State
+from dvfd.model import Severity, Verdict, worst
+from dvfd.reduce import seconds
+from dvfd.sinks.alert import delayed_alert, phase_test_alert
+
+if TYPE_CHECKING:
+    from dvfd.chain import Record
+    from dvfd.control import Peer
+    from dvfd.evidence import Evidence
+    from dvfd.model import Catalogue, Clock
+    from dvfd.sinks.alert import Alert
+    from dvfd.sinks.pager import Pager
+
+KIND, SEEN = "incident", "incidents seen"
+"""Kinds of the records in the store: an incident by its id, and how far the ledger was read."""
+
+KEY = "incident:"
+"""How the keys of our alerts begin; the incident's id follows, and whom it calls."""
+
+BEAT = 1.0
+"""Seconds between looks at the deadlines, which are hours away."""
+
+MARKED = 60.0
+"""Seconds after which an incident's age is written down again: a reboot is measured from there by
+the wall clock, so that a step of it before counts for nothing.
+"""
+
+LATE = 600.0
+"""Seconds after which a failure is too old to stop anything: what runs now is not what failed."""
+
+NAME, TEXT = 100, 2000
+"""Letters of a name, and of a finding, at most."""
+
+ATTACHED = 1 << 20
+"""Bytes of an attached file: it comes through the control socket, in Base64."""
+
+log = structlog.get_logger()
+
+
+class Kept(Protocol):
+    """What is asked of the store."""
+
+    def put(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
+        """Keep a record."""
+        ...
+
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        """The records of a kind by key."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What was done at once: the sealed bundle, and what was stopped, each as a document."""
+
+    bundle: Mapping[str, Any]
+    action: Mapping[str, Any]
+
+
+AtOnce = Callable[[Incident, "Record | None"], Done]
+"""Preserves, then stops or not; takes seconds to minutes."""
+
+
+class Incidents:
+    """Every incident of this node. Any thread."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        store: Kept,
+        evidence: Evidence,
+        clock: Clock,
+        boot_id: str,
+        directory: Path,
+        node: str = "",
+        phase: str = "",
+        pager: Pager | None = None,
+        at_once: AtOnce | None = None,
+    ) -> None:
+        """*phase* is the one that this node is in; attached files lie in *directory*."""
+        self._catalogue = catalogue
+        self._store = store
+        self._evidence = evidence
+        self._clock = clock
+        self._boot_id = boot_id
+        self._directory = directory
+        self._node = node
+        self._phase = phase
+        self._pager = pager
+        self._at_once = at_once
+        self._found: dict[str, Incident] = {}
+        self._runs: list[Ran] = []
+        self._read = 0
+        self._busy: set[str] = set()
+        self._owing: set[str] = set()
+        self._trouble = ""
+        self._lock = threading.RLock()
+        self._news = True
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._go, name="incidents", daemon=True)
+        evidence.listen(self._heard)
+
+    # --- Over time ------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Bring back what was kept, and open what failed while nobody listened."""
+        with self._lock:
+            for document in self._store.all(KIND).values():
+                with suppress(DvfdError):
+                    found = Incident.from_document(document)
+                    self._found[found.id] = found
+                    self._owing.add(found.id)
+        self.tick()
+        if self._pager is not None:
+            ours = {key for key in self._pager.firing() if key.startswith(KEY)}
+            for key in ours - {key for each in self._found.values() for key in self._alerts(each)}:
+                self._pager.clear_alert(key, self._clock.now(), {})
+
+    def start(self) -> None:
+        """Begin to look after deadlines."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more. What is being preserved goes on, or is begun anew by the next daemon."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def _go(self) -> None:
+        while not self._stop.is_set():
+            self.tick()
+            self._wake.wait(BEAT)
+            self._wake.clear()
+
+    def tick(self) -> None:
+        """Take what the ledger has, move every incident on, tell, and have done what is to be done
+        at once. What cannot be done now is tried again, and shown as `trouble`.
+        """
+        try:
+            with self._lock:
+                self._take()
+                for incident in [each for each in self._found.values() if not each.over]:
+                    self._move(incident)
+                self._pay()
+            self._trouble = ""
+        except (DvfdError, OSError) as error:
+            if str(error) != self._trouble:
+                log.exception("incidents not moved on")
+            self._trouble = str(error)
+        self._do_at_once()
+
+    @property
+    def trouble(self) -> str:
+        """Why incidents do not move on; empty while they do."""
+        return self._trouble
+
+    def now(self) -> Moment:
+        """By all clocks."""
+        return Moment(wall=self._clock.now(), boot=self._clock.boot(), boot_id=self._boot_id)
+
+    def _heard(self, record: Record) -> None:
+        if record.kind in ("run", "waiver"):
+            self._news = True
+            self._wake.set()
+
+    # --- From the ledger ------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        """Read the runs that were recorded since the last time."""
+        if not self._news:
+            return
+        records = self._evidence.records("run")
+        waived = self._waived()
+        seen = int(self._store.all(SEEN).get("ledger", {}).get("number", 0))
+        fresh = [record for record in records if record.number > self._read]
+        ended = self._ended() if fresh else {}
+        for record in fresh:
+            run = ran(record, waived, self._phase_of(record))
+            self._runs.append(run)
+            self._read = record.number
+            if record.number > max(seen, ended.get((run.check, run.phase), 0)):
+                self._happened(run)
+        if self._read > seen:
+            self._store.put(SEEN, "ledger", {"number": self._read})
+        self._news = False
+
+    def _waived(self) -> dict[str, float]:
+        """Until when each criterion is waived."""
+        newest = {record.subject: record.body for record in self._evidence.records("waiver")}
+        ends = {name: body.get("expires") for name, body in newest.items()}
+        return {name: float(at) for name, at in ends.items() if isinstance(at, int | float)}
+
+    def _ended(self) -> dict[tuple[str, str], int]:
+        """The last record of the ledger at which a check's incident was resolved. What failed
+        before that is history, whatever became of the store.
+        """
+        records = self._evidence.records("incident")
+        over = [record for record in records if record.body.get("state") == State.RESOLVED]
+        return {
+            (str(each.body.get("check")), str(each.body.get("phase"))): each.number for each in over
+        }
+
+    def _phase_of(self, record: Record) -> str:
+        """The phase that a run was made for: this node's, if its gate asks for that test."""
+        gate = self._catalogue.gates.get(self._phase)
+        if gate is not None and record.subject in gate.tests:
+            return gate.id
+        return str(record.body.get("phase", ""))
+
+    def _happened(self, run: Ran) -> None:
+        """Open an incident for *run*, or attach it to the one that is open."""
+        on = next((i for i in self._found.values() if _same(i, run)), None)
+        if on is not None:
+            self._keep(rules.attached(on, run, self.now()), on)
+        elif run.verdict == Verdict.FAIL and run.phase in self._catalogue.gates:
+            id_ = f"{run.check}-{run.number}"
+            made = rules.opened(run, incident_id=id_, node=self._node, now=self.now())
+            log.error("incident opened", incident=id_, phase=run.phase, run=run.run)
+            self._keep(made, None)
+
+    # --- Moving on ------------------------------------------------------------------------------
+
+    def _move(self, incident: Incident) -> None:
+        now, before = self.now(), incident
+        while (after := rules.advance(incident, now)) is not incident:
+            incident = after
+        incident = rules.settled(incident, self._needs(incident), now)
+        if incident.elapsed(now) - incident.mark.elapsed >= MARKED:
+            incident = replace(incident, mark=incident.mark.moved(now))
+        if incident is not before:
+            self._keep(incident, before)
+
+    def _keep(self, incident: Incident, before: Incident | None) -> None:
+        """Write *incident* down and tell. What belongs into the ledger is owed until it is there: a
+        full disk must not keep the team lead from hearing of it.
+        """
+        if incident is before:
+            return
+        self._found[incident.id] = incident
+        self._store.put(KIND, incident.id, incident.to_document())
+        for entry in incident.journal[len(before.journal) if before else 0 :]:
+            log.info(
+                "incident", incident=incident.id, what=entry.what, who=entry.who, why=entry.why
+            )
+        self._tell(incident)
+        self._owing.add(incident.id)
+
+    def _pay(self) -> None:
+        """Append to the ledger what it does not have yet. Raises StoreError."""
+        for id_ in sorted(self._owing):
+            incident = self._found[id_]
+            known = self._evidence.newest("incident", id_)
+            if known is None:
+                self._append(incident, State.OPEN)
+            if incident.delay is not None and not self._has_delay(incident, incident.delay):
+                delay = incident.delay
+                body = {"weeks": delay.weeks, "until": delay.until, "reason": delay.why}
+                body |= {"incident": id_}
+                self._evidence.append("delay", incident.phase, body, submitted=delay.by)
+            if incident.over and (known is None or known.body.get("state") != State.RESOLVED):
+                self._append(incident, State.RESOLVED)
+            self._owing.discard(id_)
+
+    def _append(self, incident: Incident, state: State) -> None:
+        entry = incident.journal[-1 if state is State.RESOLVED else 0]
+        body = {
+            "state": str(state),
+            "check": incident.check,
+            "phase": incident.phase,
+            "why": entry.why,
+            "failures": [run.number for run in incident.failures],
+            "reruns": [run.number for run in incident.reruns],
+        }
+        self._evidence.append("incident", incident.id, body, submitted=entry.who)
+
+    def _has_delay(self, incident: Incident, delay: rules.Delay) -> bool:
+        bodies = [each.body for each in self._evidence.records("delay", incident.phase)]
+        ours = [body for body in bodies if body.get("incident") == incident.id]
+        return any(body.get("weeks") == delay.weeks for body in ours)
+
+    def _needs(self, incident: Incident) -> tuple[Need, ...]:
+        wanted = self._processes(incident.phase)
+        return rules.needed(incident, self.suite(incident), self._runs, processes=wanted)
+
+    def _processes(self, phase: str) -> int:
+        """How many processes the tests of a phase are run with: its stability run says so. A test
+        that several phases ask for is not shown by a run of fewer.
+        """
+        gate = self._catalogue.gates.get(phase)
+        checks = [self._catalogue.checks[name] for name in gate.tests] if gate else []
+        return max((check.processes for check in checks if check.every), default=0)
+
+    def suite(self, incident: Incident) -> tuple[str, ...]:
+        """The checks that are run again once the cause is fixed: all that the phase's gate asks
+        for, and the one that failed.
+        """
+        gate = self._catalogue.gates.get(incident.phase)
+        tests = gate.tests if gate else ()
+        return tuple(dict.fromkeys((*tests, incident.check)))
+
+    # --- Alerts ---------------------------------------------------------------------------------
+
+    def _alerts(self, incident: Incident) -> dict[str, Alert]:
+        """What is to fire for *incident*, by key."""
+        if incident.over:
+            return {}
+        step = rules.next_step(incident, self._needs(incident))
+        found = [phase_test_alert(incident, KEY, step)]
+        if incident.delay is not None:
+            found.append(delayed_alert(incident, KEY, moment(incident.delay.until)))
+        return {alert.key: alert for alert in found}
+
+    def _tell(self, incident: Incident) -> None:
+        """The old label set ends, the new one begins: whom an alert calls is one of its labels."""
+        if self._pager is None:
+            return
+        wanted = self._alerts(incident)
+        ours = f"{KEY}{incident.id}:"
+        for key in {k for k in self._pager.firing() if k.startswith(ours)} - set(wanted):
+            self._pager.clear_alert(key, self._clock.now(), {})
+        for alert in wanted.values():
+            self._pager.raise_alert(alert, {})
+
+    # --- At once --------------------------------------------------------------------------------
+
+    def _do_at_once(self) -> None:
+        """Have what is not yet preserved preserved, each in a thread of its own."""
+        if self._at_once is None or not self._thread.is_alive():
+            return
+        with self._lock:
+            todo = [id_ for id_ in self.unpreserved() if id_ not in self._busy]
+            self._busy |= set(todo)
+        for id_ in todo:
+            threading.Thread(target=self.act, args=(id_,), name="incident", daemon=True).start()
+
+    def unpreserved(self) -> list[str]:
+        """The incidents for which nothing was done yet."""
+        with self._lock:
+            found = self._found.values()
+            return [each.id for each in found if each.bundle is None and not each.over]
+
+    def act(self, incident_id: str) -> None:
+        """Do for an incident what is to be done at once, and write down what became of it."""
+        incident = self._found[incident_id]
+        assert self._at_once is not None
+        try:
+            first = incident.failures[0].number
+            record = next((r for r in self._evidence.records("run") if r.number == first), None)
+            done = self._at_once(incident, record)
+        except (DvfdError, OSError) as error:
+            log.exception("nothing done at once", incident=incident_id)
+            said = f"it could not be done: {error}"
+            done = Done(bundle={"missing": [said]}, action={"action": "", "words": said})
+        with self._lock:
+            before = self._found[incident_id]
+            after = replace(before, bundle=dict(done.bundle), action=dict(done.action))
+            now = self.now()
+            after = rules.noted(after, now, rules.DVFD, "preserved", _sealed(done.bundle))
+            after = rules.noted(after, now, rules.DVFD, "stop", str(done.action.get("words", "")))
+            self._keep(after, before)
+            self._busy.discard(incident_id)
+
+    # --- What people ask and say ----------------------------------------------------------------
+
+    def document(self) -> dict[str, Any]:
+        """Every incident in short, those that are not over first, the newest first of each."""
+        with self._lock:
+            found = sorted(self._found.values(), key=lambda i: (i.over, -i.opened_at))
+            told = [self._brief(incident) for incident in found]
+            return {"at": self._clock.now(), "trouble": self._trouble, "incidents": told}
+
+    def on(self) -> list[dict[str, Any]]:
+        """Those that are not over, in short."""
+        with self._lock:
+            found = [incident for incident in self._found.values() if not incident.over]
+            return [self._brief(each) for each in sorted(found, key=lambda i: i.opened_at)]
+
+    def show(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One of them, all that is known of it. Raises DvfdError if there is none."""
+        with self._lock:
+            incident = self._named(request)
+            document = incident.to_document()
+            for private in ("mark", "fixed_after"):
+                del document[private]
+            return {**document, **self._brief(incident), "suite": list(self.suite(incident))}
+
+    def update(self, request: Mapping[str, Any], submitted: str) -> dict[str, Any]:
+        """Take what *request* says of an incident: `finding`, `cause`, `delay` in weeks, `file`
+        with its `content` in Base64; `name` is whose word it is. Raises DvfdError.
+        """
+        by = words(request, "name", NAME)
+        finding = words(request, "finding", TEXT, empty=True)
+        cause, weeks = _cause(request.get("cause")), request.get("delay")
+        if not (finding or cause or weeks or request.get("file")):
+            raise DvfdError("nothing said: --finding, --attach, --cause or --delay")
+        if cause and not finding:
+            raise DvfdError(f"cause {cause}: say with --finding what it is, or what was looked at")
+        who = by if by == submitted else f"{by} (as {submitted})"
+        with self._lock:
+            before = self._named(request)
+            after, now = before, self.now()
+            if before.over:
+                raise DvfdError(f"incident {before.id} is resolved: a new failure opens another")
+            if cause:
+                newest = max((run.number for run in self._runs), default=0)
+                after = rules.caused(after, cause, now, who=who, why=finding, newest=newest)
+            elif finding and not request.get("file"):
+                after = rules.found(after, finding, now, who=who)
+            if weeks:
+                why = finding or "said so"
+                after = rules.delayed(after, weeks, now, who=who, why=why)
+            if request.get("file"):
+                kept = self._attach(before, request)
+                after = rules.found(after, finding or kept, now, who=who, attached=kept)
+            self._keep(after, before)
+        self.tick()
+        return self.show(request)
+
+    def _named(self, request: Mapping[str, Any]) -> Incident:
+        """The incident that *request* means. Raises DvfdError if there is none."""
+        id_ = str(request.get("id", ""))
+        if id_ in self._found:
+            return self._found[id_]
+        raise DvfdError(f"no incident {id_!r:.80} is known here: dvfd incident list")
+
+    def _attach(self, incident: Incident, request: Mapping[str, Any]) -> str:
+        """Keep the file in *request* beside the incident; its name, size and hash. Raises
+        DvfdError.
+        """
+        name = Path(words(request, "file", NAME)).name
+        try:
+            data = base64.b64decode(str(request.get("content", "")), validate=True)
+        except binascii.Error:
+            raise DvfdError("content: Base64 wanted") from None
+        if not name or len(data) > ATTACHED:
+            limit = f"wanted at most {ATTACHED}: put it where it stays, and name it in --finding"
+            raise DvfdError(f"attach: {len(data)} bytes, {limit}")
+        place = self._directory / incident.id / f"{len(incident.journal):03d}-{name}"
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            with place.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"{place}: not attached: {error.strerror}") from None
+        return f"{place}, {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}"
+
+    def _brief(self, incident: Incident) -> dict[str, Any]:
+        now = self.now()
+        needs = self._needs(incident)
+        coming = rules.due(incident)
+        elapsed = incident.elapsed(now)
+        return {
+            "id": incident.id,
+            "check": incident.check,
+            "title": incident.title,
+            "phase": incident.phase,
+            "node": incident.node,
+            "state": str(incident.state),
+            "escalation": "" if incident.over else str(incident.escalation),
+            "opened_at": incident.opened_at,
+            "resolved_at": incident.resolved_at,
+            "age": elapsed,
+            "due": {"what": coming[0], "at": now.wall + coming[1] - elapsed} if coming else None,
+            "cause": str(incident.cause),
+            "why": incident.failures[-1].reasons[0] if incident.failures[-1].reasons else "",
+            "failed": len(incident.failures),
+            "reran": len(incident.reruns),
+            "delayed_until": incident.delay.until if incident.delay else None,
+            "needs": [asdict(need) for need in needs] if incident.fixed_at else [],
+            "bundle": dict(incident.bundle) if incident.bundle is not None else None,
+            "action": dict(incident.action) if incident.action is not None else None,
+            "next": rules.next_step(incident, needs),
+        }
+
+
+def ran(record: Record, waived: Mapping[str, float], phase: str) -> Ran:
+    """A `run` record of the ledger, with what was *waived* when it was made."""
+    body = record.body
+    rows = [
+        (row, _verdict(row, waived, record.at))
+        for row in body.get("results", ())
+        if row.get("severity") == Severity.CRITICAL
+    ]
+    verdict = worst(v for _, v in rows) if rows else Verdict(str(body.get("verdict", "UNKNOWN")))
+    failed = [row for row, found in rows if found is Verdict.FAIL]
+    return Ran(
+        number=record.number,
+        at=record.at,
+        run=str(body.get("run", "")),
+        check=record.subject,
+        title=str(body.get("title", "")),
+        phase=phase,
+        verdict=verdict.value,
+        processes=int(body.get("processes") or 0),
+        began=float(body.get("began") or 0.0),
+        ended=float(body.get("ended") or 0.0),
+        shortened=str(body.get("shortened") or ""),
+        reasons=tuple(f"{row['criterion']}: {row.get('reason', '')}" for row in failed),
+    )
+
+
+def _verdict(row: Mapping[str, Any], waived: Mapping[str, float], at: float) -> Verdict:
+    verdict = Verdict(row["verdict"])
+    lets = verdict in (Verdict.FAIL, Verdict.UNKNOWN) and at < waived.get(row["criterion"], 0.0)
+    return Verdict.WAIVED if lets else verdict
+
+
+def _same(incident: Incident, run: Ran) -> bool:
+    return (not incident.over) and (incident.check, incident.phase) == (run.check, run.phase)
+
+
+def _cause(said: object) -> Cause:
+    try:
+        return Cause(str(said or ""))
+    except ValueError:
+        raise DvfdError(f"cause {said!r:.40}: wanted fixed or unknown") from None
+
+
+def _sealed(bundle: Mapping[str, Any]) -> str:
+    """What was preserved, in a sentence."""
+    missing = "; ".join(bundle.get("missing", ()))
+    if not bundle.get("path"):
+        return missing
+    size = f"{bundle['bytes']} bytes in {bundle['parts']} parts, sha256 {bundle['sha256']}"
+    return f"{bundle['path']}: {size}" + (f"; missing: {missing}" if missing else "")
+
+
+def overdue(incident: Incident, now: Moment) -> bool:
+    """Whether the failure is too old for anything to be stopped."""
+    return incident.elapsed(now) > LATE
+
+
+def too_late(incident: Incident, now: Moment) -> str:
+    """Why nothing is stopped any more."""
+    age = seconds(incident.elapsed(now))
+    return f"nothing was stopped: the failure was noticed {age} after it was recorded"
+
+
+def operations(incidents: Incidents) -> dict[str, Operation]:
+    """What can be asked of a daemon."""
+
+    def update(request: Mapping[str, Any], peer: Peer) -> Any:
+        return incidents.update(request, peer.name)
+
+    return {
+        "incidents": Operation(lambda request, peer: incidents.document()),
+        "incident": Operation(lambda request, peer: incidents.show(request)),
+        "incident_update": Operation(update, changes=True),
+    }

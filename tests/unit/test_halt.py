@@ -1,0 +1,168 @@
+"""A job is stopped: asked, given time, killed, and nobody else is touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from testbed import eventually
+
+from dvfd.halt import halt
+from dvfd.telemetry.processes import Process, Processes
+
+TABLE = Processes()
+
+OBEYS = "import signal,sys,time; print('up', flush=True); time.sleep(60)"
+SAVES = (
+    "import signal,sys,time\n"
+    "def save(*_): print('saved', flush=True); sys.exit(0)\n"
+    "signal.signal(signal.SIGTERM, save); print('up', flush=True); time.sleep(60)"
+)
+IGNORES = "import signal,time; signal.signal(15, 1); print('up', flush=True); time.sleep(60)"
+FORKS = (
+    "import os,signal,time\n"
+    "signal.signal(15, 1)\n"
+    "pid = os.fork()\n"
+    "print(pid, flush=True) if pid else None\n"
+    "time.sleep(60)"
+)
+
+
+class Job:
+    """Processes that were started, and registered or not."""
+
+    def __init__(self) -> None:
+        self.children: list[subprocess.Popen[str]] = []
+
+    def start(self, code: str, *, own_group: bool = True) -> tuple[Process, str]:
+        """A process that is up, and what it said."""
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+            start_new_session=own_group,
+        )  # fmt: skip
+        self.children.append(child)
+        assert child.stdout
+        said = child.stdout.readline().strip()
+        found = TABLE.identify(child.pid)
+        assert found
+        return found, said
+
+    def rest(self, number: int = 0) -> str:
+        """What the process said afterwards; it is over then."""
+        return self.children[number].communicate(timeout=10)[0]
+
+
+@pytest.fixture
+def job() -> Iterator[Job]:
+    made = Job()
+    yield made
+    for child in made.children:
+        child.kill()
+        child.wait()
+        assert child.stdout
+        child.stdout.close()
+
+
+def test_a_process_has_time_for_its_last_checkpoint(job: Job) -> None:
+    process, _ = job.start(SAVES)
+
+    found = halt(lambda: [process], grace=20)
+
+    assert job.rest() == "saved\n"
+    assert (found.asked, found.killed) == ({process.pid}, set())
+    assert "1 processes of job j were asked to end" in found.words("j")
+
+
+def test_what_does_not_end_within_the_grace_is_killed(job: Job) -> None:
+    process, _ = job.start(IGNORES)
+
+    found = halt(lambda: [process], grace=0.3)
+
+    assert job.children[0].wait(10) == -signal.SIGKILL
+    assert found.killed == {process.pid}
+    assert not found.left
+
+
+def test_the_group_that_a_registered_process_leads_goes_with_it(job: Job) -> None:
+    process, worker = job.start(FORKS)
+
+    halt(lambda: [process], grace=0.3)
+
+    assert eventually(lambda: TABLE.identify(int(worker)) is None, 10)
+
+
+def test_the_group_of_somebody_else_is_left_alone(job: Job) -> None:
+    """A rank that was started from a shell is in that shell's group, as this one is in ours."""
+    process, _ = job.start(IGNORES, own_group=False)
+    beside, _ = job.start(OBEYS, own_group=False)
+
+    halt(lambda: [process], grace=0.3)
+
+    assert TABLE.state(beside) not in "ZX"
+    assert job.children[0].wait(10) == -signal.SIGKILL
+
+
+def test_a_pid_that_was_given_away_is_not_touched(job: Job) -> None:
+    process, _ = job.start(OBEYS)
+    before = Process(process.pid, process.start - 1)
+
+    found = halt(lambda: [before], grace=0.3)
+
+    assert job.children[0].poll() is None
+    assert found.words("j") == "nothing of job j ran here any more"
+
+
+def test_a_stopped_process_ends_too(job: Job) -> None:
+    process, _ = job.start(SAVES)
+    os.kill(process.pid, signal.SIGSTOP)
+    eventually(lambda: TABLE.state(process) == "T", 5)
+
+    found = halt(lambda: [process], grace=20)
+
+    assert not found.killed
+    assert job.rest() == "saved\n"
+
+
+def test_ranks_that_a_launcher_starts_again_are_ended_as_well(job: Job) -> None:
+    first, _ = job.start(OBEYS)
+    known = [first]
+
+    def registered() -> list[Process]:
+        if len(known) == 1 and TABLE.state(first) in "ZX":
+            known.append(job.start(OBEYS)[0])
+        return known
+
+    found = halt(registered, grace=20)
+
+    assert found.asked == {process.pid for process in known}
+    assert len(found.asked) == 2
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be somebody else afterwards")
+def test_without_the_right_it_says_so_and_names_the_drop_in(job: Job) -> None:
+    process, _ = job.start(OBEYS)
+    child = os.fork()
+    if child == 0:  # pragma: no cover  # as nobody, who may not signal root's process
+        os.setgid(65534)
+        os.setuid(65534)
+        began = time.monotonic()
+        words = halt(lambda: [process], grace=30).words("j")
+        right = "not allowed" in words and "stop-jobs.conf" in words and "of root" in words
+        os._exit(0 if right and time.monotonic() - began < 10 else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert job.children[0].poll() is None
+
+
+def test_our_own_process_and_init_are_never_touched() -> None:
+    ours = TABLE.identify(os.getpid())
+    init = TABLE.identify(1)
+    assert ours
+    assert init
+
+    assert not halt(lambda: [ours, init], grace=0.1).asked

@@ -1,0 +1,429 @@
+"""A failed phase test follows its protocol to the end, whatever is done to clocks and daemons."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from fakes_incidents import DAY, HOUR, STABILITY, SUITE, WEEK, Place, moment, ran
+
+from dvfd import incidents as rules
+from dvfd.errors import DvfdError, StoreError
+from dvfd.incidents import Cause, Incident, Mark, State
+
+
+def opened(at: float = 0.0) -> Incident:
+    return rules.opened(ran(at=at), incident_id="i", node="n1", now=moment(at))
+
+
+def later(incident: Incident, at: float, **clock: object) -> Incident:
+    """As often as it moves on."""
+    while (after := rules.advance(incident, moment(at, **clock))) is not incident:  # type: ignore[arg-type]
+        incident = after
+    return incident
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+# --- Time -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("at", "state"),
+    [(0.0, "open"), (HOUR - 1, "open"), (HOUR, "investigating"), (DAY - 1, "investigating"),
+     (DAY, "decision"), (30 * DAY, "decision")],
+)  # fmt: skip
+def test_the_hour_and_the_day_are_kept_to_the_second(at: float, state: str) -> None:
+    assert later(opened(), at).state == state
+
+
+@pytest.mark.parametrize("step", [-400 * DAY, -HOUR, HOUR, 400 * DAY])
+def test_a_step_of_the_wall_clock_moves_no_deadline(step: float) -> None:
+    assert later(opened(), HOUR - 1, step=step).state is State.OPEN
+    assert later(opened(), HOUR, step=step).state is State.INVESTIGATING
+    assert later(opened(), DAY, step=step).state is State.DECISION
+
+
+def test_a_reboot_is_measured_by_the_wall_clock_from_the_last_mark() -> None:
+    mark = Mark(elapsed=0.0, wall=1_800_000_000.0, boot=1000.0, boot_id="a")
+    stepped = mark.moved(moment(600, step=10 * DAY))
+
+    booted = moment(900, boot_id="b", step=10 * DAY)
+
+    assert stepped.until(booted) == 900.0
+    assert mark.until(booted) == 900.0 + 10 * DAY  # what an old mark would have made of it
+
+
+def test_time_never_runs_backwards_over_a_reboot() -> None:
+    mark = Mark(elapsed=50.0, wall=1_800_000_000.0, boot=1000.0, boot_id="a")
+
+    assert mark.until(moment(-5 * DAY, boot_id="b")) == 50.0
+
+
+def test_without_a_boot_id_the_wall_clock_counts() -> None:
+    mark = Mark(elapsed=0.0, wall=1_800_000_000.0, boot=1000.0, boot_id="")
+
+    assert mark.until(moment(60, boot_id="", step=40)) == 100.0
+
+
+def test_every_transition_is_in_the_journal_with_when_who_and_why() -> None:
+    found = later(opened(), DAY).journal
+
+    assert [(entry.what, entry.who) for entry in found] == [
+        ("opened", "dvfd"), ("open -> investigating", "dvfd"), ("investigating -> decision", "dvfd")
+    ]  # fmt: skip
+    assert all(entry.why and entry.at and entry.state for entry in found)
+
+
+# --- The decision ---------------------------------------------------------------------------------
+
+
+def test_a_cause_said_to_be_unknown_waits_for_the_end_of_the_first_hour() -> None:
+    now = moment(60)
+    said = rules.caused(opened(), Cause.UNKNOWN, now, who="Ann", why="looked", newest=9)
+
+    assert later(said, HOUR - 1).state is State.OPEN
+    assert later(said, HOUR).escalation == "infrastructure"
+
+
+def test_a_cause_that_is_fixed_is_a_decision_at_once() -> None:
+    said = rules.caused(opened(), Cause.FIXED, moment(60), who="Ann", why="a fan", newest=9)
+
+    found = later(said, 61)
+
+    assert (found.state, found.escalation) == (State.DECISION, "team")
+
+
+def test_a_failure_after_the_fix_takes_the_fix_back() -> None:
+    fixed = rules.caused(opened(), Cause.FIXED, moment(60), who="Ann", why="a fan", newest=9)
+
+    found = rules.attached(later(fixed, 61), ran(12, at=100), moment(100))
+
+    assert (found.cause, found.state, found.fixed_at) == ("", State.INVESTIGATING, None)
+    assert found.still_failing
+
+
+def test_a_failure_that_was_recorded_twice_is_attached_once() -> None:
+    found = rules.attached(opened(), ran(12), moment(5))
+
+    assert rules.attached(found, ran(12), moment(6)) is found
+
+
+def test_a_pass_between_two_failures_does_not_hide_the_last_one() -> None:
+    found = opened()
+    for number, verdict in ((8, "FAIL"), (9, "PASS"), (10, "FAIL")):
+        found = rules.attached(found, ran(number, verdict), moment(number))
+
+    assert found.still_failing
+
+
+@pytest.mark.parametrize("weeks", [0, 3, True, "1"])
+def test_a_phase_is_delayed_by_one_or_two_weeks(weeks: object) -> None:
+    with pytest.raises(DvfdError, match="wanted 1 or 2"):
+        rules.delayed(opened(), weeks, moment(), who="Ann", why="so")  # type: ignore[arg-type]
+
+
+def test_a_second_week_counts_from_the_first_delay() -> None:
+    first = rules.delayed(opened(), 1, moment(DAY), who="dvfd", why="failing")
+    second = rules.delayed(first, 2, moment(3 * DAY), who="Ann", why="parts are on order")
+
+    assert first.delay is not None
+    assert second.delay is not None
+    assert second.delay.until - first.delay.until == WEEK
+
+
+# --- What is still to pass ------------------------------------------------------------------------
+
+
+def fixed(at: float = 60.0) -> Incident:
+    found = rules.caused(opened(), Cause.FIXED, moment(at), who="Ann", why="a fan", newest=9)
+    return later(found, at)
+
+
+def again(number: int = 12, verdict: str = "PASS", **more: object) -> object:
+    return ran(number, verdict, at=2 * HOUR, **{"began": 1_800_000_000.0 + HOUR, **more})
+
+
+@pytest.mark.parametrize(
+    ("run", "lack"),
+    [
+        (again(), ""),
+        (again(verdict="WAIVED"), ""),
+        (again(9), "not run since the fix"),
+        (again(began=1_800_000_000.0 + 59), "it began before the fix"),
+        (again(verdict="UNKNOWN", shortened="1 min of 24 h"), "UNKNOWN (shortened: 1 min of 24 h)"),
+        (again(shortened="1 min of 24 h"), "shortened, 1 min of 24 h"),
+        (again(processes=2), "not run since the fix"),
+        (again(phase="phase2a"), "not run since the fix"),
+    ],
+)
+def test_a_rerun_counts_if_it_is_whole_and_later_than_the_fix(run: object, lack: str) -> None:
+    needs = rules.needed(fixed(), [STABILITY], [run], processes=4)  # type: ignore[list-item]
+
+    assert (needs[0].why if needs else "").endswith(lack)
+    assert bool(needs) == bool(lack)
+
+
+def test_a_pass_without_a_cause_resolves_nothing() -> None:
+    found = rules.attached(later(opened(), DAY), ran(12, "PASS"), moment(DAY))
+
+    assert rules.settled(found, [], moment(DAY)) is found
+
+
+def test_what_is_resolved_takes_no_word_more() -> None:
+    over = rules.settled(fixed(), [], moment(100))
+
+    assert over.over
+    with pytest.raises(DvfdError, match="a further failure opens another"):
+        rules.found(over, "more", moment(101), who="Ann")
+
+
+def test_an_incident_comes_back_from_the_store_as_it_was() -> None:
+    found = rules.delayed(fixed(), 2, moment(100), who="Ann", why="so")
+
+    assert Incident.from_document(json.loads(json.dumps(found.to_document()))) == found
+
+
+# --- On a node ------------------------------------------------------------------------------------
+
+
+def test_a_failed_test_calls_the_team_lead_alone_for_an_hour(place: Place) -> None:
+    place.run()
+
+    assert place.on["id"] == f"{STABILITY}-2"
+    assert place.calls() == {"DvfdPhaseTestFailed": "team_lead"}
+    place.pass_time(HOUR - 1)
+    assert place.calls() == {"DvfdPhaseTestFailed": "team_lead"}
+    place.pass_time(1)
+    assert place.calls() == {"DvfdPhaseTestFailed": "team"}
+
+
+def test_the_old_label_set_is_resolved_when_the_new_one_is_raised(place: Place) -> None:
+    place.run()
+    place.pass_time(DAY)
+
+    ended = [e.alert.labels["escalation"] for e in place.pager.entries() if not e.firing]
+
+    assert ended == ["team_lead", "team"]
+    assert place.calls() == {"DvfdPhaseTestFailed": "infrastructure"}
+
+
+def test_no_label_holds_a_value(place: Place) -> None:
+    place.run()
+    place.run()
+    place.pass_time(2 * DAY)
+
+    labels = [entry.alert.labels for entry in place.pager.entries()]
+
+    assert {frozenset(each) for each in labels} == {frozenset({"check", "phase", "escalation"})}
+    assert {each["check"] for each in labels} == {STABILITY}
+
+
+def test_a_test_that_passes_or_is_of_production_opens_nothing(place: Place) -> None:
+    place.run(verdict="PASS")
+    place.run(verdict="UNKNOWN")
+    place.run("daily", phase="production")
+
+    assert not place.incidents.on()
+    assert not place.calls()
+
+
+def test_later_failures_are_attached_and_open_no_second_one(place: Place) -> None:
+    place.run()
+    place.run()
+    place.run("hardware")
+
+    assert [(i["check"], i["failed"]) for i in place.incidents.on()] == [
+        (STABILITY, 2), ("hardware", 1)
+    ]  # fmt: skip
+
+
+def test_a_waived_failure_opens_nothing(place: Place) -> None:
+    waiver = {"by": "Ann", "role": "CTO", "reason": "so", "expires": place.clock.now() + 60}
+    place.evidence.append("waiver", f"{STABILITY}.throughput", waiver, submitted="ann")
+    place.run()
+    assert not place.incidents.on()
+
+    place.clock.advance(61)
+    place.run()
+
+    assert place.on["failed"] == 1
+
+
+def test_the_whole_story_of_a_cause_that_stays_unknown_and_is_found(place: Place) -> None:
+    place.run()
+    place.say(finding="looked at the fans")
+    place.pass_time(DAY)
+    assert (place.on["state"], place.on["escalation"]) == ("decision", "infrastructure")
+
+    told = place.say(cause="fixed", finding="a fan stood still; it was exchanged")
+    assert [need["check"] for need in told["needs"]] == list(SUITE)
+    place.clock.advance(HOUR)
+    place.suite(*SUITE[:-1])
+    assert [need["check"] for need in place.on["needs"]] == ["loss_convergence"]
+    place.suite("loss_convergence")
+
+    assert not place.incidents.on()
+    assert not place.calls()
+    states = [r.body["state"] for r in place.evidence.records("incident")]
+    assert states == ["open", "resolved"]
+
+
+def test_a_test_that_still_fails_delays_its_phase_and_the_ledger_says_until_when(
+    place: Place,
+) -> None:
+    place.run()
+    place.pass_time(2 * HOUR)
+    place.run()
+    place.pass_time(DAY)
+
+    (delay,) = place.evidence.records("delay")
+    assert (delay.subject, delay.body["weeks"]) == ("phase1", 1)
+    assert delay.body["until"] == pytest.approx(1_800_000_000.0 + DAY + WEEK, abs=HOUR)
+    assert delay.body["incident"] == place.on["id"]
+    assert place.calls() == {
+        "DvfdPhaseTestFailed": "infrastructure", "DvfdPhaseDelayed": "authority"
+    }  # fmt: skip
+
+    place.pass_time(WEEK, every=DAY)
+    assert [each.body["weeks"] for each in place.evidence.records("delay")] == [1, 2]
+    place.pass_time(4 * WEEK, every=DAY)
+    assert len(place.evidence.records("delay")) == 2
+
+
+def test_without_a_rerun_nothing_says_that_it_still_fails(place: Place) -> None:
+    place.run()
+    place.pass_time(3 * WEEK, every=DAY)
+
+    assert not place.evidence.records("delay")
+
+
+def test_a_restart_loses_no_deadline_and_no_alert(place: Place) -> None:
+    place.run()
+    place.pass_time(HOUR / 2)
+    place.restart()
+    assert place.calls() == {"DvfdPhaseTestFailed": "team_lead"}
+
+    place.clock.advance(HOUR / 2)
+    place.restart()
+
+    assert place.calls() == {"DvfdPhaseTestFailed": "team"}
+    assert len(place.evidence.records("incident")) == 1
+
+
+def test_a_clock_stepped_across_a_deadline_and_then_a_reboot_move_nothing(place: Place) -> None:
+    place.run()
+    place.clock.step(3 * DAY)
+    place.pass_time(120, every=60)
+    assert place.on["state"] == "open"
+
+    place.restart(boot_id="b")
+    place.clock.advance(HOUR - 300)
+    place.incidents.tick()
+    assert place.on["state"] == "open"
+    place.clock.advance(200)
+    place.incidents.tick()
+
+    assert place.on["state"] == "investigating"
+
+
+def test_what_failed_while_no_daemon_ran_is_opened_as_old_as_it_is(place: Place) -> None:
+    record = place.evidence
+    place.incidents.stop()
+    document = place.run("hardware", "PASS").body
+    failed = {**document, "results": [{**document["results"][0], "verdict": "FAIL"}]}
+    record.append("run", "hardware", failed, submitted="ann")
+    place.store.records.clear()  # also of what was seen
+    place.clock.advance(2 * HOUR)
+
+    place.restart()
+
+    assert (place.on["state"], round(place.on["age"])) == ("investigating", 2 * HOUR)
+
+
+def test_a_store_that_was_lost_brings_back_no_incident_that_was_resolved(place: Place) -> None:
+    place.run()
+    place.say(cause="fixed", finding="a fan")
+    place.clock.advance(60)
+    place.suite()
+    assert not place.incidents.on()
+
+    place.store.records.clear()
+    place.restart()
+
+    assert not place.incidents.on()
+
+
+def test_a_full_disk_keeps_nobody_from_hearing_of_it(place: Place, monkeypatch) -> None:
+    append = place.evidence.append
+
+    def full(kind: str, *given: object, **more: object) -> object:
+        if kind == "incident":
+            raise StoreError("no space left")
+        return append(kind, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(place.evidence, "append", full)
+    place.run()
+    assert place.calls() == {"DvfdPhaseTestFailed": "team_lead"}
+    assert "no space" in place.incidents.trouble
+
+    monkeypatch.setattr(place.evidence, "append", append)
+    place.incidents.tick()
+
+    assert len(place.evidence.records("incident")) == 1
+    assert not place.incidents.trouble
+
+
+def test_what_was_done_at_once_is_written_down(place: Place) -> None:
+    place.run()
+    (waiting,) = place.incidents.unpreserved()
+    place.incidents.act(waiting)
+
+    assert place.on["bundle"]["sha256"] == "ab"
+    assert not place.incidents.unpreserved()
+    assert place.at_once.asked == [waiting]
+
+
+# --- What people say ------------------------------------------------------------------------------
+
+
+def test_a_file_is_kept_beside_the_incident_with_its_hash(place: Place, tmp_path: Path) -> None:
+    place.run()
+    content = base64.b64encode(b"what I saw").decode()
+
+    told = place.say(file="../../notes.txt", content=content)
+
+    (kept,) = (tmp_path / "incidents" / told["id"]).iterdir()
+    assert (kept.name[4:], kept.read_bytes()) == ("notes.txt", b"what I saw")
+    assert str(kept) in told["journal"][-1]["attached"]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({}, "nothing said"),
+        ({"cause": "fixed"}, "say with --finding"),
+        ({"cause": "gone", "finding": "x"}, "wanted fixed or unknown"),
+        ({"delay": 3}, "wanted 1 or 2"),
+        ({"delay": True}, "wanted 1 or 2"),
+        ({"finding": "x", "name": ""}, "missing"),
+        ({"finding": "x" * 3000}, "at most"),
+        ({"file": "a", "content": "%"}, "Base64"),
+        ({"id": "nothing-1", "finding": "x"}, "no incident"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_and_changes_nothing(
+    place: Place, said: dict, why: str
+) -> None:
+    place.run()
+    before = place.incidents.show({"id": place.on["id"]})["journal"]
+
+    with pytest.raises(DvfdError, match=why):
+        place.say(**said)
+
+    assert place.incidents.show({"id": place.on["id"]})["journal"] == before
