@@ -34,6 +34,7 @@ from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
 from dvfd.store import Store, report_document
+from dvfd.waivers import Waivers
 from dvfd.witness import Witness
 
 NO_DAEMON = "no daemon runs here"
@@ -50,6 +51,7 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
     check = catalogue.checks[known({"check": name}, "check", catalogue.checks)]
     with _opened(catalogue, clock) as store:
         drilled = Drilled(catalogue, store)
+        evidence = _evidence(config, store, clock)
         if findings is not None:
             findings = replace(findings, by=_here().name)
             drilled.keep(findings, at=clock.now())
@@ -65,10 +67,11 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
             drilled=drilled.newest,
             reviewed=_reviews(config, store, clock).of,
             attested=Attestations(catalogue, store, clock).judged,
+            waived=Waivers(catalogue, evidence, clock).applied,
         )
         report = judgements.run_check(check)
         if findings is not None:
-            Witness(_evidence(config, store, clock), state_dir()).tested(report, findings)
+            Witness(evidence, state_dir()).tested(report, findings)
         where, notice = store.health().path, store.health().reason
         return report_document(report), "; ".join(filter(None, (where, notice, NO_DAEMON)))
 
@@ -178,6 +181,33 @@ def attestations_alone() -> dict[str, Any]:
         return Attestations(catalogue, store, clock).document()
 
 
+def waive_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `waive`, into the ledger on disk. Raises StoreError if that is in use."""
+    config, catalogue, clock = _framework()
+    with _opened(catalogue, clock) as store:
+        waivers = Waivers(catalogue, _evidence(config, store, clock), clock)
+        made = waivers.waive(request, _here().name)
+        _kept(store)
+        return asdict(made)
+
+
+def waivers_alone() -> dict[str, Any]:
+    """Like the daemon's `waivers`, from the ledger on disk."""
+    config, catalogue, clock = _framework()
+    with _ledger(config, catalogue, clock) as evidence:
+        return Waivers(catalogue, evidence, clock).document()
+
+
+@contextmanager
+def _ledger(config: Config, catalogue: Catalogue, clock: SystemClock) -> Iterator[Evidence]:
+    """The ledger, to read only, held against the store where there is one."""
+    if not (state_dir() / "dvfd.db").exists():
+        yield _evidence(config, None, clock)
+        return
+    with _beside(catalogue, clock) as store:
+        yield _evidence(config, store, clock)
+
+
 class Nothing:
     """What is kept where no store is."""
 
@@ -195,7 +225,7 @@ def _here() -> Peer:
     return Peer(os.getpid(), os.getuid(), os.getgid())
 
 
-def _evidence(config: Config, store: Store, clock: SystemClock) -> Evidence:
+def _evidence(config: Config, store: Store | None, clock: SystemClock) -> Evidence:
     return Evidence(state_dir() / "evidence", clock, node=config.node.name, store=store)
 
 

@@ -97,9 +97,7 @@ class Attestations:
         """With *evidence* each statement is written down there as well."""
         self._evidence = evidence
         self._answers = answers(catalogue)
-        self._roles = {
-            role.casefold(): role for gate in catalogue.gates.values() for role in gate.authority
-        }
+        self._roles = roles(catalogue)
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
@@ -125,7 +123,7 @@ class Attestations:
             by=words(request, "name", WORDS),
             role=self._roles.get(role.casefold(), role),
             at=now,
-            expires=_expiry(request.get("expires"), now),
+            expires=_end(request.get("expires"), now),
             note=words(request, "note", NOTE, empty=True),
             submitted=submitted,
         )
@@ -282,10 +280,17 @@ def words(request: Mapping[str, Any], key: str, most: int, *, empty: bool = Fals
     return found
 
 
-def _expiry(found: object, now: float) -> float:
+def roles(catalogue: Catalogue) -> dict[str, str]:
+    """The roles that decide at gates, as the framework writes them, by their small letters."""
+    return {role.casefold(): role for gate in catalogue.gates.values() for role in gate.authority}
+
+
+def _end(found: object, now: float) -> float:
+    return now + DAYS * DAY if found is None else expiry(found, now)
+
+
+def expiry(found: object, now: float) -> float:
     """Unix seconds at which a statement ends. Raises DvfdError if that is past or no time."""
-    if found is None:
-        return now + DAYS * DAY
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise DvfdError(f"expires: Unix seconds wanted, got {found!r:.40}")
     try:

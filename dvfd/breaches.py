@@ -140,6 +140,8 @@ class Breaches:
     def _clear(self, result: Result, alarm: Alarm) -> None:
         name = alarm.criterion_id
         if name not in self._breaker.held:
+            if result.waived:  # it ends with the words of who waived it
+                self._page(result, alarm)
             self._pager.clear_alert(name, result.at, alarm.to_dict())
             return
         self._breaker = self._breaker.drop(name)

@@ -53,6 +53,7 @@ from dvfd.state import Loop, NoWeb, RunState, Sources, State
 from dvfd.store import Store
 from dvfd.telemetry.jobs import JobBook
 from dvfd.telemetry.receiver import Receiver
+from dvfd.waivers import Waivers
 from dvfd.watch import Watch
 from dvfd.witness import Witness
 
@@ -166,6 +167,9 @@ class Daemon:
         self._runs.take_up()
         self._open_doors()
         self._take_stock()
+        waived = {c.partition(".")[0] for c in self._waivers.stand(self._clock.now())}
+        for check in waived & set(self._catalogue.checks):
+            self._judge_anew(check)
         self._runs.start()
         self._sampler.start()
         self._watch.start()
@@ -215,6 +219,9 @@ class Daemon:
         if self._witness.owed and self._clock.boot() >= self._again:
             self._again = self._clock.boot() + AGAIN
             self._write_down()
+        for check in self._state.lapsed():
+            log.info("a waiver has ended", check=check)
+            self._judge_anew(check)
         if not late:
             notify.notify("WATCHDOG=1")
 
@@ -291,6 +298,7 @@ class Daemon:
         self._evidence = Evidence(
             self._state_dir / "evidence", clock, node=config.node.name, store=self._store
         )
+        self._waivers = Waivers(catalogue, self._evidence, clock)
         self._witness = Witness(self._evidence, self._state_dir)
         self._attestations = Attestations(catalogue, self._store, clock, self._evidence)
         self._baselines = Baselines(self._state_dir / "runs", self._store, clock)
@@ -334,6 +342,8 @@ class Daemon:
                 baselines=self._baselines,
                 ledger=self._ledger,
                 witness=self._witness,
+                waivers=self._waivers,
+                changed=self._judge_anew,
             ),
         )
 
@@ -382,6 +392,7 @@ class Daemon:
             reviewed=self._reviews.of,
             runs=self._runs.results,
             attested=self._attestations.judged,
+            waived=self._waivers.applied,
         )
 
     def _review(self) -> Reviews:
@@ -457,6 +468,12 @@ class Daemon:
     def _on_run(self, check: Check) -> None:
         self._judgements.run_check(check, scheduled=self._clock.now())
         self._write_down()
+
+    def _judge_anew(self, criterion: str) -> None:
+        """Somebody waived *criterion*, or it is waived no more: whoever is paged for it hears."""
+        check = self._catalogue.checks[criterion.partition(".")[0]]
+        paged = bool(check.schedule or check.every)  # asked for by a person, it would call nobody
+        self._judgements.run_check(check, scheduled=self._clock.now() if paged else None)
 
     def _write_down(self) -> None:
         """See that every run that is over stands in the ledger."""

@@ -96,6 +96,13 @@ class Evidence:
             self._look()
             return self._chain.cluster
 
+    def stamp(self) -> tuple[int, ...]:
+        """What of the file changes when somebody writes to it; empty where there is none. Cheap."""
+        try:
+            return _signature(self._path.stat())
+        except OSError:
+            return ()
+
     def append(self, kind: str, subject: str, body: Mapping[str, Any], *, submitted: str) -> Record:
         """Write a record down, safe from a power cut, then tell the listeners.
 
@@ -202,10 +209,10 @@ class Evidence:
             raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
 
     def _take(self, file: BufferedReader) -> None:
-        if self._seen == _signature(file):
+        if self._seen == _signature(os.fstat(file.fileno())):
             return
         self._forget()
-        seen = _signature(file)
+        seen = _signature(os.fstat(file.fileno()))
         file.seek(0)
         for line in file:
             if not line.endswith(b"\n"):
@@ -289,7 +296,7 @@ class Evidence:
         self._chain.take(line[:-1])
         self._place(record, len(line))
         self._end += len(line)
-        self._seen = _signature(file)
+        self._seen = _signature(os.fstat(file.fileno()))
         if self._store:
             head = {"number": record.number, "sha256": record.sha256}
             cluster = self._chain.cluster or self._head().get("cluster", "")
@@ -349,7 +356,5 @@ def _at(file: BufferedReader, place: Place) -> bytes:
     return file.read(place.length)[:-1]
 
 
-def _signature(file: BufferedReader) -> tuple[int, ...]:
-    """What of a file changes when somebody writes to it."""
-    found = os.fstat(file.fileno())
+def _signature(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -95,11 +95,12 @@ class Judgements:
         reviewed: Callable[[Check], Drilled | None] = lambda check: None,
         runs: Callable[[Check, float], tuple[Result, ...]] | None = None,
         attested: Callable[[Criterion, float], Result] | None = None,
+        waived: Callable[[Result, float], Result] = lambda result, _at: result,
     ) -> None:
         """*trouble* gives the last error of the source of a metric, or an empty string; *drilled*
         the newest findings of the drill of a check, *reviewed* what a review of its days finds
         now, *runs* the results of its newest stability run, *attested* the result of a criterion
-        on what people state.
+        on what people state; *waived* makes of a result what it counts as at a moment.
         """
         self._store = store
         self._clock = clock
@@ -111,6 +112,7 @@ class Judgements:
         self._reviewed = reviewed
         self._runs = runs
         self._attested = attested
+        self._waived = waived
         self._lock = threading.Lock()
         self._crashes: dict[str, str] = {}
         self._results: dict[str, Result] = {
@@ -140,7 +142,7 @@ class Judgements:
             for criterion in check.criteria if criteria is None else criteria:
                 if not of_run or criterion.source == ATTESTATION:  # nobody's word ends with a run
                     self._results[criterion.id] = self._judge(criterion, at, drilled)
-            results = tuple(self._results[c.id] for c in check.criteria)
+            results = tuple(self._waived(self._results[c.id], at) for c in check.criteria)
             late = max(0.0, at - scheduled) if scheduled is not None else 0.0
             took = self._clock.boot() - began
             crashes = "; ".join(

@@ -5,7 +5,7 @@ Times (`at`, `since`, `until`) are Unix seconds, durations are seconds, values a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -252,6 +252,19 @@ class Check:
     whole: tuple[str, ...] = ()  # lines of the source that the verdict of the whole check answers
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waived:
+    """Why a breach counts for nothing until `expires`, and what was found: verdict and reason."""
+
+    verdict: Verdict
+    found: str
+    by: str
+    role: str
+    reason: str
+    expires: float
+    record: int  # its number in the ledger of evidence
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """A criterion's verdict at one moment, with the evidence in words and numbers."""
@@ -269,6 +282,7 @@ class Result:
     samples: int = 0  # how many samples the verdict rests on
     sampled_at: float | None = None  # the newest of them
     absent: bool = False  # there is no live series: none came yet, or all have ended
+    waived: Waived | None = None  # only with the verdict WAIVED
 
     @classmethod
     def unknown(
@@ -276,6 +290,12 @@ class Result:
     ) -> Result:
         """An UNKNOWN with the reason why nothing can be said."""
         return cls(criterion, Verdict.UNKNOWN, at, reason, labels=at_labels)
+
+    def bare(self) -> Result:
+        """As it was found, whoever waived it."""
+        if self.waived is None:
+            return self
+        return replace(self, verdict=self.waived.verdict, reason=self.waived.found, waived=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import structlog
 
 from dvfd import attestations as people
+from dvfd import waivers as waiving
 from dvfd.attestations import Attestations
 from dvfd.control import Operation, Peer
 from dvfd.drilled import Drilled
@@ -28,6 +29,7 @@ from dvfd.spent import document as spent
 from dvfd.state import State
 from dvfd.status import document
 from dvfd.store import Store, report_document
+from dvfd.waivers import Waivers
 from dvfd.witness import Witness
 
 log = structlog.get_logger()
@@ -60,11 +62,14 @@ def operations(
     baselines: Baselines,
     ledger: Ledger,
     witness: Witness,
+    waivers: Waivers,
+    changed: Callable[[str], object],
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
         **requests.operations(conductor),
         **people.operations(attestations),
+        **waiving.operations(waivers, changed),
         **accepted.operations(baselines, conductor.run),
         **scaling.operations(ledger),
         "ping": Operation(lambda request, peer: "pong"),
@@ -101,6 +106,7 @@ def _reads(
             "checks": sorted(catalogue.checks),
             "metrics": sorted(catalogue.metrics),
             "items": sorted(attestations.items),
+            "criteria": sorted(catalogue.criteria),
             "jobs": sorted(str(job["job"]) for job in state.snapshot().jobs),
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from dvfd.model import Catalogue, Check, Criterion, Report, Result, Run, Verdict, labels
+from dvfd.model import Catalogue, Check, Criterion, Report, Result, Run, Verdict, Waived, labels
 from dvfd.store.documents import StoredReport
 
 
@@ -68,4 +68,9 @@ def _result(criterion: Criterion, row: Mapping[str, Any] | None, at: float) -> R
         row.get("remark", ""),  # the criterion has its own note
         row["samples"],
         row["sampled_at"],
+        waived=_waived(row.get("waived")),
     )
+
+
+def _waived(row: Mapping[str, Any] | None) -> Waived | None:
+    return Waived(**{**row, "verdict": Verdict(row["verdict"])}) if row else None

@@ -498,6 +498,13 @@ class State:
         with self._lock:
             self._note(results)
 
+    def lapsed(self) -> set[str]:
+        """The checks that rest on a waiver which has ended."""
+        now = self._clock.now()
+        with self._lock:
+            kept = [each.result for each in self._kept.values()]
+        return {r.criterion.check for r in kept if r.waived and now >= r.waived.expires}
+
     def snapshot(self) -> Snapshot:
         """Everything as it stands now. Costs one question to every source."""
         ask = self._sources
@@ -558,7 +565,10 @@ class State:
     def _now(self, criterion: Criterion, kept: _Kept | None, limit: float | None) -> Result:
         if kept is None:
             return Result.unknown(criterion, self._clock.now(), "not judged yet")
-        return lapse(kept.result, self._clock.boot() - kept.boot, limit)
+        result, waived = kept.result, kept.result.waived
+        if waived and self._clock.now() >= waived.expires:
+            result = result.bare()
+        return lapse(result, self._clock.boot() - kept.boot, limit)
 
     def _fresh(self, at: float) -> dict[str, tuple[Sample, ...]]:
         """The newest sample of every live series, silent ones left out."""

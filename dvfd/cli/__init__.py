@@ -46,6 +46,8 @@ COMMANDS = {
     "status": "dvfd.cli.status",
     "store": "dvfd.cli.store",
     "version": "dvfd.cli.version",
+    "waive": "dvfd.cli.waive",
+    "waivers": "dvfd.cli.waive",
 }
 """Each command and the module that holds it, imported only when it is called."""
 
@@ -66,6 +68,8 @@ SECTIONS = {
         "scaling": "Throughput by process count: the ledger, the fits, what is to come.",
         "attest": "State what nothing can measure, by name, until a day.",
         "attestations": "What people stated, and what nobody has yet.",
+        "waive": "Let a breach pass, by name and with a reason, until a day.",
+        "waivers": "What was waived, by whom, and whether it still counts.",
     },
     "Look after": {
         "doctor": "What works here, what does not, the line to type.",

@@ -62,7 +62,7 @@ def attest(
     if expires is not None and days is not None:
         raise click.UsageError("--expires and --days say the same: give one of them")
     request = {"item": item, "value": value, "name": name, "role": role, "note": note}
-    until = _end(expires) if expires is not None else _after(days)
+    until = end(expires) if expires is not None else after(days)
     if until is not None:
         request["expires"] = until
     answer = daemon("attest", **request)
@@ -91,7 +91,7 @@ def attestations(*, history: bool, output: str) -> None:
     show(answer, output, lambda document: _listed(document, history=history))
 
 
-def _end(text: str) -> float:
+def end(text: str) -> float:
     """Unix seconds: the end of a day here, or a time. Raises DvfdError."""
     try:
         found = datetime.fromisoformat(text)
@@ -102,7 +102,8 @@ def _end(text: str) -> float:
         raise DvfdError(f"--expires {text!r}: a day like 2027-01-31 wanted") from None
 
 
-def _after(days: float | None) -> float | None:
+def after(days: float | None) -> float | None:
+    """Unix seconds in so many days."""
     return None if days is None else time.time() + days * DAY
 
 
@@ -131,13 +132,14 @@ def _item(item: Mapping[str, Any], *, history: bool) -> Iterator[str]:
 def _statement(said: Mapping[str, Any]) -> str:
     answer = "yes" if said["value"] else "no"
     note = f": {said['note']}" if said["note"] else ""
-    when, until = _when(said["at"]), _when(said["expires"])
-    return f"{said['by']} ({said['role']}) said {answer} on {when}, until {until}{note}"
+    made, until = when(said["at"]), when(said["expires"])
+    return f"{said['by']} ({said['role']}) said {answer} on {made}, until {until}{note}"
 
 
 def _by(said: Mapping[str, Any]) -> list[str]:
     return wrapped(f"submitted by {said['submitted']}; dvfd attestations lists what stands")
 
 
-def _when(at: float) -> str:
+def when(at: float) -> str:
+    """A moment on this node's clock."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

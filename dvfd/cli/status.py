@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -80,8 +80,14 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
         *(line for t in answer["troubles"] for line in wrapped(f"dvfd itself: {t}")),
         *(line for n in answer["notices"] for line in wrapped(f"notice: {n}")),
         *(line for o in answer["overrides"] for line in wrapped(f"override: {o}")),
+        *_waived(answer["checks"]),
         *wrapped(f"store: {answer['store']['path'] or 'in memory only'}"),
     ]
+
+
+def _waived(checks: Iterable[Mapping[str, Any]]) -> list[str]:
+    rows = [row for check in checks for row in check["results"] if row.get("waived")]
+    return [line for r in rows for line in wrapped(f"waived: {r['criterion']}: {r['reason']}")]
 
 
 def _alerts(answer: Mapping[str, Any]) -> list[str]:

@@ -78,7 +78,7 @@ def finding(verdict: str, name: str, reason: str) -> list[str]:
     width, mark = columns(), paint(verdict, MARK)
     if not width or MARK + len(name) + len(reason) + 2 <= width:
         return [f"{mark}{name}: {reason}"]
-    if verdict in {Verdict.FAIL, Verdict.UNKNOWN}:
+    if verdict in {Verdict.FAIL, Verdict.UNKNOWN, Verdict.WAIVED}:
         first, *more = wrapped(name, MARK, width)
         return [mark + first[MARK:], *more, *wrapped(reason, MARK, width)]
     # What was read and wanted matters more than on which series: that part goes first.

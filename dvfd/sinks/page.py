@@ -162,6 +162,7 @@ def render(snapshot: Snapshot, view: View | None = None, past: Past | None = Non
         more=len(reasons) - WHY,
         checks=sorted(snapshot.checks.values(), key=_place),
         history={c: runs(past, c) for c, state in snapshot.checks.items() if state.check.schedule},
+        waived=[r for c in snapshot.checks.values() for r in c.results if r.waived],
         unmeasured=unmeasured(snapshot),
         sources=sources(snapshot),
         jobs=snapshot.jobs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def result_document(result: Result) -> dict[str, Any]:
         "remark": result.note,
         "note": "; ".join(note for note in (result.note, criterion.note) if note),
         "overridden": criterion.overridden,
+        **({"waived": asdict(result.waived)} if result.waived else {}),
         "at": result.at,
     }
 

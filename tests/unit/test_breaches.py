@@ -10,7 +10,7 @@ from fakes_sinks import NOW, FakeOutbox, check, criterion, result
 
 from dvfd.breaches import GRACE, Breaches
 from dvfd.config import Alerting, Config
-from dvfd.model import Catalogue, Check, Criterion, Report, Severity, Verdict
+from dvfd.model import Catalogue, Check, Criterion, Report, Severity, Verdict, Waived
 from dvfd.sinks.pager import Pager
 
 FAIL, PASS, UNKNOWN = Verdict.FAIL, Verdict.PASS, Verdict.UNKNOWN
@@ -60,6 +60,19 @@ def test_a_breach_calls_and_its_end_takes_it_back() -> None:
     assert rig.firing() == {"live.responding"}
     rig.tell(LIVE, PASS)
     assert not rig.firing()
+
+
+def test_an_alert_on_what_is_waived_ends_with_the_words_of_who_waived_it() -> None:
+    waived = Waived(
+        verdict=FAIL, found="too hot", by="Ann", role="CTO", reason="fan", expires=NOW + 9, record=2
+    )
+    rig = Rig(LIVE)
+    rig.tell(LIVE, FAIL)
+    rig.tell(LIVE, Verdict.WAIVED, waived=waived, reason="waived by Ann (CTO): fan; it is FAIL")
+
+    (ended,) = rig.pager.entries()
+    assert not rig.firing()
+    assert "waived by Ann" in ended.alert.description
 
 
 def test_blindness_does_not_end_an_alert() -> None:
