@@ -233,7 +233,8 @@ def criteria_text(catalogue: Catalogue) -> str:
         parts.extend(_criterion(c) for c in check.criteria)
     for gate in catalogue.gates.values():
         parts.append(f"## Gate `{gate.id}`: vetoes\n")
-        parts.append(f"{gate.title}. Loaded and linted; nothing decides gates yet.\n")
+        held = "Each is held against what the criterion that it is like observed in the same run."
+        parts.append(f"{gate.title}. {held}\n")
         parts.extend(_criterion(veto) for veto in gate.vetoes)
     return "\n".join(parts)
 

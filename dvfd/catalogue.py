@@ -29,6 +29,7 @@ from dvfd.model import (
     Limit,
     Metric,
     Range,
+    SummaryRow,
 )
 
 if TYPE_CHECKING:
@@ -105,10 +106,11 @@ def load(config: Config, directory: Path | None = None) -> Catalogue:
     desk.metrics.update(read_metrics(files.get(METRICS, {}), desk.problems))
     desk.quantities.update(quantities(desk.metrics))
     checks = [read_check(file, raw, desk) for file, raw in files.items() if _is_check(file)]
-    gates = read_gates(files.get(GATES, {}), desk)
+    gates, summary = read_gates(files.get(GATES, {}), desk)
     overrides = check_site(desk)
 
-    catalogue = assemble(checks, gates, desk, overrides, digest(files, readings=config.readings))
+    hash_ = digest(files, readings=config.readings)
+    catalogue = replace(assemble(checks, gates, desk, overrides, hash_), summary=summary)
     desk.problems.extend(lint.lint(catalogue, {d.id: d.place for d in desk.drafts.values()}))
     if desk.problems:
         raise ConfigError(list(dict.fromkeys(desk.problems)))
@@ -199,11 +201,12 @@ def _base(found: Table, place: str, desk: Desk) -> Table:
     return defaults | {"clause": found["clause"], "measured": measured}
 
 
-def read_gates(raw: Table, desk: Desk) -> list[Table]:
-    """The gates of gates.toml; their No-Go lines become drafts."""
+def read_gates(raw: Table, desk: Desk) -> tuple[list[Table], tuple[SummaryRow, ...]]:
+    """The gates of gates.toml, whose No-Go lines become drafts, and the rows of the summary."""
     place = f"{GATES}: "
     gates: list[Table] = []
-    listed = keys.read_table(raw, {"gate": keys.many(keys.table)}, place, desk.problems)
+    tables = {"gate": keys.many(keys.table), "row": keys.many(keys.table)}
+    listed = keys.read_table(raw, tables, place, desk.problems)
     for n, entry in enumerate(listed.get("gate", ()), 1):
         spot = f"{place}{entry.get('id', f'gate {n}')}."
         found = keys.read_table(entry, keys.GATE, spot, desk.problems)
@@ -216,7 +219,16 @@ def read_gates(raw: Table, desk: Desk) -> list[Table]:
             for m, line in enumerate(found.get("no_go", ()), 1)
         ]
         gates.append(found)
-    return gates
+    rows = [_row(n, entry, desk) for n, entry in enumerate(listed.get("row", ()), 1)]
+    return gates, tuple(row for row in rows if row is not None)
+
+
+def _row(number: int, raw: Table, desk: Desk) -> SummaryRow | None:
+    spot = f"{GATES}: row {number}."
+    found = keys.read_table(raw, keys.ROW, spot, desk.problems)
+    if keys.lacking("row", found, raw, spot, desk.problems):
+        return None
+    return SummaryRow(**found)
 
 
 def _go(raw: Table, place: str, desk: Desk) -> GateLine | None:
@@ -360,7 +372,7 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
     }
     found.setdefault("max_age", metric.max_age)
     found.setdefault("combine", Combine.WORST)
-    return Criterion(**{k: v for k, v in found.items() if k not in ("like", "written")})
+    return Criterion(**{k: v for k, v in found.items() if k != "written"})
 
 
 def _source(metric: Metric, measured: Mapping[str, bool]) -> str:

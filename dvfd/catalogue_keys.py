@@ -244,6 +244,7 @@ CHECK: Mapping[str, Read] = {
     "schedule": one_of("schedule", SCHEDULES),
     "watch": flag,
     "drill": flag,
+    "ledger": flag,
     "every": count,
     "checkpoint_every": count,
     "whole": many(item),
@@ -273,12 +274,15 @@ GO: Mapping[str, Read] = {
     "note": text,
 }
 
+ROW: Mapping[str, Read] = {"title": text, "tests": many(name), "gate": name}
+
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "metric": ("help", "unit"),
     "check": ("id", "title", "clause", "criterion"),
     "criterion": ("id", "item", "clause", "text", "metric", "unit", "comparison", "limit"),
     "gate": ("id", "title", "clause", "authority", "due", "tests", "go"),
     "go": ("id", "text"),
+    "row": ("title",),
 }
 
 

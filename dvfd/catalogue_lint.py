@@ -46,6 +46,8 @@ def lint(catalogue: Catalogue, places: Mapping[str, str]) -> list[str]:
     for gate in catalogue.gates.values():
         problems.extend(_references(gate, catalogue))
         problems.extend(_torn(gate, catalogue, places))
+        problems.extend(_alone(gate, catalogue, places))
+    problems.extend(_rows(catalogue))
     return problems
 
 
@@ -230,6 +232,25 @@ def _torn(gate: Gate, catalogue: Catalogue, places: Mapping[str, str]) -> Iterat
                     f"{places[veto.id]}limit: vetoes at {wanted(veto)}, where {criterion.id}"
                     f" passes at {wanted(criterion)}: they contradict"
                 )
+
+
+def _alone(gate: Gate, catalogue: Catalogue, places: Mapping[str, str]) -> Iterator[str]:
+    """Vetoes that no figure of the gate's own tests can show to be false."""
+    shown = {c.id for c in needs(gate, catalogue)}
+    for veto in gate.vetoes:
+        if veto.like not in shown:
+            place = f"{places[veto.id]}like: {veto.like!r}"
+            yield f"{place}: wanted a criterion of what the gate stands on"
+
+
+def _rows(catalogue: Catalogue) -> Iterator[str]:
+    """What the summary table names and the catalogue has not."""
+    for n, row in enumerate(catalogue.summary, 1):
+        place = f"gates.toml: row {n}."
+        yield from _unknown(f"{place}tests", "check", row.tests, catalogue.checks)
+        yield from _unknown(f"{place}gate", "gate", [row.gate] * bool(row.gate), catalogue.gates)
+        if bool(row.tests) == bool(row.gate):
+            yield f"{place}tests: give either tests or a gate"
 
 
 def needs(gate: Gate, catalogue: Catalogue) -> tuple[Criterion, ...]:

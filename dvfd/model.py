@@ -224,6 +224,7 @@ class Criterion:
     note: str = ""
     overridden: str = ""
     also: tuple[str, ...] = ()  # further lines of the source that this criterion answers
+    like: str = ""  # the criterion that it takes after: a veto is held against that one's figures
 
     @property
     def check(self) -> str:
@@ -247,6 +248,7 @@ class Check:
     processes: int = 0
     run: str = ""
     drill: bool = False  # there is an active test that measures it
+    ledger: bool = False  # it reckons with what runs measured: on which node says nothing
     every: int = 0  # batches in a collection interval of a stability run; 0: it is none
     checkpoint_every: int = 0  # batches from one checkpoint of that run to the next
     whole: tuple[str, ...] = ()  # lines of the source that the verdict of the whole check answers
@@ -372,6 +374,15 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRow:
+    """A row of the source's summary table: the tests that it ticks, or the gate whose signature."""
+
+    title: str
+    tests: tuple[str, ...] = ()
+    gate: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attestation:
     """What a named person vouches for or denies, until it expires.
 
@@ -460,3 +471,4 @@ class Catalogue:
     hash: str
     overrides: tuple[str, ...] = ()
     criteria: Mapping[str, Criterion] = field(default_factory=dict)
+    summary: tuple[SummaryRow, ...] = ()

@@ -1,0 +1,473 @@
+"""Gates: GO stands on every line and nothing else; what is missing, old, cut or strange is HOLD."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from fakes_gates import AT, DAY, GATES, NODES, attestation, book, catalogue, failing, row, signature
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dvfd.decision import STANDS, Kind, Outcome
+from dvfd.gates import authorisation
+from dvfd.model import Verdict
+from dvfd.proof import Present
+
+LINES = [(g, line.id) for g in GATES for line in catalogue(g).gates[g].requires]
+VETOES = [(g, veto.id) for g in GATES for veto in catalogue(g).gates[g].vetoes]
+
+NOT_YET = {
+    "phase1.no_go_throughput": 225,
+    "phase1.no_go_gradient_sync": 0.997,
+    "phase2a.no_go_network": 0.8 * 50e9,
+    "phase2a.no_go_throughput": 475,
+    "phase2a.no_go_efficiency": 1.02,
+    "phase2a.no_go_communication": 0.17,
+}
+"""Where the source leaves a band between GO and No-Go."""
+
+
+def line(decision, kind, id_):
+    return next(each for each in decision.lines if (each.kind, each.id) == (kind, id_))
+
+
+def veto_of(phase, id_):
+    return next(v for v in catalogue(phase).gates[phase].vetoes if v.id == id_)
+
+
+def beyond(veto):
+    """A plausible value at which *veto* holds."""
+    limit = veto.limit.value
+    step = abs(limit) / 100 or 1.0
+    return next(v for v in (limit + step, limit - step, limit) if veto.comparison.holds(v, limit))
+
+
+# --- GO -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", GATES)
+def test_a_gate_whose_every_line_stands_is_go(phase):
+    decision = book(phase).decide()
+    assert decision.outcome is Outcome.GO
+    assert decision.open == ()
+
+
+def test_there_are_30_go_lines_and_12_vetoes():
+    assert (len(LINES), len(VETOES)) == (30, 12)
+
+
+@pytest.mark.parametrize("phase", GATES)
+def test_an_empty_ledger_is_hold_and_every_line_says_what_is_missing(phase):
+    made = book(phase)
+    made.records.clear()
+    decision = made.decide()
+    assert decision.outcome is Outcome.HOLD
+    mine = [each for each in decision.lines if each.kind is not Kind.CONDITION]
+    assert all(each.verdict is Verdict.UNKNOWN for each in mine)
+    assert all(cited.todo.startswith("dvfd ") for each in mine for cited in each.cited)
+
+
+@pytest.mark.parametrize("phase", GATES)
+def test_without_any_one_piece_of_evidence_it_is_not_go(phase):
+    for place in range(len(book(phase).records)):
+        made = book(phase)
+        made.remove(place)
+        assert made.decide().outcome is not Outcome.GO, made.records[place - 1].subject
+
+
+@settings(max_examples=60, deadline=None)
+@given(phase=st.sampled_from(GATES), data=st.data())
+def test_no_part_of_the_evidence_is_enough(phase, data):
+    made = book(phase)
+    kept = data.draw(st.sets(st.sampled_from(range(len(made.records)))))
+    whole = len(kept) == len(made.records)
+    made.records = [record for place, record in enumerate(made.records) if place in kept]
+    assert (made.decide().outcome is Outcome.GO) == whole
+
+
+@pytest.mark.parametrize(("phase", "id_"), LINES)
+def test_each_go_line_alone_holds_the_gate_back(phase, id_):
+    made = book(phase)
+    go = made.decide()
+    needs = next(each for each in made.gate.requires if each.id == id_)
+    for check in needs.checks:
+        made.records = [r for r in made.records if (r.kind, r.subject) != ("run", check)]
+    for criterion in needs.criteria:
+        made.observe(criterion, verdict="UNKNOWN", observed=None)
+    for item in needs.attestations:
+        made.change("attestation", item, expires=AT)
+
+    blind = line(made.decide(), Kind.GO, id_)
+    alone = [blind if (each.kind, each.id) == (Kind.GO, id_) else each for each in go.lines]
+
+    assert blind.verdict is Verdict.UNKNOWN
+    assert replace(go, lines=tuple(alone)).outcome is Outcome.HOLD
+
+
+@pytest.mark.parametrize(
+    ("phase", "check"), [(g, test) for g in GATES for test in catalogue(g).gates[g].tests]
+)
+def test_each_ticked_test_alone_holds_the_gate_back(phase, check):
+    made = book(phase)
+    go = made.decide()
+    made.records = [r for r in made.records if (r.kind, r.subject) != ("run", check)]
+    missing = line(made.decide(), Kind.TEST, check)
+    alone = [missing if (each.kind, each.id) == (Kind.TEST, check) else each for each in go.lines]
+    assert replace(go, lines=tuple(alone)).outcome is Outcome.HOLD
+
+
+# --- NO_GO ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("phase", "id_"), VETOES)
+def test_each_no_go_line_vetoes(phase, id_):
+    made, veto = book(phase), veto_of(phase, id_)
+    go = made.decide()
+    made.observe(veto.like, beyond(veto))
+    decision = made.decide()
+    name = id_.partition(".")[2]
+    closed = line(decision, Kind.VETO, name)
+    alone = [closed if (each.kind, each.id) == (Kind.VETO, name) else each for each in go.lines]
+
+    assert decision.outcome is Outcome.NO_GO
+    assert closed.verdict is Verdict.FAIL
+    assert closed.cited[0].margin < 0 or veto.limit.value == beyond(veto)
+    assert replace(go, lines=tuple(alone)).outcome is Outcome.NO_GO
+
+
+@pytest.mark.parametrize(("phase", "id_"), VETOES)
+def test_a_veto_that_was_not_measured_is_hold_and_nobody_waives_it(phase, id_):
+    made, veto = book(phase), veto_of(phase, id_)
+    name = id_.partition(".")[2]
+    made.observe(veto.like, verdict="UNKNOWN", observed=None)
+    made.add("waiver", veto.like, {"by": "Ann", "role": "CTO", "reason": "no", "expires": AT + DAY})
+    decision = made.decide()
+    assert decision.outcome is Outcome.HOLD
+    assert line(decision, Kind.VETO, name).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(("phase", "id_"), VETOES)
+def test_a_veto_whose_waived_figure_was_never_sure_is_not_measured(phase, id_):
+    made, veto = book(phase), veto_of(phase, id_)
+    made.observe(veto.like, verdict="WAIVED")
+    made.add("waiver", veto.like, {"by": "Ann", "role": "CTO", "reason": "no", "expires": AT + DAY})
+    assert made.decide().outcome is Outcome.HOLD
+
+
+@pytest.mark.parametrize(("id_", "observed"), NOT_YET.items())
+def test_between_the_bands_is_hold_and_never_rounded_up(id_, observed):
+    phase = id_.partition(".")[0]
+    made = book(phase)
+    made.observe(veto_of(phase, id_).like, observed)
+    decision = made.decide()
+    assert decision.outcome is Outcome.HOLD
+    assert line(decision, Kind.VETO, id_.partition(".")[2]).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("phase", ["phase2b", "phase2c"])
+def test_where_no_veto_is_listed_a_go_line_that_failed_is_no_go(phase):
+    made = book(phase)
+    criterion = made.catalogue.criteria[f"stability_{phase}.throughput"]
+    made.observe(criterion.id, failing(criterion))
+    assert made.decide().outcome is Outcome.NO_GO
+
+
+@pytest.mark.parametrize("phase", GATES)
+def test_a_ticked_test_that_failed_and_is_on_no_list_is_hold(phase):
+    made = book(phase)
+    made.observe("gradient_sync.norms", 0.5)
+    assert made.decide().outcome is Outcome.HOLD
+
+
+def test_a_no_to_an_attested_item_fails_its_line():
+    made = book("phase2c")
+    made.add("attestation", "team_proficient", attestation("team_proficient", value=False))
+    assert made.decide().outcome is Outcome.NO_GO
+    made = book("phase1")
+    made.add("attestation", "team_confident", attestation("team_confident", value=False))
+    decision = made.decide()
+    assert decision.outcome is Outcome.HOLD
+    assert line(decision, Kind.GO, "team").verdict is Verdict.FAIL
+
+
+# --- What does not count --------------------------------------------------------------------------
+
+SPOILED = {
+    "too old": {"ended": AT - 15 * DAY},
+    "from the future": {"ended": AT + DAY},
+    "of no time": {"ended": None},
+    "of a time that is none": {"ended": math.nan},
+    "shortened": {"shortened": "60 s of 24 h"},
+    "aborted": {"aborted": "ended by ann"},
+    "silent on whether it was cut": {"shortened": None},
+    "of other nodes": {"members": ["elsewhere"]},
+    "of nobody": {"members": []},
+    "of another kernel": {"fingerprint": {"kernel": "6.9", "driver": "none", "bios": "F.12"}},
+    "of another driver": {"fingerprint": {"kernel": "6.8.0-45", "driver": "2", "bios": "F.12"}},
+    "of another BIOS": {"fingerprint": {"kernel": "6.8.0-45", "driver": "none", "bios": "F.13"}},
+    "of an unknown machine": {"fingerprint": {}},
+    "of another profile": {"hashes": {"profile": "other"}},
+    "of no profile": {"hashes": None},
+    "of another check": {"check": "live"},
+    "failed": {"verdict": "FAIL"},
+    "unknown": {"verdict": "UNKNOWN"},
+    "of no verdict": {"verdict": "GREEN"},
+    "empty": {"results": []},
+    "garbled": {"results": "all passed"},
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.parametrize("phase", GATES)
+def test_evidence_that_does_not_count_never_yields_go(phase, how):
+    for record in book(phase).records:
+        ticked = record.subject in book(phase).gate.tests
+        if record.kind == "run" and (ticked or "verdict" not in SPOILED[how]):
+            made = book(phase)
+            made.change("run", record.subject, **SPOILED[how])
+            assert made.decide().outcome is not Outcome.GO, record.subject
+
+
+@pytest.mark.parametrize("phase", GATES)
+def test_evidence_of_another_size_does_not_count(phase):
+    made = book(phase)
+    for check in made.gate.tests:
+        known = made.catalogue.checks[check]
+        for changes, asked in (
+            ({"processes": 3}, known.processes),
+            ({"nodes": 9}, not known.ledger),
+        ):
+            made = book(phase)
+            made.change("run", check, **changes)
+            assert (made.decide().outcome is Outcome.HOLD) == bool(asked), check
+
+
+@settings(max_examples=80, deadline=None)
+@given(phase=st.sampled_from(GATES), data=st.data())
+def test_a_criterion_that_lies_is_not_known(phase, data):
+    made = book(phase)
+    runs = [record for record in made.records if record.kind == "run"]
+    record = data.draw(st.sampled_from(runs))
+    whole = {*made.gate.tests, *(name for each in made.gate.requires for name in each.checks)}
+    judged = [c for c in made.catalogue.checks[record.subject].criteria if not c.inapplicable]
+    needed = {each for gate_line in made.gate.requires for each in gate_line.criteria}
+    judged = [
+        c for c in judged
+        if c.severity == "critical" and (record.subject in whole or c.id in needed)
+    ]  # fmt: skip
+    criterion = data.draw(st.sampled_from(judged))
+    lies = [{"observed": None}, {"observed": math.inf}, {"observed": failing(criterion)}]
+    lies += [{"limit": None}, {"comparison": "!="}, {"verdict": "FINE"}, {"verdict": "UNKNOWN"}]
+    if criterion.limit.value is not None:
+        lies += [{"limit": criterion.limit.value * 1.5 + 7}]
+    if criterion.possible is not None and criterion.possible.high < math.inf:
+        lies += [{"observed": criterion.possible.high * 2 + 1}]
+    rows = [
+        {**each, **(data.draw(st.sampled_from(lies)) if each["criterion"] == criterion.id else {})}
+        for each in record.body["results"]
+    ]
+    made.change("run", record.subject, results=rows)
+    assert made.decide().outcome is not Outcome.GO
+
+
+def test_what_changed_is_said():
+    made = book("phase1")
+    made.present = replace(made.present, fingerprint={**made.present.fingerprint, "kernel": "6.9"})
+    reason = line(made.decide(), Kind.TEST, "hardware").reason
+    assert "kernel was 6.8.0-45, is 6.9" in reason
+
+
+def test_a_fingerprint_that_cannot_be_read_now_compares_with_nothing():
+    made = book("phase1")
+    made.present = Present(unread="the BIOS cannot be read", members=NODES)
+    assert made.decide().outcome is Outcome.HOLD
+
+
+def test_a_ledger_that_was_edited_proves_nothing_not_even_a_veto():
+    made = book("phase1")
+    made.observe("stability_phase1.throughput", 100)
+    made.problems = ("line 7: edited",)
+    decision = made.decide()
+    assert decision.outcome is Outcome.HOLD
+    assert "line 7: edited" in line(decision, Kind.CONDITION, "ledger").reason
+
+
+@pytest.mark.parametrize("ended", [AT - 2 * DAY, AT - 1.5 * DAY])
+def test_a_look_at_the_monitoring_counts_for_a_day_and_after_the_phases_run(ended):
+    made = book("phase1")
+    made.change("run", "monitoring", ended=AT - DAY + 60)
+    assert made.decide().outcome is Outcome.GO
+    made.change("run", "monitoring", ended=ended)
+    assert made.decide().outcome is Outcome.HOLD
+
+
+def test_a_look_at_the_monitoring_from_before_the_phases_run_says_nothing_of_it():
+    made = book("phase1")
+    made.change("run", "stability_phase1", ended=AT - 60)
+    assert "before the end of the run" in line(made.decide(), Kind.GO, "monitoring").reason
+
+
+# --- Which run counts -----------------------------------------------------------------------------
+
+
+def again(made, check, **changes):
+    """The newest run of *check* once more, changed."""
+    body = made.records[made.found("run", check)].body
+    return made.add("run", check, {**body, **changes})
+
+
+def test_a_run_that_was_cut_short_does_not_undo_a_whole_one():
+    made = book("phase1")
+    again(made, "stability_phase1", ended=AT - 10, shortened="60 s of 24 h", verdict="UNKNOWN")
+    assert made.decide().outcome is Outcome.GO
+
+
+def test_a_run_that_was_cut_short_can_fail():
+    made = book("phase1")
+    criterion = made.catalogue.criteria["stability_phase1.unplanned_failures"]
+    rows = made.records[made.found("run", "stability_phase1")].body["results"]
+    rows = [row(criterion, 1) if each["criterion"] == criterion.id else each for each in rows]
+    again(made, "stability_phase1", ended=AT - 10, aborted="it died", verdict="FAIL", results=rows)
+    decision = made.decide()
+    assert decision.outcome is Outcome.NO_GO
+    assert line(decision, Kind.VETO, "no_go_failures").verdict is Verdict.FAIL
+    assert line(decision, Kind.VETO, "no_go_throughput").verdict is Verdict.UNKNOWN
+
+
+def test_a_run_that_passes_again_takes_the_place_of_one_that_failed():
+    made = book("phase1")
+    made.observe("stability_phase1.throughput", 100)
+    assert made.decide().outcome is Outcome.NO_GO
+    good = book("phase1").records[made.found("run", "stability_phase1")].body
+    made.add("run", "stability_phase1", {**good, "ended": AT - DAY / 2})
+    assert made.decide().outcome is Outcome.GO
+
+
+def test_an_old_pass_that_is_handed_in_late_does_not_hide_a_later_failure():
+    made = book("phase1")
+    good = made.records[made.found("run", "gradient_sync")].body
+    made.observe("gradient_sync.norms", 0.5)
+    made.add("run", "gradient_sync", {**good, "ended": AT - 5 * DAY})
+    assert made.decide().outcome is Outcome.HOLD
+
+
+def test_a_waiver_stands_in_for_a_failed_criterion_until_it_ends():
+    made = book("phase1")
+    made.observe("gradient_sync.norms", 0.5)
+    waiver = {"by": "Ann", "role": "CTO", "reason": "known", "expires": AT + DAY}
+    made.add("waiver", "gradient_sync.norms", waiver)
+    decision = made.decide()
+    assert decision.outcome is Outcome.GO
+    assert "Ann (CTO)" in decision.waived[0].reason
+    assert made.decide(AT + DAY).outcome is not Outcome.GO
+
+
+@pytest.mark.parametrize("spoiled", [{"by": ""}, {"reason": ""}, {"expires": None}])
+def test_a_waiver_of_nobody_for_no_reason_or_without_end_is_none(spoiled):
+    made = book("phase1")
+    made.observe("gradient_sync.norms", 0.5)
+    waiver = {"by": "Ann", "role": "CTO", "reason": "known", "expires": AT + DAY}
+    made.add("waiver", "gradient_sync.norms", waiver | spoiled)
+    assert made.decide().outcome is Outcome.HOLD
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [{"by": ""}, {"value": "yes"}, {"value": 1}, {"at": AT + DAY}, {"expires": None}],
+)
+def test_an_attestation_that_is_none_is_not_known(spoiled):
+    made = book("phase1")
+    made.change("attestation", "team_trained", **spoiled)
+    assert line(made.decide(), Kind.GO, "team").verdict is Verdict.UNKNOWN
+
+
+# --- The order of phases --------------------------------------------------------------------------
+
+
+def test_a_phase_waits_for_the_one_before_it_and_says_for_whom():
+    made = book("phase2b")
+    made.remove(made.found("decision", "phase2a"))
+    reason = line(made.decide(), Kind.CONDITION, "before").reason
+    assert "not signed by Infrastructure Lead" in reason
+
+
+def test_a_signature_stands_when_nodes_are_added_later():
+    made = book("phase2a")
+    made.present = replace(made.present, fingerprint={}, members=("n1",))
+    assert line(made.decide(), Kind.CONDITION, "before").verdict is Verdict.PASS
+
+
+def test_a_delay_holds_the_gate_until_it_ends():
+    made = book("phase1")
+    made.add("delay", "phase1", {"weeks": 1, "until": AT + 7 * DAY, "reason": "it failed again"})
+    decision = made.decide()
+    assert decision.outcome is Outcome.HOLD
+    assert "it failed again" in line(decision, Kind.CONDITION, "delay").reason
+
+
+@pytest.mark.parametrize(("state", "outcome"), [("INVESTIGATING", "HOLD"), ("RESOLVED", "GO")])
+def test_an_open_incident_of_a_test_holds_the_gate(state, outcome):
+    made = book("phase1")
+    made.add("incident", "i1", {"state": "OPEN", "check": "gradient_sync", "why": "norms"})
+    made.add("incident", "i1", {"state": state, "check": "gradient_sync", "why": "norms"})
+    assert made.decide().outcome == outcome
+
+
+def test_where_two_are_named_both_must_sign():
+    made = book("phase2a")
+    made.add("decision", "phase2a", signature("VP Engineering"))
+    assert authorisation(made.gate, made.records).missing == ("Infrastructure Lead",)
+    made.add("decision", "phase2a", signature("Infrastructure Lead"))
+    assert authorisation(made.gate, made.records).granted
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "granted"),
+    [
+        ({"outcome": "HOLD"}, False),
+        ({"outcome": "NO_GO", "override": "the board decided"}, True),
+        ({"by": ""}, False),
+        ({"role": "Intern"}, False),
+    ],
+)
+def test_only_a_go_or_an_override_of_a_named_authority_authorises(spoiled, granted):
+    made = book("phase1")
+    made.add("decision", "phase1", signature("VP Engineering") | spoiled)
+    assert authorisation(made.gate, made.records).granted is granted
+
+
+# --- What is told ---------------------------------------------------------------------------------
+
+
+def test_every_line_cites_report_age_observed_wanted_and_margin():
+    decision = book("phase2a").decide()
+    for kind, id_ in (
+        (Kind.TEST, "network"),
+        (Kind.VETO, "no_go_throughput"),
+        (Kind.GO, "network"),
+    ):
+        cited = line(decision, kind, id_).cited[0]
+        assert cited.report == "a" * 64
+        assert cited.record is not None
+        assert (cited.age, cited.limit is None) == (DAY, False)
+        assert None not in (cited.observed, cited.margin)
+        assert cited.comparison
+
+
+def test_a_decision_names_the_records_that_it_stands_on():
+    made = book("phase1")
+    runs = {r.number for r in made.records if r.kind in {"run", "attestation"}}
+    assert set(made.decide().records) == runs
+
+
+def test_overrides_that_were_in_force_are_cited():
+    made = book("phase1")
+    made.observe("gradient_sync.norms", overridden="limit 1 -> 0.9 (old nodes)")
+    cited = line(made.decide(), Kind.TEST, "gradient_sync").cited[0]
+    assert cited.overridden == ("gradient_sync.norms: limit 1 -> 0.9 (old nodes)",)
+
+
+def test_all_that_stands_is_in_stands():
+    assert set(STANDS) == {Verdict.PASS, Verdict.WAIVED}
