@@ -25,6 +25,7 @@ from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
 from dvfd.query import history, known
 from dvfd.remembered import remembered
+from dvfd.reviews.restore import MANIFESTS, Restorer, last_seen
 from dvfd.reviews.review import Reviews
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.run import Run
@@ -78,7 +79,17 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
 
 def _reviews(config: Config, store: Store, clock: SystemClock) -> Reviews:
     accepted = Baselines(state_dir() / "runs", store, clock)
-    return Reviews(store, accepted, clock, excused=config.maintenance, keep=store.write)
+    restorer = Restorer(
+        lambda: last_seen(store.all(MANIFESTS)), settings=config.checkpoints, records=store
+    )
+    return Reviews(
+        store,
+        accepted,
+        clock,
+        restored=restorer.restored,
+        excused=config.maintenance,
+        keep=store.write,
+    )
 
 
 def status_alone() -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Load torch files in a process of its own and compare their tensors. Knows nothing else of dvfd.
 
 Run as a file, by the interpreter that has torch (Python >= 3.8), with a question in JSON on stdin:
-`{"paths": [...], "tensors": {name: hash} or null, "weights_only": true}`. The answer is one line of
-JSON on stdout: `{"loadable": true | false | null, "reason": "..."}`.
+`{"paths": [...], "tensors": {name: hash} or null, "weights_only": true, "whole": false}`. The
+answer is one line of JSON on stdout: `{"loadable": true | false | null, "reason": "..."}`. With
+`whole` all of the state is brought into memory, as by a job that resumes, and every tensor read.
 """
 
 from __future__ import annotations
@@ -61,18 +62,33 @@ def answer(question: dict[str, Any]) -> tuple[bool | None, str]:
         for loadable, words in found:
             if loadable is verdict:
                 return loadable, words
-    return True, f"{len(found)} loaded"
+    return True, "; ".join(filter(None, (f"{len(found)} loaded", *(words for _, words in found))))
 
 
 def _load(torch: Any, path: str, question: dict[str, Any]) -> tuple[bool | None, str]:
     try:
+        whole = question.get("whole", False)
+        mmap = not whole and _maps(path)
         state = torch.load(
-            path, map_location="cpu", weights_only=question["weights_only"], mmap=_maps(path)
+            path, map_location="cpu", weights_only=question["weights_only"], mmap=mmap
         )
-        how = different(state, question["tensors"]) if question["tensors"] is not None else ""
+        wanted = question["tensors"]
+        if wanted is not None and (how := different(state, wanted)):
+            return False, how
+        return True, _restored(state, compared=wanted is not None) if whole else ""
     except Exception as error:  # noqa: BLE001  # a hostile or broken pickle raises anything
         return _refused(error, path)
-    return not how, how
+
+
+def _restored(state: object, *, compared: bool) -> str:
+    """What is in memory now; a tensor that nothing was compared with is read all the same."""
+    found = [tensor for _, tensor in tensors(state)]
+    if not compared:
+        for tensor in found:
+            tensor_hash(tensor)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in found)
+    equal = ", each equal to the one that was saved" if compared else ""
+    return f"restored {len(found)} tensors of {size} bytes{equal}"
 
 
 def _maps(path: str) -> bool:

@@ -65,6 +65,7 @@ class Manner:
     python: str = sys.executable
     trust_pickles: bool = False
     load: bool = True
+    whole: bool = False  # bring all of it into memory, as a job that resumes does
 
 
 def verify(
@@ -210,6 +211,7 @@ def load(root: Path, own: Mapping[str, Any] | None, manner: Manner) -> tuple[boo
         "paths": torch,
         "tensors": own.get("tensors") if own is not None and alone else None,
         "weights_only": not manner.trust_pickles,
+        "whole": manner.whole,
     }
     return _ask_loader(manner.python, question)
 
@@ -245,7 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _make(chosen.path)
     document = json.loads(sys.stdin.read()) if chosen.manifest else None
     manner = Manner(
-        python=chosen.python, trust_pickles=chosen.trust_pickles, load=not chosen.no_load
+        python=chosen.python,
+        trust_pickles=chosen.trust_pickles,
+        load=not chosen.no_load,
+        whole=chosen.restore,
     )
     found = verify(chosen.path, document=document, manner=manner)
     answer = json.dumps({"schema": SCHEMA, **asdict(found)})
@@ -286,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", action="store_true", help="a manifest comes on stdin")
     parser.add_argument("--make-manifest", action="store_true", help="print one, verify nothing")
     parser.add_argument("--no-load", action="store_true", help="look at the bytes only")
+    parser.add_argument("--restore", action="store_true", help="read all of the state, to the end")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with torch")
     parser.add_argument("--trust-pickles", action="store_true", help="may run code from it")
     parser.add_argument("--memory-bytes", type=int, default=0, help="limit (0: none)")

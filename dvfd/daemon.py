@@ -34,6 +34,7 @@ from dvfd.operations import operations
 from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
+from dvfd.reviews.restore import Restorer
 from dvfd.reviews.review import Reviews
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
@@ -401,6 +402,11 @@ class Daemon:
             self._store,
             self._baselines,
             self._clock,
+            restored=Restorer(
+                self._book.checkpoints,
+                settings=self._config.checkpoints,
+                records=self._store,
+            ).restored,
             excused=self._config.maintenance,
             keep=self._store.write,
         )

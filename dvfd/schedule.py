@@ -32,6 +32,9 @@ STEP = 5.0
 GRACE = 6 * 3600
 """Seconds that a run may start late: APScheduler's own default of 1 s drops late runs silently."""
 
+THREADS = 4
+"""A list may take ten minutes, for it restores a checkpoint: one for each, and one for the beat."""
+
 LEAP = datetime(2024, 1, 1, tzinfo=UTC)
 """The beginning of a year that has every day there is."""
 
@@ -158,7 +161,7 @@ class Schedule:
         self._drift = 0.0
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(2)},
+            executors={"default": ThreadPoolExecutor(THREADS)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": GRACE},
         )
 

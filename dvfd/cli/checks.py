@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from dvfd.drills.findings import Findings
     from dvfd.model import Check
 
+LISTING = 900.0
+"""Seconds in which a list is judged: for the weekly one a checkpoint is restored, whose own limit
+is ten minutes as delivered.
+"""
+
 YEAR = 31_536_000.0
 """Seconds: a longer run is a slip of the hand."""
 
@@ -222,7 +227,7 @@ def _judge(name: str, findings: Findings | None) -> tuple[Any, str]:
     """The report, and the store that it was judged on."""
     try:
         if findings is None:
-            answer = daemon("check", check=name)
+            answer = daemon("check", check=name, timeout=LISTING)
         else:
             answer = daemon("drilled", findings=findings.to_dict())
         if answer is not None:

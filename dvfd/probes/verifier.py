@@ -139,11 +139,15 @@ class Verifier:
             self._now = taken[0] if taken else None
             return taken
 
-    def verify(self, target: Target) -> tuple[bool | None, bool | None, str]:
-        """Whether *target* is intact and loads, and in words: now, in the caller's thread."""
+    def verify(
+        self, target: Target, *, whole: bool = False
+    ) -> tuple[bool | None, bool | None, str]:
+        """Whether *target* is intact and loads, and in words: now, in the caller's thread. With
+        *whole* all of its state is restored in that process.
+        """
         try:
             document = self._document(target)
-            more = ["--manifest"] if document else []
+            more = (["--manifest"] if document else []) + (["--restore"] if whole else [])
             stdin = json.dumps(document).encode() if document else b""
             done = self._child(target.place, *more, *self._options(), stdin=stdin)
         except ToolError as error:

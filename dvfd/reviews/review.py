@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from dvfd.config import Maintenance
     from dvfd.drills.drill import Runner
     from dvfd.model import Check, Clock, Criterion, Labels
+    from dvfd.reviews.restore import Restored
     from dvfd.runs.baselines import Accepted
 
 AVAILABILITY, TREND = "job_availability_ratio", "job_throughput_trend_ratio"
 EFFICIENCY, ACCEPTED_EFFICIENCY = "job_efficiency_ratio", "accepted_efficiency_ratio"
 COMMUNICATION, ACCEPTED_COMMUNICATION = "job_communication_ratio", "accepted_communication_ratio"
-SYNC = "gradient_sync_accuracy_ratio"
+SYNC, RESTORED = "gradient_sync_accuracy_ratio", "checkpoint_restored"
 
 METRICS = (
     *(AVAILABILITY, TREND, EFFICIENCY, ACCEPTED_EFFICIENCY, ACCEPTED_COMMUNICATION),
-    SYNC,
+    *(SYNC, RESTORED),
 )  # fmt: skip
 """Everything that is made here."""
 
@@ -47,6 +48,8 @@ DAY = 86_400.0
 
 BEFORE = DAY
 """Seconds before a period in which the value that a counter had at its start is looked for."""
+
+NOT_RESTORED = "no checkpoint is restored here"
 
 PERIOD = re.compile(r"(\d+)d")
 
@@ -135,16 +138,18 @@ class Reviews:
         accepted: Standing,
         clock: Clock,
         *,
+        restored: Callable[[str], Restored] = lambda _job: (None, NOT_RESTORED),
         excused: Sequence[Maintenance] = (),
         keep: Callable[[Iterable[Sample]], None] = lambda _samples: None,
         run: Runner | None = None,
     ) -> None:
-        """*excused* is maintenance that was declared in advance; *keep* takes every figure, for
-        `dvfd history`.
+        """*restored* restores the newest checkpoint of a job; *excused* is maintenance that was
+        declared in advance; *keep* takes every figure, for `dvfd history`.
         """
         self._past = past
         self._accepted = accepted
         self._clock = clock
+        self._restored = restored
         self._excused = [(m.since.timestamp(), m.until.timestamp()) for m in excused]
         self._keep = keep
         self._run = run
@@ -155,7 +160,8 @@ class Reviews:
         if not criteria:
             return None
         began = self._clock.now()
-        found = list(self._found(criteria, began))
+        found = [*self._restorations(criteria)]  # minutes, after which the figures are of now
+        found += self._found(criteria, self._clock.now())
         ended = self._clock.now()
         samples = tuple(replace(s, at=ended) for s in found if isinstance(s, Sample))
         self._keep(samples)
@@ -168,6 +174,19 @@ class Reviews:
             troubles=tuple(f for f in found if isinstance(f, Trouble)),
             facts=tuple(f for f in found if isinstance(f, Fact)),
         )
+
+    def _restorations(self, criteria: Sequence[Criterion]) -> Iterator[Found]:
+        """The newest checkpoint of each job restored, where that is asked for."""
+        if all(criterion.metric != RESTORED for criterion in criteria):
+            return
+        for newest in self._past.latest(OBSERVED):
+            job = dict(newest.labels)["job"]
+            own, (equal, why) = labels(job=job), self._restored(job)
+            if equal is None:
+                yield Trouble(RESTORED, f"job {job}: {why}", own)
+            else:
+                yield Sample(RESTORED, float(equal), 0.0, own)
+                yield Remark(RESTORED, f"job {job}: {why}", own)
 
     def _found(self, criteria: Sequence[Criterion], now: float) -> Iterator[Found]:
         wanted = Wanted(criteria)

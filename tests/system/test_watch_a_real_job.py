@@ -114,6 +114,18 @@ def test_a_healthy_job_is_seen_and_pages_nobody(scene: Scene, job: object) -> No
     assert not [a for a in scene.hook.alerts if a["labels"]["severity"] == "critical"]
 
 
+def test_the_weekly_list_restores_its_checkpoint_and_believes_no_week_of_minutes(
+    scene: Scene, job: object
+) -> None:
+    report = scene.node.ask("check", check="weekly")
+    rows = {row["criterion"].partition(".")[2]: row for row in report["results"]}
+    assert rows["checkpoint_restored"]["verdict"] == "PASS", rows["checkpoint_restored"]["reason"]
+    assert "each equal to the one that was saved" in rows["checkpoint_restored"]["remark"]
+    assert report["verdict"] != "PASS"
+    for criterion in ("uptime", "trend_floor", "efficiency", "gradient_sync"):
+        assert rows[criterion]["verdict"] == "UNKNOWN", rows[criterion]["reason"]
+
+
 def test_no_criterion_passes_without_a_sample_behind_it(scene: Scene, job: object) -> None:
     results = scene.node.results()
     assert len(results) > 200

@@ -25,11 +25,7 @@ def one(findings, metric):
 
 def test_nothing_of_the_lists_is_left_unmeasured():
     for check in ("daily", "weekly", "monthly"):
-        assert not [
-            c.id
-            for c in CATALOGUE.checks[check].criteria
-            if c.source == NONE_YET and c.metric != "checkpoint_restored"
-        ]
+        assert not [c.id for c in CATALOGUE.checks[check].criteria if c.source == NONE_YET]
 
 
 # --- Uptime -------------------------------------------------------------------------------------
@@ -207,6 +203,22 @@ def test_no_hash_compared_is_unknown():
     past = FakePast()
     past.courses.pop("job_hash_comparisons_total")
     assert judged(past)["gradient_sync"].verdict is UNKNOWN
+
+
+# --- The checkpoint -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("equal", "verdict"), [(True, PASS), (False, FAIL), (None, UNKNOWN)])
+def test_the_newest_checkpoint_is_restored_when_the_weekly_list_is_judged(equal, verdict):
+    result = judged(FakePast(), restored=lambda job: (equal, f"of {job}"))["checkpoint_restored"]
+    assert result.verdict is verdict
+    assert "of gpt" in result.reason + result.note
+
+
+def test_a_monthly_list_restores_nothing():
+    asked = []
+    found(FakePast(), check="monthly", restored=asked.append)
+    assert not asked
 
 
 # --- The whole ----------------------------------------------------------------------------------
