@@ -42,7 +42,7 @@ def main(backend: str, path: str) -> None:
     rows.append({"operation": "all_gather", "algorithm": "builtin", **about})
     shared = {"backend": backend, "timeout": 15}
     found = {
-        "collectives": fleet_collectives.run(One(), {**shared, "exercises": rows}),
+        "collectives": fleet_collectives.run(One(), {**shared, "room": 600, "exercises": rows}),
         "barriers": fleet_barriers.run(One(), {**shared, "count": 50, "rounds": 3}),
         "speed-up": fleet_speedup.run(One(), {**shared, "batch": 4, "seconds": 0.5, "turns": 2}),
     }

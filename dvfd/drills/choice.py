@@ -47,12 +47,16 @@ class Choice:
         for each in found.measured:
             if each.wrong:
                 raise ProbeError(f"{each.algorithm}: {each.wrong} sums wrong; {each.example}")
-        builtin = found.of("all_reduce", "builtin", MESSAGE)
-        best, *_ = (m for m in found.all_reduces(MESSAGE) if m.algorithm != "builtin")
-        value, low, high = sweep.ratio(builtin, best)
         where = labels(message=MESSAGE)
+        for algorithm, why in found.untimed(MESSAGE).items():
+            yield Trouble(RATIO, f"{algorithm} was not timed: {why}", where)
+        builtin = found.of("all_reduce", "builtin", MESSAGE)
+        others = [m for m in found.all_reduces(MESSAGE) if m.algorithm != "builtin"]
+        if not others:
+            raise ProbeError("nothing was timed that the backend's own could be held against")
+        value, low, high = sweep.ratio(builtin, others[0])
         yield Sample(RATIO, value, task.clock.now(), where, low, high)
-        text = f"best of {len(TRIED) - 1} others: {best.algorithm}, {figures(best)}"
+        text = f"best of {len(others)} others: {others[0].algorithm}, {figures(others[0])}"
         yield Remark(RATIO, text, where)
         for each in found.all_reduces(MESSAGE):
             yield Fact(f"all-reduce of a {MESSAGE}, {each.algorithm}", figures(each))

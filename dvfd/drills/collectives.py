@@ -81,7 +81,7 @@ class Measured:
     high: float
     verified: int  # collectives whose every element was looked at
     wrong: int  # of these
-    turns: tuple[float, ...]  # the median of each of TURNS
+    turns: tuple[float, ...]  # the median of each of TURNS, of each time where those are fewer
     example: str = ""
     team: str = ALL
 
@@ -228,16 +228,23 @@ def _read(
 
 
 def measured(
-    row: Mapping[str, Any], asked: Mapping[str, Any], message: str, ranks: int
+    row: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    message: str,
+    ranks: int,
+    *,
+    often: int | None = None,
 ) -> Measured:
-    """What *row* says of the exercise that was *asked*, done by so many ranks.
+    """What *row* says of the exercise that was *asked*, done by so many ranks; *often* instead of
+    as often as was asked.
 
     Raises KeyError, TypeError, ValueError if it is about another.
     """
     _same(row, asked)
     times = [count(each) / 1e9 for each in row["slowest"]]
-    if len(times) != asked["iterations"] or min(times) <= 0:
-        raise ValueError(f"{len(times)} times of {message}, wanted {asked['iterations']}")
+    wanted = asked["iterations"] if often is None else often
+    if len(times) != wanted or min(times) <= 0:
+        raise ValueError(f"{len(times)} times of {message}, wanted {wanted}")
     verified, wrong = count(row["verified"]), count(row["wrong"])
     if not len(times) <= verified >= wrong:
         raise ValueError(f"{verified} results of {message} verified, {wrong} wrong")
@@ -267,7 +274,8 @@ def measured(
 
 
 def _turns(times: Sequence[float]) -> Iterator[Sequence[float]]:
-    ends = [len(times) * turn // TURNS for turn in range(TURNS + 1)]
+    turns = min(TURNS, len(times))
+    ends = [len(times) * turn // turns for turn in range(turns + 1)]
     return (times[first:last] for first, last in itertools.pairwise(ends))
 
 

@@ -85,6 +85,11 @@ def _right(found: Swept, at: float) -> Iterator[Found]:
         same = {algorithm, "builtin"} if algorithm == "ring" else {algorithm}
         about = [m for m in found.measured if m.operation == operation and m.algorithm in same]
         where = labels(operation=operation, algorithm=algorithm)
+        for (kind, by, message, _), why in found.shortened.items():
+            if kind == operation and by in same and not _timed(found, kind, by, message):
+                yield Trouble(CORRECT, f"{by} of {message} was not timed: {why}", where)
+        if not about:
+            continue
         verified, wrong = (sum(m.verified for m in about), sum(m.wrong for m in about))
         yield Sample(CORRECT, (verified - wrong) / verified, at, where)
         for each in (m for m in about if m.wrong):
@@ -92,6 +97,11 @@ def _right(found: Swept, at: float) -> Iterator[Found]:
             yield Remark(CORRECT, f"{text}; {each.example}", where)
     if found.whole is not None:
         yield Sample(GATHERED, found.whole, at)
+
+
+def _timed(found: Swept, operation: str, algorithm: str, message: str) -> bool:
+    wanted = (operation, algorithm, message)
+    return any((m.operation, m.algorithm, m.message) == wanted for m in found.measured)
 
 
 def _bandwidths(task: Task, found: Swept, at: float) -> Iterator[Found]:
@@ -111,12 +121,18 @@ def _trees(found: Swept, at: float) -> Iterator[Found]:
     """Tree over ring by message, and where they cross."""
     points = []
     for message in MESSAGES:
-        tree = found.of("all_reduce", "tree", message)
-        value, low, high = sweep.ratio(tree, found.of("all_reduce", "ring", message))
+        where = labels(message=message)
+        try:
+            tree, ring = (found.of("all_reduce", way, message) for way in ("tree", "ring"))
+        except ProbeError as error:
+            yield Trouble(TREE, str(error), where)
+            continue
+        value, low, high = sweep.ratio(tree, ring)
         points.append((tree.bytes, value))
-        yield Sample(TREE, value, at, labels(message=message), low, high)
-    yield Remark(TREE, crossing(points))
-    yield Fact("tree and ring", crossing(points))
+        yield Sample(TREE, value, at, where, low, high)
+    if points:
+        yield Remark(TREE, crossing(points))
+        yield Fact("tree and ring", crossing(points))
 
 
 def crossing(points: Sequence[tuple[int, float]]) -> str:
@@ -130,7 +146,9 @@ def crossing(points: Sequence[tuple[int, float]]) -> str:
 
 def _table(found: Swept) -> Iterator[Fact]:
     for message in MESSAGES:
-        first, *others = found.all_reduces(message)
+        first, *others = found.all_reduces(message) or (None,)
+        if first is None:
+            continue  # the troubles of every metric tell why
         others_told = ", ".join(f"{m.algorithm} {1e3 * m.median:.3g} ms" for m in others)
         yield Fact(
             f"all-reduce of {message}",

@@ -30,8 +30,16 @@ of a node that lost one 30 in all."""
 LONGEST = 900.0
 """Seconds of a whole sweep: 100 or 200 on two busy cores."""
 
+ROOM, LEAST_ROOM = 600.0, 60.0
+"""Seconds for the timing in it, and in a test however short: the patterns and the estimates before
+it take a minute on two busy cores."""
+
 HALF = "half"
 """The team that is the first half of each node's ranks, as the worker calls it."""
+
+
+Asked = tuple[str, str, str, str]
+"""An operation, an algorithm, a message and a team."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Swept:
 
     ranks: int
     measured: tuple[Measured, ...]
+    shortened: Mapping[Asked, str]  # what was timed less often than asked, or not at all, and why
     whole: int | None
     graphs: tuple[str, ...]
     addresses: Mapping[str, tuple[str, ...]]  # that each node's ranks listened on
@@ -51,7 +60,18 @@ class Swept:
         for each in self.measured:
             if (each.operation, each.algorithm, each.message, each.team) == wanted:
                 return each
-        raise ProbeError(f"{operation} by {algorithm} of {message} was not measured")
+        why = self.shortened.get(wanted, "nobody was asked to")
+        raise ProbeError(f"{operation} by {algorithm} of {message} was not timed: {why}")
+
+    def untimed(self, message: str) -> dict[str, str]:
+        """The algorithms by which an all-reduce of *message* was asked for and not timed, and
+        why."""
+        timed = {each.algorithm for each in self.all_reduces(message)}
+        return {
+            algorithm: why
+            for (operation, algorithm, about, team), why in self.shortened.items()
+            if (operation, about, team) == ("all_reduce", message, "all") and algorithm not in timed
+        }
 
     def all_reduces(self, message: str) -> list[Measured]:
         """Every algorithm's of one message over all ranks, the fastest first."""
@@ -72,6 +92,7 @@ class Sweep:
         options = {
             "backend": task.config.profile.backend,
             "timeout": TIMEOUT,
+            "room": room(task),
             "exercises": [dict(row) for _, row in self.rows],
         }
         return fleet.Exercise(name=self.name, module=WORKER, seconds=LONGEST, options=options)
@@ -93,19 +114,58 @@ class Sweep:
         worlds = {said["world"] for said in values.values()}
         if worlds != {size}:
             raise ValueError(f"worlds of {worlds} ranks, not {size}")
-        pairs = zip(first["exercises"], self.rows, strict=True)
+        rows = [
+            (row, asked, message, _often(row, asked))
+            for row, (message, asked) in zip(first["exercises"], self.rows, strict=True)
+        ]
         return Swept(
             size,
-            tuple(measured(row, x, m, _ranks(x, nodes)) for row, (m, x) in pairs),
+            tuple(
+                measured(row, asked, message, _ranks(asked, nodes), often=often)
+                for row, asked, message, often in rows
+                if often != 0
+            ),
+            {
+                (asked["operation"], asked["algorithm"], message, asked["team"]): _why(row, asked)
+                for row, asked, message, often in rows
+                if often is not None
+            },
             _whole(values.values()),
             tuple(str(line) for line in first["graphs"]),
             {node.name: _listened(values, node.ranks) for node in nodes},
         )
 
 
+def room(task: Task) -> float:
+    """Seconds for all timing: in a shortened test as much less as it is shorter."""
+    share = task.planned / task.check.duration if task.check.duration else 1.0
+    return max(LEAST_ROOM, ROOM * min(1.0, share))
+
+
 def row(message: str, **about: Any) -> tuple[str, Mapping[str, Any]]:
     """One collective of a sweep: `collectives.exercise` with its message's name."""
     return message, collectives.exercise(message, **about)
+
+
+def _often(row: Mapping[str, Any], asked: Mapping[str, Any]) -> int | None:
+    """How often the ranks timed what they had no time for; None where they had."""
+    if row["paced"] is None:
+        return None
+    often = collectives.count(row["paced"]["iterations"])
+    if often >= asked["iterations"]:
+        raise ValueError(f"{often} times are no fewer than {asked['iterations']}")
+    return often
+
+
+def _why(row: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """In words why something was timed less often than was asked."""
+    often, seconds = row["paced"]["iterations"], float(row["paced"]["seconds"])
+    each = f"a part of it lets expect {seconds:.3g} s each"
+    if often:
+        return f"{often} times instead of {asked['iterations']}, for {each}"
+    if seconds >= TIMEOUT / 2:
+        return f"{each}; {TIMEOUT / 2:g} s are the most"
+    return f"{each}, for which there is no time: see --duration"
 
 
 def _ranks(asked: Mapping[str, Any], nodes: Sequence[fleet.Met]) -> int:
@@ -128,10 +188,12 @@ def ratio(one: Measured, other: Measured) -> tuple[float, float, float]:
     """The first time over the second, and an interval of it.
 
     Taken turn by turn: what disturbs the node for some seconds disturbs both. Their median, and the
-    second smallest and second largest of ten, which bound it with 98 % confidence (the sign test).
+    second smallest and second largest of ten, which bound it with 98 % confidence (the sign test);
+    of fewer than nine the smallest and the largest, with 94 % if there are five.
     """
     ratios = sorted(a / b for a, b in zip(one.turns, other.turns, strict=True))
-    return statistics.median(ratios), ratios[1], ratios[-2]
+    beside = 1 if len(ratios) >= 9 else 0  # 96 % by the second ones of nine
+    return statistics.median(ratios), ratios[beside], ratios[-1 - beside]
 
 
 def crossover(points: Sequence[tuple[int, float]]) -> float | None:

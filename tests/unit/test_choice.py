@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes_between import Cluster
-from fakes_collectives import MS
+from fakes_collectives import MS, spread
 from fakes_drills import judged
 
 from dvfd.drills.choice import TRIED
@@ -49,3 +50,43 @@ def test_nccl_that_does_not_say_which_graph_it_took_does_not_pass(tmp_path: Path
     assert ("NCCL 1", "ring: 2 channels") in told.tried("topology_3node", tmp_path, NCCL)[
         1
     ].run.facts
+
+
+def short(often: int, seconds: float) -> dict[str, Any]:
+    """What ranks say that had no time for more."""
+    paced = {"iterations": often, "seconds": seconds}
+    return {"slowest": spread(2 * MS, often), "paced": paced}
+
+
+def test_an_algorithm_that_there_was_no_time_for_keeps_it_from_passing(tmp_path: Path) -> None:
+    found = choice(tmp_path, Cluster(rows={("all_reduce", "ring across"): short(0, 6.2)}))
+    assert found.verdict == "UNKNOWN"
+    assert "ring across was not timed: a part of it lets expect 6.2 s each" in found.reason
+
+
+def test_one_that_beats_it_fails_it_whatever_else_was_not_timed(tmp_path: Path) -> None:
+    rows = {("all_reduce", "doubling"): short(0, 8.2)}
+    times = {(name, "bucket"): 12 * MS for name in TRIED} | {("ring", "bucket"): 10 * MS}
+    found = choice(tmp_path, Cluster(times, rows=rows))
+    assert found.verdict == "FAIL"
+
+
+def test_fewer_times_are_said_and_count(tmp_path: Path) -> None:
+    rows = {("all_reduce", name): short(5, 2.0) for name in TRIED}
+    found = choice(tmp_path, Cluster(rows=rows))
+    assert (found.verdict, found.observed) == ("PASS", pytest.approx(1.0))
+    assert "5 times" in found.note
+
+
+def test_nothing_is_compared_with_nothing(tmp_path: Path) -> None:
+    rows = {("all_reduce", name): short(0, 9.0) for name in TRIED}
+    found = choice(tmp_path, Cluster(rows=rows))
+    assert found.verdict == "UNKNOWN"
+    assert "9 s each; 7.5 s are the most" in found.reason
+
+
+def test_more_times_than_were_asked_for_are_not_believed(tmp_path: Path) -> None:
+    rows = {("all_reduce", name): short(20, 2.0) for name in TRIED}
+    found = choice(tmp_path, Cluster(rows=rows))
+    assert found.verdict == "UNKNOWN"
+    assert "20 times are no fewer than 20" in found.reason

@@ -29,6 +29,7 @@ import torch
 from torch import distributed
 
 from dvfd.drills import stopping, world
+from dvfd.drills.workers import pacing
 from dvfd.drills.workers.algorithms import Team
 from dvfd.drills.workers.answer import write
 from dvfd.drills.workers.operations import (
@@ -38,6 +39,7 @@ from dvfd.drills.workers.operations import (
     Collective,
     Patterns,
 )
+from dvfd.drills.workers.pacing import TURNS, Cost
 from dvfd.drills.world import World
 
 WARM_UP = 10
@@ -46,7 +48,11 @@ WARM_UP = 10
 WARM_AGAIN = 1
 """The same where a message has its turn again."""
 
-TURNS = 10
+PART = 16
+"""Of a message, by which it is estimated how long the whole takes, where there is a limit."""
+
+SMALL = 64 * 1024
+"""Bytes of which no part is taken: they take as long as the network's round trips."""
 
 JOINING = 120.0
 """Seconds for all ranks to load torch and find each other: a minute from a cold network disk."""
@@ -78,6 +84,7 @@ class Series:
     verified: int = 0  # collectives, those of the warm-up among them
     wrong: int = 0  # of these
     example: str = ""
+    paced: dict[str, float] | None = None  # iterations and seconds of one, where time was short
 
     def take(self, rows: torch.Tensor, *, warm_up: int, ranks: Sequence[int]) -> None:
         """Add a turn: for each of *ranks* the nanoseconds and wrong elements of each iteration."""
@@ -106,19 +113,24 @@ class Bench:
         timeout: float,
         nodes: Sequence[Sequence[int]] = (),
         teams: Mapping[str, Sequence[int]] | None = None,
+        room: float | None = None,
     ) -> None:
-        """*nodes* are the ranks of each node, all on one unless told. *teams* are ranks by name;
-        an exercise of one is for its ranks alone, the others wait for the next."""
-        self._place = place
+        """*nodes* are the ranks of each node, all on one unless told. *teams* are ranks by name,
+        rank 0 in each; an exercise of one is for its ranks alone, the others wait for the next.
+        *room*: seconds for all of it, whatever has to be left out."""
+        self._place, self._exercises = place, tuple(exercises)
+        self._room, self._longest = room, timeout / 2
         everybody = tuple(range(place.size))
         known = {ALL: everybody, **(teams or {})}
         whole = [tuple(node) for node in nodes] or [everybody]
         self._teams = {n: _team(place, t, whole, timeout) for n, t in known.items()}
         self._plan = [
-            (e, collective, Series())
+            (e, collective, part, Series())
             for name, team in self._teams.items()
             if place.rank in team.ranks
-            for e, collective in _collectives(place, team, [e for e in exercises if e.team == name])
+            for e, collective, part in _collectives(
+                place, team, [e for e in exercises if e.team == name]
+            )
         ]
         self._plan.sort(key=lambda row: exercises.index(row[0]))
         self._salts = dict.fromkeys(self._teams, 0)
@@ -126,28 +138,66 @@ class Bench:
 
     def run(self) -> list[tuple[Exercise, Series]]:
         """Every exercise of ours in its turns. Raises CollectiveFailed."""
+        if self._room is not None:
+            self._pace(self._room)
         for turn in range(TURNS):
             if self._place.leads:
                 say(f"collectives: turn {turn + 1} of {TURNS}")
-            for exercise, collective, series in self._plan:
-                first, last = (exercise.iterations * t // TURNS for t in (turn, turn + 1))
-                self._turn(exercise, collective, series, turn, last - first)
-        return [(exercise, series) for exercise, _, series in self._plan]
+            for exercise, collective, _, series in self._plan:
+                wanted = int(series.paced["iterations"]) if series.paced else exercise.iterations
+                if count := pacing.turn(wanted, turn):
+                    first = not series.slowest
+                    warm_up = _warm_up(first=first, paced=series.paced is not None)
+                    self._turn(exercise, collective, series, warm_up, count)
+        return [(exercise, series) for exercise, _, _, series in self._plan]
 
     def whole(self) -> dict[int, int]:
         """The fewest shares that an all-gather brought right and in their places, by bytes."""
         return {
             exercise.bytes: collective.whole
-            for exercise, collective, _ in self._plan
+            for exercise, collective, _, _ in self._plan
             if isinstance(collective, AllGather)
         }
 
-    def _turn(
-        self, exercise: Exercise, collective: Collective, series: Series, turn: int, count: int
-    ) -> None:
-        warm_up = WARM_AGAIN if turn else WARM_UP
+    def _pace(self, room: float) -> None:
+        """Let rank 0 decide how often each is timed, by what a part of its message takes."""
+        mine = {self._exercises.index(e): self._estimate(e, p, s) for e, _, p, s in self._plan}
+        told = torch.zeros(2, len(self._exercises), dtype=torch.float64, device=self._place.device)
+        if self._place.leads:
+            costs = [_cost(e, mine[i]) for i, e in enumerate(self._exercises)]
+            often = pacing.pace(costs, room, self._longest)
+            told.copy_(torch.tensor([often, [mine[i] for i in range(len(costs))]]))
+        try:
+            distributed.broadcast(told, 0, group=self._teams[ALL].group)
+        except RuntimeError as error:
+            raise CollectiveFailed(str(error)) from error
+        for exercise, _, _, series in self._plan:
+            often, seconds = told[:, self._exercises.index(exercise)].tolist()
+            if often < exercise.iterations:
+                series.paced = {"iterations": int(often), "seconds": seconds}
+
+    def _estimate(self, exercise: Exercise, part: Collective, series: Series) -> float:
+        """Seconds of an iteration with all that belongs to it: the shorter of two tries of a part
+        of the message, times the parts."""
+        self._at(exercise, "a part of ")
+        rows = []
+        for _ in range(2):
+            began = time.perf_counter_ns()
+            _, wrong = self._once(part, exercise.team)
+            rows.append((time.perf_counter_ns() - began, wrong))
+        team = self._teams[exercise.team]
+        found = self._gather(rows, team)
+        series.take(found, warm_up=len(rows), ranks=team.ranks)
+        return float(found[:, 0].amax(dim=0).min()) / 1e9 * exercise.bytes / _part(exercise.bytes)
+
+    def _at(self, exercise: Exercise, how: str = "") -> None:
         by = "" if exercise.algorithm == "builtin" else f" by {exercise.algorithm}"
-        self.at = f"{exercise.operation}{by} of {exercise.bytes} bytes"
+        self.at = f"{exercise.operation}{by} of {how}{exercise.bytes} bytes"
+
+    def _turn(
+        self, exercise: Exercise, collective: Collective, series: Series, warm_up: int, count: int
+    ) -> None:
+        self._at(exercise)
         team = self._teams[exercise.team]
         rows = [self._once(collective, exercise.team) for _ in range(warm_up + count)]
         series.take(self._gather(rows, team), warm_up=warm_up, ranks=team.ranks)
@@ -191,15 +241,38 @@ def _team(
     return Team(group, tuple(ranks), place.rank, tuple(filter(None, parts)))
 
 
+def _warm_up(*, first: bool, paced: bool) -> int:
+    """Iterations of a turn that do not count."""
+    if paced:
+        return pacing.WARM if first else 0
+    return WARM_UP if first else WARM_AGAIN
+
+
+def _part(size: int) -> int:
+    """Bytes of the part of a message of *size* by which the whole is estimated."""
+    return min(size, max(SMALL, size // PART))
+
+
+def _cost(exercise: Exercise, seconds: float) -> Cost:
+    return Cost(
+        seconds=seconds,
+        wanted=exercise.iterations,
+        warm_up=WARM_UP + (TURNS - 1) * WARM_AGAIN,
+        group=(exercise.operation, exercise.bytes),
+        needed=exercise.algorithm == "builtin",
+    )
+
+
 def _collectives(
     place: World, team: Team, exercises: Sequence[Exercise]
-) -> Iterator[tuple[Exercise, Collective]]:
-    """Those of one team: they share their arrays."""
+) -> Iterator[tuple[Exercise, Collective, Collective]]:
+    """Those of one team, whole and in part: they share their arrays."""
     if exercises:
         largest = max(exercise.bytes for exercise in exercises)
         patterns = Patterns(team, largest // torch.float32.itemsize, place.device)
         for each in exercises:
-            yield each, COLLECTIVES[each.operation, each.algorithm](patterns, each.bytes)
+            make = COLLECTIVES[each.operation, each.algorithm]
+            yield each, make(patterns, each.bytes), make(patterns, _part(each.bytes))
 
 
 # --- Being a rank -----------------------------------------------------------------------------

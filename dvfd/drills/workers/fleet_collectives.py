@@ -1,7 +1,8 @@
 """Collectives between nodes, one rank of a crew: every algorithm timed, every result looked at.
 
-Options: `backend`, `timeout` (seconds of a collective) and `exercises`, those of
-`dvfd.drills.workers.collective`. The team "half" is the first half of the ranks of each node.
+Options: `backend`, `timeout` (seconds of a collective), `room` (seconds of them all) and
+`exercises`, those of `dvfd.drills.workers.collective`. The team "half" is the first half of the
+ranks of each node.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def run(crew: Crew, options: Mapping[str, Any]) -> dict[str, Any]:
     nodes = [node.ranks for node in crew.nodes]
     teams = {HALF: half(nodes)} if any(each.team == HALF for each in exercises) else {}
     timeout = float(options["timeout"])
-    bench = Bench(place, exercises, timeout=timeout, nodes=nodes, teams=teams)
+    room = float(options["room"])
+    bench = Bench(place, exercises, timeout=timeout, nodes=nodes, teams=teams, room=room)
     try:
         found = bench.run()
     except CollectiveFailed as error:
