@@ -18,6 +18,7 @@ from dvfd.model import (
     ATTESTATION,
     DRILL,
     NONE_YET,
+    PROCESSES,
     REVIEW,
     RUN,
     Catalogue,
@@ -285,9 +286,7 @@ def _criterion(criterion: Criterion) -> str:
             lines.append(f"- measured by: {by}, {_freshness(criterion)}")
     if unknown := list(_blind(criterion)):
         lines.append(f"- UNKNOWN also: {'; '.join(unknown)}")
-    if criterion.requires:
-        reasons = "; ".join(NEEDS[feature] for feature in criterion.requires)
-        lines.append(f"- NOT_APPLICABLE: {reasons}")
+    lines += _elsewhere(criterion)
     if tells := list(_telling(criterion)):
         lines.append(f"- tells: {'; '.join(tells)}")
     if criterion.note:
@@ -302,6 +301,23 @@ def _rule(criterion: Criterion) -> str:
     across = f", {criterion.combine} across `{criterion.across}`" if criterion.across else ""
     where = "".join(f", {key} = {value}" for key, value in criterion.where)
     return f"{reduced} of `{criterion.metric}`{across}{where}: {wanted(criterion)}"
+
+
+def _elsewhere(criterion: Criterion) -> Iterator[str]:
+    """Where it does not apply, or is another."""
+    if criterion.requires:
+        reasons = "; ".join(NEEDS[feature] for feature in criterion.requires)
+        yield f"- NOT_APPLICABLE: {reasons}"
+    if others := list(_by_count(criterion)):
+        yield f"- by `--processes`: {'; '.join(others)}; NOT_APPLICABLE to other counts"
+
+
+def _by_count(criterion: Criterion) -> Iterator[str]:
+    """What is wanted of the other process counts that a run of it may be about."""
+    own = dict(criterion.where).get(PROCESSES)
+    for count in criterion.counts:
+        if str(count) != own:
+            yield f"{count}: {wanted(criterion.among(count))}"
 
 
 def _freshness(criterion: Criterion) -> str:

@@ -365,6 +365,9 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
     found |= {
         "id": draft.id,
         "limit": bind(found["limit"], desk.config.profile, desk.config.calibrated.refused),
+        "limits": tuple(
+            (n, bind(limit, desk.config.profile)) for n, limit in found.get("limits", ())
+        ),
         "hold": found.pop("for", 0.0),
         "source": _source(metric, found.pop("measured", {})),
         "overridden": _overridden(found.pop("overridden")),

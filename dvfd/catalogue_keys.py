@@ -164,6 +164,15 @@ def limit(value: object) -> Limit:
     return Limit(of=of, times=number(value.get("times", 1.0)), plus=number(value.get("plus", 0.0)))
 
 
+def limits(value: object) -> tuple[tuple[int, Limit], ...]:
+    """`{ 12 = 1.08, 16 = 1.10 }`: a limit for each of some process counts."""
+    found = table(value)
+    for key in found:
+        if not key.isdecimal() or key != str(int(key)):
+            raise ValueError(f"{key!r} is no process count")
+    return tuple(sorted((count(int(key)), limit(each)) for key, each in found.items()))
+
+
 def bounds(value: object) -> tuple[Limit, Limit]:
     """`[low, high]`, each a limit in its own right."""
     if not isinstance(value, list) or len(value) != 2:
@@ -206,6 +215,8 @@ CRITERION: Mapping[str, Read] = {
     "where": pairs,
     "comparison": one_of("comparison", tuple(Comparison), Comparison),
     "limit": limit,
+    "counts": many(count),
+    "limits": limits,
     "written": table,
     "possible": bounds,
     "expected": bounds,
@@ -222,14 +233,23 @@ CRITERION: Mapping[str, Read] = {
     "note": text,
 }
 
-OWN = ("id", "like", "also", "written")
+OWN = ("id", "like", "also", "written", "counts", "limits")
 """Keys that a criterion never takes from another."""
 
 WRITTEN: Mapping[str, Read] = {key: read for key, read in CRITERION.items() if key not in OWN}
 
 DEFAULTS: Mapping[str, Read] = {
     key: CRITERION[key]
-    for key in ("window", "coverage", "max_age", "requires", "scope", "severity", "recovery")
+    for key in (
+        "window",
+        "coverage",
+        "max_age",
+        "requires",
+        "scope",
+        "severity",
+        "recovery",
+        "counts",
+    )
 }
 
 CHECK: Mapping[str, Read] = {

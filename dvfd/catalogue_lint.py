@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from dvfd.catalogue_keys import Table, near
 from dvfd.model import (
+    PROCESSES,
     REVIEW,
     Catalogue,
     Combine,
@@ -79,6 +81,9 @@ def units(found: Table, metric: Metric, quantities: Mapping[str, str]) -> Iterat
         how = found.get("reduce", "latest")
         yield f"unit: {found['unit']!r}, but {how} of {metric.name} is in {outcome!r}"
     yield from _of("limit", (found["limit"],), found["unit"], quantities)
+    yield from _of(
+        "limits", (each for _, each in found.get("limits", ())), found["unit"], quantities
+    )
     yield from _of("expected", found.get("expected", ()), found["unit"], quantities)
     yield from _of("possible", found.get("possible", ()), metric.unit, quantities)
 
@@ -110,6 +115,21 @@ def _criterion(criterion: Criterion, metric: Metric) -> Iterator[str]:
     if criterion.combine is not Combine.WORST and not criterion.across:
         yield f"combine: {criterion.combine} of what? give a label in across"
     yield from _ranges(criterion)
+    yield from _by_count(criterion, metric)
+
+
+def _by_count(criterion: Criterion, metric: Metric) -> Iterator[str]:
+    """What is wrong with the process counts that a criterion tells apart."""
+    own = dict(criterion.where).get(PROCESSES, "")
+    if criterion.counts and PROCESSES not in metric.labels:
+        yield f"counts: {metric.name} has no label {PROCESSES!r}"
+    elif criterion.counts and own not in map(str, criterion.counts):
+        yield f"counts: where has processes = {own!r}, which is none of {list(criterion.counts)}"
+    for count, limit in criterion.limits:
+        if count not in criterion.counts or str(count) == own:
+            yield f"limits: {count} is none of the other counts, {list(criterion.counts)}"
+        else:
+            yield from _ranges(replace(criterion, limit=limit))
 
 
 def _window(criterion: Criterion, metric: Metric) -> Iterator[str]:

@@ -185,6 +185,8 @@ class Judgements:
         """*criterion* held against the drill's figures if it is one's, against what people state
         if it is about that, else against the store.
         """
+        if drilled:
+            criterion = criterion.among(drilled.run.processes)
         if criterion.source == ATTESTATION and self._attested:
             return self._attested(criterion, at)
         if criterion.source in OWN_FIGURES:

@@ -120,6 +120,10 @@ REVIEW = "review"
 """The `source` of a metric that is made when a list of days is judged, for its criteria alone."""
 
 
+PROCESSES = "processes"
+"""The label of figures that each belong to one process count."""
+
+
 ATTESTATION = "attestation"
 """The `source` of a metric that named people state."""
 
@@ -207,6 +211,8 @@ class Criterion:
     across: str = ""
     combine: Combine = Combine.WORST
     where: Labels = ()
+    counts: tuple[int, ...] = ()  # processes that a run may be about; none: it tells none apart
+    limits: tuple[tuple[int, Limit], ...] = ()  # for the counts whose limit is another
     possible: Range | None = None
     expected: Range | None = None
     max_age: float = 15.0
@@ -231,6 +237,20 @@ class Criterion:
         """The id of the check that this criterion belongs to."""
         return self.id.partition(".")[0]
 
+    def among(self, processes: int) -> Criterion:
+        """As it stands for a run about *processes*: that count's series, held against its limit.
+        The same where it tells no counts apart, or the run (0) says none.
+        """
+        if not self.counts or not processes:
+            return self
+        if processes not in self.counts:
+            judged = ", ".join(map(str, self.counts))
+            why = f"this run is about {processes} processes, the criterion about {judged}"
+            return replace(self, inapplicable=self.inapplicable or why)
+        limit = dict(self.limits).get(processes, self.limit)
+        where = labels(**dict(self.where) | {PROCESSES: processes})
+        return replace(self, where=where, limit=limit)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -252,6 +272,11 @@ class Check:
     every: int = 0  # batches in a collection interval of a stability run; 0: it is none
     checkpoint_every: int = 0  # batches from one checkpoint of that run to the next
     whole: tuple[str, ...] = ()  # lines of the source that the verdict of the whole check answers
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The process counts that a run of it may be about, smallest first."""
+        return tuple(sorted({count for c in self.criteria for count in c.counts}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +330,7 @@ class Run:
     """One run of a drill, as a report tells of it. `facts` are names and texts, judged by nobody.
 
     `shortened` says how much of the check's duration was run if it was less, like `60 s of 4 h`.
+    `processes` is how many took part, or how many it is about; 0 for a test of none.
     """
 
     began: float
@@ -312,6 +338,7 @@ class Run:
     shortened: str = ""
     by: str = ""
     facts: tuple[tuple[str, str], ...] = ()
+    processes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,11 @@ def remembered(store: Archive, catalogue: Catalogue, profile_hash: str) -> Itera
 
 def _report(check: Check, document: Mapping[str, Any]) -> Report:
     found = {row["criterion"]: row for row in document["results"]}
-    results = tuple(_result(c, found.get(c.id), document["at"]) for c in check.criteria)
     run = _run(document.get("drill"))
+    results = tuple(
+        _result(c.among(run.processes if run else 0), found.get(c.id), document["at"])
+        for c in check.criteria
+    )
     return Report(check, results, document["at"], late=document["late"], run=run)
 
 
@@ -49,6 +52,7 @@ def _run(row: Mapping[str, Any] | None) -> Run | None:
         shortened=row["shortened"],
         by=row["by"],
         facts=facts,
+        processes=row.get("processes", 0),  # one from before did not say
     )
 
 

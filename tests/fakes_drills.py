@@ -88,6 +88,7 @@ def judged(task: Task, findings: Findings | Iterable[Any]) -> dict[str, Result]:
     at = task.clock.now()
     results = {}
     for criterion in task.check.criteria:
+        criterion = criterion.among(findings.processes)  # noqa: PLW2901  # as judgements do
         trouble = findings.trouble(criterion)
         result = judge(criterion, findings.samples, at=at, trouble=trouble)
         results[criterion.id.partition(".")[2]] = findings.spoken(result)

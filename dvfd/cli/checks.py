@@ -65,6 +65,12 @@ class Duration(click.FloatRange):
     metavar="N",
     help="Of checks between nodes: how many take part. Give the same command on each.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of scaling_efficiency: the phase's count, 8 without it, 12 or 16.",
+)
 @click.option("--fresh", is_flag=True, help="Start over instead of going on where one stopped.")
 @click.option("--no-run", is_flag=True, help="Run nothing: judge what the last run found.")
 @click.option(
@@ -84,6 +90,7 @@ def check(
     force: bool,
     duration: float | None,
     nodes: int | None,
+    processes: int | None,
     fresh: bool,
     no_run: bool,
     file: Path | None,
@@ -108,7 +115,10 @@ def check(
         fresh=fresh,
         inside=inside,
         nodes=nodes or 0,
+        processes=processes or 0,
     )
+    if processes and (no_run or file):
+        raise click.UsageError("--processes is of a run: leave out --no-run and --findings")
     given = None if file is None else _read(file, names_)
     judged(names_, output, None if no_run or given else options, given)
 
@@ -199,6 +209,7 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
     tests = [check for check in chosen if check.drill]
     for check in tests:
         kept(check.id)
+        _countable(check, options.processes)
     if tests:
         daemon("allowed")
     memo = Memo()
@@ -210,6 +221,14 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
         )
 
     return {check.id: partial(run, check) for check in tests}
+
+
+def _countable(check: Check, processes: int) -> None:
+    """Raises DvfdError if *check* cannot be about *processes*; 0 is its own number."""
+    if not processes or processes in (told := check.counts if len(check.counts) > 1 else ()):
+        return
+    judges = " or ".join(map(str, told)) if told else "no process counts apart"
+    raise DvfdError(f"{check.id}: --processes {processes}: it judges {judges}")
 
 
 def training_here(*, inside: bool = False) -> str:

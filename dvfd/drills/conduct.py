@@ -85,7 +85,10 @@ def _placed(found: Findings, task: Task) -> Findings:
     each = task.processes if task.check.processes and task.check.nodes == 1 else 0
     return replace(
         found,
-        processes=sum(len(met.ranks) for met in came) or each or task.check.processes,
+        processes=found.processes
+        or sum(len(m.ranks) for m in came)
+        or each
+        or task.check.processes,
         members=tuple(met.name for met in came) or (task.config.node.name,),
         node=environment_facts(),
     )

@@ -60,6 +60,13 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """How many processes the run is about, of the counts that the check tells apart."""
+
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the person who started the drill chose.
 
@@ -73,6 +80,7 @@ class Options:
     fresh: bool = False  # leave aside what an earlier, unfinished run left
     inside: bool = False  # we are a rank of a torchrun: the ranks are there already
     nodes: int = 0  # that take part in a test between nodes; 0 for the check's own number
+    processes: int = 0  # that the run is about, of those that the check judges; 0 for its own
 
 
 class Runner(Protocol):
@@ -143,6 +151,6 @@ class Part(Protocol):
         """The names of the metrics that it yields."""
         ...
 
-    def run(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran]:
+    def run(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran | About]:
         """Measure. Raises NotApplicable (there is none here) or another DvfdError (it broke)."""
         ...

@@ -41,7 +41,7 @@ class Findings:
     troubles: tuple[Trouble, ...] = ()
     facts: tuple[Fact, ...] = ()
     by: str = ""
-    processes: int = 0  # ranks of all nodes; 0 for a test that has none
+    processes: int = 0  # ranks of all nodes, or those that it is about; 0 for a test of none
     members: tuple[str, ...] = ()  # the nodes that took part
     node: Mapping[str, str] = field(default_factory=dict)  # what this one was: dvfd.environment
 
@@ -62,6 +62,7 @@ class Findings:
             shortened=self.shortened,
             by=self.by,
             facts=tuple((fact.name, fact.text) for fact in self.facts),
+            processes=self.processes,
         )
 
     def trouble(self, criterion: Criterion) -> str:
@@ -131,6 +132,9 @@ def strange(findings: Findings, check: Check, catalogue: Catalogue, *, at: float
     """What in *findings* cannot be of a drill of *check*: other metrics, labels or times."""
     judged = {c.metric for c in check.criteria} | {c.limit.metric for c in check.criteria}
     problems = []
+    if check.counts and findings.processes not in {0, *check.counts}:
+        told = ", ".join(map(str, check.counts))
+        problems.append(f"it is about {findings.processes} processes, {check.id} judges {told}")
     if not findings.began <= findings.ended <= at + SKEW:
         problems.append(
             f"it ran from {findings.began:.0f} to {findings.ended:.0f}, now is {at:.0f}"

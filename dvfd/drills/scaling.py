@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dvfd.catalogue import load
-from dvfd.drills.drill import Fact, Remark, Trouble
+from dvfd.drills.drill import About, Fact, Remark, Trouble
 from dvfd.errors import ProbeError
 from dvfd.model import Sample, labels
 from dvfd.scaling import asked, floors, reading
@@ -19,7 +19,7 @@ from dvfd.scaling.points import doubts, of
 from dvfd.scaling.series import configuration, series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dvfd.drills.drill import Ran, Task
     from dvfd.model import Check, Labels
@@ -49,9 +49,12 @@ class Efficiency:
     def __init__(self, read: Callable[[], Known] = reading.read) -> None:
         self._read = read
 
-    def run(self, task: Task) -> Iterator[Found | Ran]:
+    def run(self, task: Task) -> Iterator[Found | Ran | About]:
         """Read the ledger and compare. Raises DvfdError."""
-        known, chosen = _chosen(self._read(), task)
+        wanted = task.options.processes or task.check.processes
+        yield About(wanted)
+        yield Fact("judged for", of(wanted))
+        known, chosen = _chosen(self._read(), wanted)
         found = rows(chosen, known.points, known.frozen, run=task.run)
         at, checks = task.clock.now(), load(task.config).checks
         yield from _facts(known, chosen)
@@ -61,16 +64,18 @@ class Efficiency:
             below = by_count.get(smaller.processes) if smaller else None
             yield from _of_count(row, below, at)
             yield _account(row, below, checks)
-        wanted = task.check.processes
+        yield from _others(task.check, wanted, by_count)
         if wanted not in by_count:
             where = labels(processes=wanted)
             why = f"no throughput of {of(wanted)} is in the ledger: dvfd stability accept RUN"
             yield from (Trouble(metric, why, where) for metric in self.metrics)
 
 
-def _chosen(known: Known, task: Task) -> tuple[Known, Series]:
-    """The ledger, and the configuration of it that is asked about. Raises ProbeError."""
-    name = configuration(known.points, task.check.processes)
+def _chosen(known: Known, wanted: int) -> tuple[Known, Series]:
+    """The ledger, and the configuration of it that *wanted* processes are asked about in. Raises
+    ProbeError.
+    """
+    name = configuration(known.points, wanted)
     if not name:
         damage = f"; {'; '.join(known.damaged)}" if known.damaged else ""
         raise ProbeError(
@@ -86,6 +91,12 @@ def _facts(known: Known, chosen: Series) -> Iterator[Fact]:
     yield Fact("configuration", f"{chosen.configuration[:12]}{more}")
     yield from (Fact("left out", words) for words in chosen.left_out)
     yield from (Fact("damaged", words) for words in known.damaged)
+
+
+def _others(check: Check, wanted: int, found: Iterable[int]) -> Iterator[Fact]:
+    """What else the ledger has that this check judges: one command for each."""
+    for count in sorted(set(check.counts) & set(found) - {wanted}):
+        yield Fact("not judged here", f"{of(count)}: dvfd check {check.id} --processes {count}")
 
 
 # --- One process count ----------------------------------------------------------------------------
@@ -191,7 +202,7 @@ class ToCome:
     def run(self, task: Task) -> Iterator[Found | Ran]:
         """Read the ledger and fit. Raises DvfdError."""
         wanted = task.check.processes
-        known, chosen = _chosen(self._read(), task)
+        known, chosen = _chosen(self._read(), wanted)
         points = [point for point in chosen.points if point.processes < wanted]
         answer = asked.ask(
             points, fit=range(len(points)), targets=[wanted, 2 * wanted], run=task.run

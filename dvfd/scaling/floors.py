@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dvfd.model import Comparison
+from dvfd.model import PROCESSES, Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,8 +50,9 @@ class Known:
 
 
 def floors(checks: Mapping[str, Check], processes: int, known: Known) -> tuple[Floor, ...]:
-    """Every floor at *processes*, lowest first; of equal ones the first."""
-    every = _all(checks.values(), processes, known)
+    """Every floor at *processes*, lowest first; of equal ones that of a check of that count."""
+    own_first = sorted(checks.values(), key=lambda check: check.processes != processes)
+    every = _all(own_first, processes, known)
     found = sorted(every, key=lambda floor: (floor.value, floor.words != WRITTEN))
     once = {round(floor.value, 6): floor for floor in reversed(found)}
     return tuple(once[value] for value in sorted(once))
@@ -74,8 +75,11 @@ def told(found: Sequence[Floor]) -> str:
 def _all(checks: Iterable[Check], processes: int, known: Known) -> Iterator[Floor]:
     for check in checks:
         for criterion in check.criteria:
-            own = dict(criterion.where).get("processes", str(check.processes))
-            if own == str(processes) and criterion.comparison in LEAST:
+            if criterion.comparison not in LEAST:
+                continue
+            if processes in criterion.counts:
+                yield from _of(criterion.among(processes), processes, known)
+            elif str(processes) == dict(criterion.where).get(PROCESSES, str(check.processes)):
                 yield from _of(criterion, processes, known)
 
 

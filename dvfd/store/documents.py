@@ -61,6 +61,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "ended": run.ended,
         "shortened": run.shortened,
         "by": run.by,
+        "processes": run.processes,
         "facts": [{"name": name, "text": text} for name, text in run.facts],
     }
 

@@ -98,6 +98,28 @@ def test_a_daemon_keeps_what_is_entered_and_judges_by_it(watched: Node) -> None:
     assert rows["projection_floor"]["verdict"] == "UNKNOWN"
     assert [p["processes"] for p in watched.ask("scaling")["points"]] == [1, 8]
 
+    later = str(HERE / "scaling_efficiency_validation.py")
+    report = json.loads(call(watched, later, "--processes=12", "-o", "json").stdout)
+    rows = {r["criterion"].partition(".")[2]: r for r in report["results"]}
+    assert (report["drill"]["processes"], report["verdict"]) == (12, "UNKNOWN")
+    assert "no throughput of 12 processes" in rows["efficiency"]["reason"]  # eight had failed
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("scaling_efficiency", "--processes=10"), "--processes 10: it judges 8 or 12 or 16"),
+        (("gradient_sync", "--processes=8"), "it judges no process counts apart"),
+        (("scaling_efficiency", "--processes=8", "--no-run"), "--processes is of a run"),
+    ],
+)
+def test_a_count_that_no_phase_has_is_refused(
+    alone: Node, words: tuple[str, ...], says: str
+) -> None:
+    done = call(alone, "-m", "dvfd", "check", *words)
+    assert done.returncode == 3
+    assert says in done.stderr
+
 
 @pytest.mark.parametrize(
     ("words", "says"),

@@ -52,11 +52,32 @@ def test_a_sound_catalogue_loads(tmp_path):
         ({"like": '"day.heat"'}, "heat.like: 'day.heat' leads back here"),
         ({"written": "{ limt = 3 }"}, "heat.written.limt: no such key; did you mean 'limit'?"),
         ({"id": None}, "id: missing"),
+        ({"counts": "[8, 12]"}, "counts: heat has no label 'processes'"),
+        ({"counts": "[0]"}, "counts: 0 is not a whole number from 1"),
+        ({"limits": "{ many = 3 }"}, "limits: 'many' is no process count"),
+        ({"limits": "{ 012 = 3 }"}, "limits: '012' is no process count"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_criterion_is_named(tmp_path, changes, said):
     found = problems(write(tmp_path, criterion(**changes)))
     assert any(line.startswith("day.toml: ") and said in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("counts", "limits", "said"),
+    [
+        ("[8, 12]", "{ 16 = 60 }", "limits: 16 is none of the other counts, [8, 12]"),
+        ("[8, 12]", "{ 8 = 60 }", "limits: 8 is none of the other counts"),
+        ("[12, 16]", "{ 16 = 60 }", "counts: where has processes = '8', which is none of [12, 16]"),
+        ("[8, 12]", "{ 12 = 131 }", "limit: nothing possible fails < 131 celsius"),
+        ("[8, 12]", '{ 12 = { of = "profile.nodes" } }', "limits: profile.nodes is in 'nodes'"),
+    ],
+)
+def test_a_mistake_in_what_other_counts_are_held_against_is_named(tmp_path, counts, limits, said):
+    day = criterion(where='{ processes = "8" }', counts=counts, limits=limits)
+    labelled = METRICS.replace('"load"]', '"load", "processes"]')
+    found = problems(write(tmp_path, day, metrics=labelled))
+    assert any(said in line for line in found), found
 
 
 def test_all_mistakes_come_at_once(tmp_path):

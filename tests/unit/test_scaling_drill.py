@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from dvfd.catalogue import load
 from dvfd.config import Config
-from dvfd.drills.findings import Findings
+from dvfd.drills.drill import Options
+from dvfd.drills.findings import Findings, strange
 from dvfd.drills.scaling import Efficiency, ToCome
 from dvfd.drills.supervise import supervise
 from dvfd.model import Result, Verdict
@@ -26,7 +27,9 @@ from dvfd.scaling.points import DAY, How, Point
 from dvfd.scaling.reading import Known
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
-CHECKS = load(Config()).checks
+ELSEWHERE = Verdict.NOT_APPLICABLE
+CATALOGUE = load(Config())
+CHECKS = CATALOGUE.checks
 
 
 @pytest.fixture(autouse=True)
@@ -35,15 +38,26 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fits, "DRAWS", 300)
 
 
-def run(directory: Path, ledger: Known, part: Any = Efficiency) -> tuple[Findings, Any]:
+def run(
+    directory: Path, ledger: Known, part: Any = Efficiency, processes: int = 0
+) -> tuple[Findings, Any]:
     name = {Efficiency: "scaling_efficiency", ToCome: "scaling_projection"}[part]
-    chosen = task(name, directory, run=Child())
+    chosen = task(name, directory, run=Child(), options=Options(processes=processes))
     return supervise(chosen, [part(lambda: ledger)]), chosen
 
 
-def results(directory: Path, ledger: Known, part: Any = Efficiency) -> dict[str, Result]:
-    findings, chosen = run(directory, ledger, part)
-    return judged(chosen, findings)
+def results(
+    directory: Path,
+    ledger: Known,
+    part: Any = Efficiency,
+    *,
+    processes: int = 0,
+    whole: bool = False,
+) -> dict[str, Result]:
+    """Of what applies to the process count that the run is about; *whole* of all."""
+    findings, chosen = run(directory, ledger, part, processes)
+    found = judged(chosen, findings)
+    return {n: r for n, r in found.items() if whole or r.verdict is not ELSEWHERE}
 
 
 def facts(directory: Path, ledger: Known, part: Any = Efficiency) -> dict[str, str]:
@@ -170,6 +184,82 @@ def test_a_run_that_does_not_count_passes_nothing_though_it_was_accepted(tmp_pat
 def test_a_run_accepted_in_spite_of_something_says_so(tmp_path: Path) -> None:
     said = facts(tmp_path, known(healthy(spite="shortened: try-out"), FORETOLD))
     assert "in spite of: shortened: try-out" in said["8 processes"]
+
+
+# --- Twelve and sixteen processes: the same test in later phases ----------------------------------
+
+GROWN = [*source(), point(16, 1160.0, communication=0.11)]
+"""The source's series, and a phase 2c of 116 %."""
+
+LATER = {12: frozen(source((1, 4)), [12]), 16: frozen(source(), [16])}
+"""The power law through 1 and 4 foretells 862 at 12, the USL through all four 1088 at 16."""
+
+
+@pytest.mark.parametrize(("processes", "limit"), [(12, 1.08), (16, 1.10)])
+def test_the_later_phases_pass_what_is_asked_of_them(
+    tmp_path: Path, processes: int, limit: float
+) -> None:
+    ledger = known([p for p in GROWN if p.processes <= processes], LATER[processes])
+    found = results(tmp_path, ledger, processes=processes)
+    assert set(verdicts(found).values()) == {PASS}, {k: r.reason for k, r in found.items()}
+    assert found["efficiency"].limit == limit
+    assert dict(found["efficiency"].labels) == {"processes": str(processes)}
+
+
+@pytest.mark.parametrize(
+    ("processes", "slow", "fails"),
+    [
+        (12, 801.0, {"efficiency", "relative"}),
+        (12, 870.0, {"relative"}),  # 116 % of linear: less than 98 % of what eight had
+        (12, 770.0, {"efficiency", "relative", "projection_floor"}),
+        (16, 1095.0, {"efficiency"}),
+    ],
+)
+def test_each_phase_is_held_against_its_own_floors(
+    tmp_path: Path, processes: int, slow: float, fails: set[str]
+) -> None:
+    below = [p for p in source() if p.processes < processes]
+    ledger = known([*below, point(processes, slow, communication=0.1)], LATER[processes])
+    found = verdicts(results(tmp_path, ledger, processes=processes))
+    assert {name for name, verdict in found.items() if verdict is FAIL} == fails
+
+
+def test_of_sixteen_nothing_is_asked_relative_to_twelve(tmp_path: Path) -> None:
+    found = results(tmp_path, known(GROWN, LATER[16]), whole=True, processes=16)
+    assert found["relative"].verdict is ELSEWHERE
+    assert found["relative"].reason == ("this run is about 16 processes, the criterion about 8, 12")
+    assert ELSEWHERE not in {r.verdict for n, r in found.items() if n != "relative"}
+
+
+def test_overhead_may_grow_by_two_points_from_phase_to_phase(tmp_path: Path) -> None:
+    points = [*source((1, 4, 8)), point(12, 900.0, communication=0.115)]
+    found = verdicts(results(tmp_path, known(points, LATER[12]), processes=12))
+    assert (found["communication"], found["communication_growth"]) == (PASS, FAIL)
+
+
+def test_what_eight_processes_passed_twelve_have_not(tmp_path: Path) -> None:
+    found = results(tmp_path, known(healthy(), FORETOLD), processes=12)
+    assert {r.verdict for r in found.values()} == {UNKNOWN}
+    assert "no throughput of 12 processes is in the ledger" in found["efficiency"].reason
+
+
+def test_the_record_of_a_run_says_for_how_many_processes_it_was(tmp_path: Path) -> None:
+    findings, _ = run(tmp_path, known(healthy(), FORETOLD), processes=12)
+    assert Findings.from_dict(findings.to_dict()).run.processes == 12
+    assert run(tmp_path, known(healthy(), FORETOLD))[0].processes == 8
+    assert run(tmp_path, Known())[0].processes == 8
+
+
+def test_what_else_the_ledger_has_is_told_with_the_line_to_type(tmp_path: Path) -> None:
+    said = facts(tmp_path, known(source(), FORETOLD))
+    assert said["not judged here"] == "12 processes: dvfd check scaling_efficiency --processes 12"
+
+
+def test_findings_about_a_count_that_nothing_judges_are_refused(tmp_path: Path) -> None:
+    findings, chosen = run(tmp_path, known(healthy(), FORETOLD))
+    odd = replace(findings, processes=10)
+    said = strange(odd, chosen.check, CATALOGUE, at=chosen.clock.now())
+    assert said == ["it is about 10 processes, scaling_efficiency judges 8, 12, 16"]
 
 
 # --- Nothing passes on what cannot be -------------------------------------------------------------
