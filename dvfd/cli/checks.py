@@ -72,6 +72,16 @@ class Duration(click.FloatRange):
     help="Of scaling_efficiency: the phase's count, 8 without it, 12 or 16.",
 )
 @click.option("--fresh", is_flag=True, help="Start over instead of going on where one stopped.")
+@click.option(
+    "--yes-break-it", is_flag=True, help="Of reliability: kill, cut off and let join, on purpose."
+)
+@click.option(
+    "--job",
+    metavar="NAME",
+    shell_complete=names("jobs"),
+    help="Of reliability: harm this job of yours, not the reference job.",
+)
+@click.option("--halfway", is_flag=True, help="Of reliability: grow by way of half as many more.")
 @click.option("--no-run", is_flag=True, help="Run nothing: judge what the last run found.")
 @click.option(
     "--findings",
@@ -92,6 +102,9 @@ def check(
     nodes: int | None,
     processes: int | None,
     fresh: bool,
+    yes_break_it: bool,
+    job: str | None,
+    halfway: bool,
     no_run: bool,
     file: Path | None,
     inside: bool,
@@ -116,6 +129,9 @@ def check(
         inside=inside,
         nodes=nodes or 0,
         processes=processes or 0,
+        consent=yes_break_it,
+        job=job or "",
+        halfway=halfway,
     )
     if processes and (no_run or file):
         raise click.UsageError("--processes is of a run: leave out --no-run and --findings")

@@ -74,6 +74,13 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.latency:Symmetry",
         "dvfd.drills.choice:Choice",
     ),
+    "reliability": (
+        "dvfd.drills.reliability.partition:Partition",
+        "dvfd.drills.reliability.restart:Restart",
+        "dvfd.drills.reliability.checkpoints:Checkpoints",
+        "dvfd.drills.reliability.growth:Growth",
+        "dvfd.drills.reliability.long_term:LongTerm",
+    ),
 }
 """The parts of each check's drill, in the order of the source's items, imported when asked for."""
 

@@ -79,6 +79,9 @@ class Options:
     duration: float | None = None
     fresh: bool = False  # leave aside what an earlier, unfinished run left
     inside: bool = False  # we are a rank of a torchrun: the ranks are there already
+    consent: bool = False  # something may be broken on purpose, as reliability does
+    job: str = ""  # that is harmed; empty: the reference job, started for it
+    halfway: bool = False  # processes join in two steps
     nodes: int = 0  # that take part in a test between nodes; 0 for the check's own number
     processes: int = 0  # that the run is about, of those that the check judges; 0 for its own
 

@@ -22,6 +22,7 @@ class Options:
     seconds: float
     backend: str
     batch: int
+    global_batch: int
     context: int
     width: int
     layers: int
@@ -39,6 +40,7 @@ class Options:
     step_time: float
     timeout: float
     nice: int
+    trail: Path | None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -47,6 +49,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     options = Options(**vars(parser.parse_args(arguments)))
     if options.width % HEAD_WIDTH:
         parser.error(f"--width {options.width}: wanted a multiple of {HEAD_WIDTH}")
+    if options.global_batch < 0:
+        parser.error(f"--global-batch {options.global_batch}: wanted 0 or more")
     if min(options.batch, options.context, options.layers, options.keep) < 1:
         parser.error("--batch, --context, --layers and --keep: wanted at least 1")
     return options
@@ -70,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_sizes(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch", type=int, default=4, help="samples per rank and step")
+    group.add_argument(
+        "--global-batch", type=int, default=0,
+        help="samples per step over all ranks, however many; 0: --batch for each",
+    )  # fmt: skip
     group.add_argument("--context", type=int, default=64, help="bytes per sample")
     group.add_argument("--width", type=int, default=128)
     group.add_argument("--layers", type=int, default=4)
@@ -102,3 +110,4 @@ def _add_manners(group: argparse._ArgumentGroup) -> None:
         help="steps between two timed all-reduces of 64 KiB; 0: none",
     )  # fmt: skip
     group.add_argument("--print-every", type=int, default=20, help="steps; 0: never")
+    group.add_argument("--trail", type=Path, help="note here which samples each step took")

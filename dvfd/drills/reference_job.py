@@ -27,6 +27,7 @@ from dvfd.drills import checkpoint, corpus, faults, options, world
 from dvfd.drills.reduction import Reduction, ReductionTimer
 from dvfd.drills.reference_model import ByteModel
 from dvfd.drills.stopping import Stopping, leave
+from dvfd.drills.trail import Trail
 from dvfd.telemetry.gradient_hook import hash64
 from dvfd.telemetry.reporter import Reporter
 
@@ -76,8 +77,11 @@ class Trainer:
         reporter: Reporter,
         stopping: Stopping,
         fault: faults.Fault,
+        trail: Trail,
     ) -> None:
         self._options = chosen
+        self._batch = _batch(chosen, place)
+        self._trail = trail
         self._world = place
         self._reporter = reporter
         self._stopping = stopping
@@ -155,7 +159,8 @@ class Trainer:
     # --- one step -----------------------------------------------------------------------------
 
     def _train(self) -> Measured:
-        windows = self._take(self._sampler, self._options.batch)
+        first = self._sampler.position + self._world.rank * self._batch
+        windows = self._take(self._sampler, self._batch)
         rate = self._set_rate()
 
         began = time.perf_counter()
@@ -173,7 +178,13 @@ class Trainer:
         seconds += time.perf_counter() - began
 
         self._fault.corrupt(self._model, step=self.step, rank=self._world.rank)
+        self._note(loss.item(), first)
         return Measured(loss.item(), norm, rate, seconds, reduction, grad_hash)
+
+    def _note(self, loss: float, first: int) -> None:
+        if self._trail.wanted:
+            ids = [self._sampler.index(first + place) for place in range(self._batch)]
+            self._trail.step(self.step, loss, first, ids)
 
     def _take(self, sampler: corpus.Sampler, count: int) -> torch.Tensor:
         windows = sampler.take(count, rank=self._world.rank, world=self._world.size)
@@ -217,7 +228,7 @@ class Trainer:
         reduction = measured.reduction
         self._reporter.step(
             self.step,
-            samples=self._options.batch,
+            samples=self._batch,
             loss=measured.loss,
             grad_norm=measured.norm,
             compute=measured.seconds - reduction.exposed if timed else None,
@@ -249,7 +260,7 @@ class Trainer:
         now = time.monotonic()
         each = (now - at) / max(1, self.step - step)
         self._printed = (self.step, now)
-        rate = self._options.batch * self._world.size / each
+        rate = self._batch * self._world.size / each
         more = "" if validation is None else f" val_loss={validation:.4f}"
         say(
             f"step={self.step} loss={measured.loss:.4f} grad_norm={measured.norm:.4f}"
@@ -298,6 +309,7 @@ class Trainer:
         self._sampler.position = state["position"]
         self.step = self._saved = state["step"]
         self._printed = (self.step, time.monotonic())
+        self._trail.resumed(self.step)
         if self._world.leads and self._options.checkpoint_dir:
             path = checkpoint.path_of(self._options.checkpoint_dir.absolute(), self.step)
             self._reporter.checkpoint_loaded(str(path), self.step, self._printed[1] - began)
@@ -316,6 +328,16 @@ class Trainer:
             say(f"skipped a broken checkpoint: {reason}")
         say(f"resuming from {path.name}")
         return (path / checkpoint.STATE).read_bytes()
+
+
+def _batch(chosen: options.Options, place: world.World) -> int:
+    """Samples of this rank in a step. Raises ValueError if not all ranks can have as many."""
+    if not chosen.global_batch:
+        return chosen.batch
+    batch, left = divmod(chosen.global_batch, place.size)
+    if left or not batch:
+        raise ValueError(f"--global-batch {chosen.global_batch} is not divisible by {place.size}")
+    return batch
 
 
 def say(line: str) -> None:
@@ -338,9 +360,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place = world.join(chosen.backend, timeout=chosen.timeout)
     if place.leads and (advice := world.restart_advice(os.environ)):
         say(f"warning: {advice}")
+    trail = Trail(chosen.trail)
+    trail.joined(place.rank, place.size)
     every = chosen.checkpoint_every if chosen.checkpoint_dir else 0
     with Reporter(job=chosen.job, checkpoint_every=every) as reporter:
-        trainer = Trainer(chosen, place, reporter=reporter, stopping=stopping, fault=fault)
+        trainer = Trainer(
+            chosen, place, reporter=reporter, stopping=stopping, fault=fault, trail=trail
+        )
         reason = trainer.run()
         reporter.end(reason)
     if place.leads:
