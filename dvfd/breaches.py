@@ -70,7 +70,8 @@ class Breaches:
         self._breaker = Breaker.from_dict(
             documents.get(STORM), count=self._breaker.count, window=self._breaker.window
         )
-        for key in self._pager.firing() - self._backed():
+        ours = {key for key in self._pager.firing() if ":" not in key or key.startswith(BLIND)}
+        for key in ours - self._backed():  # what others raised, others look after
             log.warning("alert without a breach cleared", subject=key)
             self._pager.clear_alert(key, self._clock.now(), {})
 

@@ -34,6 +34,7 @@ from dvfd.operations import operations
 from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
+from dvfd.reviews.due import Dues
 from dvfd.reviews.restore import Restorer
 from dvfd.reviews.review import Reviews
 from dvfd.runs.baselines import Baselines
@@ -211,6 +212,7 @@ class Daemon:
         """Look after the loops: tell systemd that all is well, or the log that it is not."""
         if self._schedule.tick():
             log.warning("the wall clock was stepped; schedules are planned anew")
+        self._dues.tick()
         late = frozenset(name for name, loop in self.loops().items() if loop.late)
         for name in late - self._late:
             log.error("loop is late", loop=name, limit=LIMITS[name])
@@ -315,6 +317,16 @@ class Daemon:
             jitter=config.schedule.jitter,
             run=self._on_schedule,
             clock=clock,
+        )
+
+        self._dues = Dues(
+            catalogue,
+            attestations=self._attestations,
+            lists=self._store,
+            pager=self._pager,
+            next_runs=self._schedule.next_runs,
+            clock=clock,
+            jitter=config.schedule.jitter,
         )
 
     def _build_doors(self, runtime: Path) -> None:

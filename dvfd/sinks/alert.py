@@ -24,6 +24,8 @@ FAILED = "DvfdCriterionFailed"
 BLIND = "DvfdBlind"
 STORM = "DvfdStorm"
 TEST = "DvfdTest"
+DUE = "DvfdAttestationDue"
+OVERDUE = "DvfdChecklistOverdue"
 PHASE_TEST = "DvfdPhaseTestFailed"
 DELAYED = "DvfdPhaseDelayed"
 
@@ -98,6 +100,32 @@ def storm_alert(criteria: Sequence[str], since: float, window: float) -> Alert:
         summary=f"{len(criteria)} criteria broke within {window:g} s",
         description=f"broken: {', '.join(criteria)}",
         labels={},
+    )
+
+
+def due_alert(item: str, check: str, since: float, text: str, why: str) -> Alert:
+    """A person's word on *item* is wanted for the list *check*, or ends soon."""
+    return Alert(
+        key=f"due:{item}",
+        name=DUE,
+        severity=Severity.WARNING.value,
+        since=since,
+        summary=f"{item} is due for the {check} list: {text}",
+        description=why,
+        labels={"check": check, "item": item},
+    )
+
+
+def overdue_alert(check: str, since: float, why: str) -> Alert:
+    """The list *check* was not judged within its period."""
+    return Alert(
+        key=f"overdue:{check}",
+        name=OVERDUE,
+        severity=Severity.WARNING.value,
+        since=since,
+        summary=f"the {check} list was not judged",
+        description=why,
+        labels={"check": check},
     )
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "alert_rules"
 BOOKS = ROOT / "docs" / "runbooks"
 FILES = sorted(PLACE.glob("*.rules.yml"))
-PUSHED = (alert.FAILED, alert.BLIND, alert.STORM, alert.TEST)
+PUSHED = (alert.FAILED, alert.BLIND, alert.STORM, alert.TEST, alert.DUE)
 
 
 def rules(key: str) -> dict[str, dict[str, Any]]:
