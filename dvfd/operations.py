@@ -115,6 +115,7 @@ def _reads(
         "history": Operation(past),
         "goodput": Operation(goodput),
         "names": Operation(names),
+        "taken_at": Operation(lambda request, peer: state.snapshot().reload.succeeded_at),
     }
 
 
@@ -151,10 +152,11 @@ def _changes(
         return f"job {job} is not expected any more"
 
     def alerts_test(request: Mapping[str, Any], peer: Peer) -> Any:
-        log.info("test alert", by=peer.name)
+        trial, over = str(request.get("trial", "")), request.get("over") is True
+        log.info("test alert", by=peer.name, trial=trial, over=over)
         return [
             {"url": url, "accepted": accepted, "detail": detail}
-            for url, accepted, detail in sender.send_test(clock.now())
+            for url, accepted, detail in sender.send_test(clock.now(), trial, over=over)
         ]
 
     def acknowledge(request: Mapping[str, Any], peer: Peer) -> Any:
@@ -170,6 +172,9 @@ def _changes(
         "forget": Operation(forget, changes=True),
         "acknowledge": Operation(acknowledge, changes=True),
         "alerts_test": Operation(alerts_test, changes=True),
+        "alerts_seen": Operation(
+            lambda request, peer: sender.seen(str(request.get("trial"))), changes=True
+        ),
     }
 
 

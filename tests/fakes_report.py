@@ -141,7 +141,7 @@ def one(metric: str, own: Labels, minute: int, value: float) -> Minute:
 
 
 def event(t: float, what: What, text: str = "", **keys: Any) -> Event:
-    return Event(node="node4", t=t, at=ARMED + t, what=what, text=text, **keys)
+    return Event(**{"node": "node4", "t": t, "at": ARMED + t, "what": what, "text": text} | keys)
 
 
 def saves(lasted: float, *, each: float = 250.0) -> list[Event]:

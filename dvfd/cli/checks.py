@@ -71,6 +71,12 @@ class Duration(click.FloatRange):
     metavar="N",
     help="Of scaling_efficiency: the phase's count, 8 without it, 12 or 16.",
 )
+@click.option(
+    "--listen",
+    default="",
+    metavar="HOST:PORT",
+    help="Of monitoring: see the test alert arrive here, by a webhook of Alertmanager's.",
+)
 @click.option("--fresh", is_flag=True, help="Start over instead of going on where one stopped.")
 @click.option(
     "--yes-break-it", is_flag=True, help="Of reliability: kill, cut off and let join, on purpose."
@@ -101,6 +107,7 @@ def check(
     duration: float | None,
     nodes: int | None,
     processes: int | None,
+    listen: str,
     fresh: bool,
     yes_break_it: bool,
     job: str | None,
@@ -132,6 +139,7 @@ def check(
         consent=yes_break_it,
         job=job or "",
         halfway=halfway,
+        listen=listen,
     )
     if processes and (no_run or file):
         raise click.UsageError("--processes is of a run: leave out --no-run and --findings")

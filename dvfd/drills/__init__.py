@@ -81,6 +81,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "dvfd.drills.reliability.growth:Growth",
         "dvfd.drills.reliability.long_term:LongTerm",
     ),
+    "monitoring": (
+        "dvfd.drills.monitoring:Scrape",
+        "dvfd.drills.monitoring:Rules",
+        "dvfd.drills.round_trip:RoundTrip",
+        "dvfd.drills.unobserved:Unobserved",
+    ),
 }
 """The parts of each check's drill, in the order of the source's items, imported when asked for."""
 

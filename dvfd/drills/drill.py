@@ -84,6 +84,7 @@ class Options:
     halfway: bool = False  # processes join in two steps
     nodes: int = 0  # that take part in a test between nodes; 0 for the check's own number
     processes: int = 0  # that the run is about, of those that the check judges; 0 for its own
+    listen: str = ""  # HOST:PORT at which Alertmanager's webhook delivers the test alert
 
 
 class Runner(Protocol):

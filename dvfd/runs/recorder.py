@@ -226,7 +226,9 @@ class Recorder:
         if not self._stopped:
             self._move(What.UNSEEN, "no daemon looked", t, at)
             limits = {rank.rank: rank.limit for rank in ranks}
-            self._gap = Gap(t, self._axis.t(self._clock.boot()), limits)
+            now = self._axis.t(self._clock.boot())
+            self._gap = Gap(t, now, limits)
+            self._write(What.DAEMON, now, self._clock.now(), value=now - t, text="looks again")
         self._shifts = (at - (t - self._axis.offset), None)
 
     def stop(self, t: float) -> None:
@@ -261,6 +263,7 @@ class Recorder:
             self._write(What.UNSEEN, *looked, text=words)
             self._state = What.UNSEEN
             self._gap = Gap(looked[0], t, self._limits)
+            self._write(What.DAEMON, t, at, value=t - looked[0], text="looks again")
 
     def _when(self, told: Told) -> tuple[float, float]:
         """Run second and Unix time of an event: its own, for it may have waited in the rank while

@@ -99,7 +99,7 @@ class What(StrEnum):
     SUSPENDED = "suspended"  # value: seconds
     SILENT = "node silent"  # text: since when, why; until HEARD nothing of it is known
     HEARD = "node heard again"
-    DAEMON = "daemon"  # text: started or stopped
+    DAEMON = "daemon"  # looks again; value: seconds in which nobody looked
     NOTE = "note"  # text
 
 

@@ -170,16 +170,17 @@ def _records(incident: Incident) -> str:
     return f"records {', '.join(str(run.number) for run in incident.failures)} of the ledger"
 
 
-def trial_alert(at: float) -> Alert:
-    """A harmless alert that proves the way to the people on call."""
+def trial_alert(at: float, trial: str = "") -> Alert:
+    """A harmless alert that proves the way to the people on call. *trial* tells it from others."""
+    command = "check monitoring" if trial else "alerts test"
     return Alert(
         key="test",
         name=TEST,
         severity=Severity.INFO.value,
         since=at,
         summary="test alert from dvfd: nothing is wrong",
-        description="sent by `dvfd alerts test`; it resolves by itself",
-        labels={},
+        description=f"sent by `dvfd {command}`; it resolves by itself",
+        labels={"trial": trial},
     )
 
 

@@ -18,6 +18,7 @@ import structlog
 from dvfd.config import credential
 from dvfd.masking import masked
 from dvfd.sinks.alert import document, trial_alert
+from dvfd.sinks.arrivals import seen
 from dvfd.sinks.pager import Entry, Pager, Told
 from dvfd.state import Delivery, Peer
 
@@ -178,9 +179,15 @@ class Sender:
             outcomes=outcomes,
         )
 
-    def send_test(self, now: float) -> list[tuple[str, bool, str]]:
+    def send_test(
+        self, now: float, trial: str = "", *, over: bool = False
+    ) -> list[tuple[str, bool, str]]:
         """Send a test alert past the queue, from any thread; see the function of this name."""
-        return send_test(self._config, now, connect=self._connect)
+        return send_test(self._config, now, trial, over=over, connect=self._connect)
+
+    def seen(self, trial: str) -> list[dict[str, Any]]:
+        """What each Alertmanager says of the test alert *trial*, from any thread."""
+        return seen(self._config.alerting, trial, login)
 
     def round(self) -> None:
         """Send what is due now, and plan the next time."""
@@ -261,7 +268,7 @@ def post(
             data=json.dumps(alerts),
             # A kept connection that the other side closed would cost the next alert a retry.
             headers={"Content-Type": "application/json", "Connection": "close"},
-            auth=_auth(settings),
+            auth=login(settings),
             timeout=settings.timeout,
             # A POST that is redirected becomes a GET, whose 200 would look like success.
             allow_redirects=False,
@@ -275,10 +282,18 @@ def post(
 
 
 def send_test(
-    config: Config, now: float, *, connect: Callable[[], Post] | None = None
+    config: Config,
+    now: float,
+    trial: str = "",
+    *,
+    over: bool = False,
+    connect: Callable[[], Post] | None = None,
 ) -> list[tuple[str, bool, str]]:
-    """Send a test alert to every Alertmanager: (url, accepted, what went wrong) for each."""
-    body = [document(trial_alert(now), config, now=now)]
+    """Send a test alert to every Alertmanager, or that it is *over*: (url, accepted, what went
+    wrong) for each. *trial* is its own label.
+    """
+    ended = now if over else None
+    body = [document(trial_alert(now, trial), config, now=now, resolved_at=ended)]
     send = (connect or open_session)()
     outcomes = []
     for url in config.alerting.urls:
@@ -297,8 +312,8 @@ def open_session() -> Post:
     return session.post
 
 
-def _auth(settings: Alerting) -> tuple[str, str] | None:
-    """Read again for each request: passwords change."""
+def login(settings: Alerting) -> tuple[str, str] | None:
+    """A name with its password, read again for each request: passwords change. Raises OSError."""
     name = settings.password_credential
     path = credential(name) if name else settings.password_file
     if not settings.username or path is None:

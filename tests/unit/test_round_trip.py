@@ -1,0 +1,261 @@
+"""The test alert: what was measured is what is said, and silence is never an arrival."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testbed
+from fakes import FakeClock
+from fakes_drills import judged, task
+
+from dvfd.config import Alerting
+from dvfd.drills.drill import Options
+from dvfd.drills.ear import MOST, Ear
+from dvfd.drills.round_trip import RoundTrip
+from dvfd.drills.supervise import supervise
+from dvfd.errors import DvfdError, ProbeError
+from dvfd.model import Result
+from dvfd.remote import Answer
+from dvfd.sinks.arrivals import seen
+
+URL = "http://alertmanager:9093"
+TRIAL = "00c0ffee00c0ffee"
+
+
+def row(made: float = 3, failed: float = 0, **more: Any) -> dict[str, Any]:
+    """What an Alertmanager says that has routed the alert and counts notifications."""
+    counts = {"made": {"webhook": made}, "failed": {"webhook": failed}}
+    routed = {"url": URL, "receivers": ["on-call"], "state": "active", "by": [], "error": ""}
+    return routed | counts | more
+
+
+ABSENT = row(receivers=[], state="")
+
+
+class Alertmanager:
+    """The daemon's answers about one, in turn; the last one stays."""
+
+    def __init__(self, *looks: dict[str, Any], accepted: bool = True) -> None:
+        self.looks = list(looks)
+        self.sent: list[bool] = []
+        self.accepted = accepted
+
+    def ask(self, op: str, *, trial: str, over: bool = False) -> Any:
+        assert trial == TRIAL
+        if op == "alerts_test":
+            self.sent.append(over)
+            return [{"url": URL, "accepted": self.accepted, "detail": "HTTP 503"}]
+        if self.sent[-1:] == [True]:
+            return [ABSENT]
+        return [self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]]
+
+
+def result(of: Alertmanager, directory: Path, ask: Any = None) -> Result:
+    clock = FakeClock()
+    part = RoundTrip(ask=ask or of.ask, sleep=clock.advance, trial=lambda: TRIAL)
+    drill = task("monitoring", directory, clock=clock)
+    return judged(drill, supervise(drill, [part]))["round_trip"]
+
+
+def test_a_notification_that_was_taken_is_timed_and_said_to_be_a_count(tmp_path: Path) -> None:
+    server = Alertmanager(ABSENT, ABSENT, row(), row(4))
+
+    found = result(server, tmp_path)
+
+    assert (found.verdict, found.observed) == ("PASS", pytest.approx(0.4))
+    assert "does not say of which alert" in found.note
+
+
+def test_it_is_ended_afterwards(tmp_path: Path) -> None:
+    server = Alertmanager(ABSENT, row(4))
+    result(server, tmp_path)
+    assert server.sent == [False, True]
+
+
+def test_routed_alone_is_no_arrival(tmp_path: Path) -> None:
+    found = result(Alertmanager(ABSENT, row()), tmp_path)
+    assert found.verdict == "FAIL"
+    assert found.observed == pytest.approx(61.2, abs=0.3)
+    assert "it was routed to on-call" in found.note
+
+
+def test_a_notification_that_failed_is_no_arrival(tmp_path: Path) -> None:
+    found = result(Alertmanager(ABSENT, row(5, failed=2)), tmp_path)
+    assert found.verdict == "FAIL"
+    assert "notifications by webhook failed" in found.note
+
+
+def test_one_taken_and_one_failed_leave_it_open_whose_was_which(tmp_path: Path) -> None:
+    found = result(Alertmanager(ABSENT, row(5, failed=1)), tmp_path)
+    assert found.verdict == "UNKNOWN"
+    assert "some were taken and some failed" in found.reason
+
+
+def test_what_silences_it_is_named(tmp_path: Path) -> None:
+    found = result(Alertmanager(ABSENT, row(state="suppressed", by=["a1b2"])), tmp_path)
+    assert found.verdict == "FAIL"
+    assert "suppressed by a1b2" in found.note
+
+
+def test_an_alertmanager_that_counts_nothing_leaves_it_unknown(tmp_path: Path) -> None:
+    blind = {k: v for k, v in row().items() if k not in {"made", "failed"}}
+    error = f"{URL}/metrics answers 404, wanted 200"
+    found = result(Alertmanager(blind | {"error": error}), tmp_path)
+    assert found.verdict == "UNKNOWN"
+    assert error in found.reason
+    assert "--listen" in found.reason
+
+
+def test_an_alert_that_nothing_takes_is_unknown(tmp_path: Path) -> None:
+    found = result(Alertmanager(ABSENT, accepted=False), tmp_path)
+    assert found.verdict == "UNKNOWN"
+    assert f"{URL}: HTTP 503" in found.reason
+
+
+@pytest.mark.parametrize(("answer", "says"), [(None, "no daemon answers"), ([], "[alerting] urls")])
+def test_without_daemon_or_alertmanager_it_is_unknown(
+    tmp_path: Path, answer: Any, says: str
+) -> None:
+    found = result(Alertmanager(ABSENT), tmp_path, lambda op, **_: answer)
+    assert found.verdict == "UNKNOWN"
+    assert says in found.reason
+
+
+def test_an_end_that_is_not_taken_is_said(tmp_path: Path) -> None:
+    server = Alertmanager(ABSENT, row(4))
+
+    def ask(op: str, *, trial: str, over: bool = False) -> Any:
+        if over:
+            raise DvfdError("the daemon went away")
+        return server.ask(op, trial=trial)
+
+    found = result(server, tmp_path, ask)
+    assert found.verdict == "PASS"
+    assert "its end was not told: the daemon went away" in found.note
+
+
+# --- Listening ----------------------------------------------------------------------------------
+
+
+def posted(port: int, body: bytes, length: int | None = None) -> int:
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    line.request(
+        "POST", "/", body, {"Content-Length": str(len(body) if length is None else length)}
+    )
+    status = line.getresponse().status
+    line.close()
+    return status
+
+
+def notification(*alerts: tuple[str, str]) -> bytes:
+    found = [{"status": status, "labels": {"trial": trial}} for status, trial in alerts]
+    return json.dumps({"alerts": found}).encode()
+
+
+def test_only_the_test_alert_itself_has_arrived() -> None:
+    ear = Ear("", TRIAL, FakeClock(boot=7.0))
+    for body in (
+        b"", b"nonsense", b"[]", b'{"alerts": [1]}', b'{"alerts": [{"status": "firing"}]}',
+        notification(("firing", "0000000000000000")), notification(("resolved", TRIAL)),
+    ):  # fmt: skip
+        ear.hear(body)
+        assert ear.arrived is None
+
+    ear.hear(notification(("firing", "0000000000000000"), ("firing", TRIAL)))
+
+    assert ear.arrived == 7.0
+
+
+def test_what_arrives_over_http_is_heard_and_what_is_too_large_is_refused() -> None:
+    port = testbed.free_port()
+    with Ear(f"127.0.0.1:{port}", TRIAL, FakeClock(boot=7.0)) as ear:
+        assert posted(port, b"{}", MOST + 1) == 413
+        assert posted(port, notification(("firing", TRIAL))) == 200
+    assert ear.arrived == 7.0
+    with pytest.raises(ConnectionRefusedError):
+        posted(port, b"{}")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:none", "127.0.0.1:99999", "192.0.2.1:0"])
+def test_an_address_that_cannot_be_had_is_named(address: str) -> None:
+    with (
+        pytest.raises(ProbeError, match="wanted a free HOST:PORT"),
+        Ear(address, TRIAL, FakeClock()),
+    ):
+        pass
+
+
+def test_without_an_arrival_the_listener_ends_with_the_drill(tmp_path: Path) -> None:
+    port, clock = testbed.free_port(), FakeClock()
+    options = Options(listen=f"127.0.0.1:{port}")
+    part = RoundTrip(ask=Alertmanager(ABSENT, row(9)).ask, sleep=clock.advance, trial=lambda: TRIAL)
+    drill = task("monitoring", tmp_path, clock=clock, options=options)
+
+    found = judged(drill, supervise(drill, [part]))["round_trip"]
+
+    assert found.verdict == "FAIL"
+    assert "it did not arrive at --listen" in found.note
+    with pytest.raises(ConnectionRefusedError):
+        posted(port, b"{}")
+
+
+# --- What an Alertmanager says ------------------------------------------------------------------
+
+ALERT = {
+    "receivers": [{"name": "on-call"}],
+    "status": {"state": "suppressed", "silencedBy": ["a1"], "inhibitedBy": ["b2"]},
+}
+METRICS = b"""\
+alertmanager_notification_requests_total{integration="webhook",receiver_name="a"} 2
+alertmanager_notification_requests_total{integration="webhook",receiver_name="b"} 3
+alertmanager_notification_requests_failed_total{integration="webhook",receiver_name="a"} 1
+"""
+
+
+def say(alerts: bytes, metrics: bytes, status: int = 200) -> Any:
+    def get(url: str, access: Any, *, within: float) -> Answer:
+        assert access.login == "dvfd:secret"
+        return Answer(status, metrics if url.endswith("/metrics") else alerts, 0, 0)
+
+    return get
+
+
+def looked(alerts: bytes, metrics: bytes = METRICS, status: int = 200) -> dict[str, Any]:
+    settings = Alerting(urls=("http://bob:pw@alertmanager:9093",))
+    get = say(alerts, metrics, status)
+    [found] = seen(settings, TRIAL, lambda _: ("dvfd", "secret"), get)
+    return found
+
+
+def test_routes_and_counts_of_one_alertmanager() -> None:
+    found = looked(json.dumps([ALERT]).encode())
+
+    assert (found["receivers"], found["state"]) == (["on-call"], "suppressed")
+    assert found["by"] == ["a1", "b2"]
+    assert (found["made"], found["failed"]) == ({"webhook": 5.0}, {"webhook": 1.0})
+
+
+def test_an_alert_that_is_not_there_has_no_route() -> None:
+    assert looked(b"[]")["receivers"] == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b"\xff", b'[{"status": {}}]'])
+def test_an_answer_that_is_none_is_an_error_without_the_password(body: bytes) -> None:
+    found = looked(body)
+    assert found["error"] or found["receivers"] == []
+    assert "made" not in found or body == b"{}"
+    assert "pw" not in json.dumps(found)
+
+
+def test_counters_that_are_not_there_are_an_error() -> None:
+    assert "wanted Alertmanager 0.22 or newer" in looked(b"[]", b"other 1\n")["error"]
+
+
+@pytest.mark.parametrize("trial", ["", "x", 'a"} or {a="', "A" * 16, "a" * 65])
+def test_only_the_name_of_a_test_alert_is_asked_for(trial: str) -> None:
+    with pytest.raises(DvfdError, match="names no test alert"):
+        seen(Alerting(), trial, lambda _: None)
