@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-from dvfd import log
+from dvfd import bundle, log
 from dvfd.attestations import Attestations
 from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
@@ -20,6 +21,7 @@ from dvfd.drills.findings import Findings
 from dvfd.environment import environment_hash
 from dvfd.errors import StoreError
 from dvfd.evidence import Evidence
+from dvfd.evidence_shown import Shown
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
@@ -207,6 +209,24 @@ def waivers_alone() -> dict[str, Any]:
     config, catalogue, clock = _framework()
     with _ledger(config, catalogue, clock) as evidence:
         return Waivers(catalogue, evidence, clock).document()
+
+
+def evidence_alone() -> Shown:
+    """The ledger on disk, held against the store where there is one."""
+    config, catalogue, clock = _framework()
+    path = state_dir() / "dvfd.db"
+    store = Store.read_only(path, catalogue.metrics, clock) if path.exists() else None
+    return Shown(_evidence(config, store, clock), state_dir())
+
+
+def bundle_checked(path: Path, *, cluster: str, head: str) -> dict[str, Any]:
+    """The bundle at *path*, checked; it says so where the ledger here is of another cluster."""
+    found = bundle.opened(path, cluster=cluster, head=head)
+    ours = Evidence(state_dir() / "evidence", SystemClock()).cluster
+    if ours and ours != found.cluster:
+        words = f"the ledger here is of another cluster, {ours}"
+        found = replace(found, notices=(*found.notices, words))
+    return asdict(found)
 
 
 @contextmanager

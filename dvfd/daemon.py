@@ -27,6 +27,7 @@ from dvfd.drilled import Drilled
 from dvfd.environment import environment_hash
 from dvfd.errors import ConfigError, DvfdError, StoreError
 from dvfd.evidence import Evidence
+from dvfd.evidence_shown import Shown
 from dvfd.identity import Identity
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
@@ -357,6 +358,7 @@ class Daemon:
                 witness=self._witness,
                 waivers=self._waivers,
                 changed=self._judge_anew,
+                shown=Shown(self._evidence, self._state_dir),
             ),
         )
 

@@ -146,6 +146,17 @@ class Evidence:
             found = (p for p in reversed(self._places) if (p.kind, p.subject) == wanted)
             return next(iter(self._bodies(place for place in (next(found, None),) if place)), None)
 
+    def lines(self) -> Iterator[bytes]:
+        """The whole lines of the file as they lie there. Raises StoreError if it cannot be read."""
+        try:
+            with self._path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)  # nobody is in the middle of a line
+                yield from (line for line in file if line.endswith(b"\n"))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
+
     def problems(self) -> list[str]:
         """What is wrong with the ledger, in words; cheap unless the file was touched meanwhile."""
         with self._lock:

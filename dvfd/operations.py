@@ -9,12 +9,14 @@ from typing import Any, Protocol
 import structlog
 
 from dvfd import attestations as people
+from dvfd import evidence_shown
 from dvfd import waivers as waiving
 from dvfd.attestations import Attestations
 from dvfd.control import Operation, Peer
 from dvfd.drilled import Drilled
 from dvfd.drills.findings import Findings
 from dvfd.errors import DvfdError
+from dvfd.evidence_shown import Shown
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue, Clock
 from dvfd.query import history, known
@@ -64,12 +66,14 @@ def operations(
     witness: Witness,
     waivers: Waivers,
     changed: Callable[[str], object],
+    shown: Shown,
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
         **requests.operations(conductor),
         **people.operations(attestations),
         **waiving.operations(waivers, changed),
+        **evidence_shown.operations(shown),
         **accepted.operations(baselines, conductor.run),
         **scaling.operations(ledger),
         "ping": Operation(lambda request, peer: "pong"),

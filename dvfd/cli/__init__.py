@@ -36,6 +36,7 @@ COMMANDS = {
     "completion": "dvfd.cli.completion",
     "config": "dvfd.cli.config",
     "doctor": "dvfd.cli.doctor",
+    "evidence": "dvfd.cli.evidence",
     "fleet": "dvfd.cli.fleet",
     "goodput": "dvfd.cli.goodput",
     "history": "dvfd.cli.history",
@@ -70,6 +71,7 @@ SECTIONS = {
         "attestations": "What people stated, and what nobody has yet.",
         "waive": "Let a breach pass, by name and with a reason, until a day.",
         "waivers": "What was waived, by whom, and whether it still counts.",
+        "evidence": "The ledger of what was run, said and decided.",
     },
     "Look after": {
         "doctor": "What works here, what does not, the line to type.",
