@@ -10,7 +10,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,13 @@ CONNECTING = 3.5
 """Seconds of these for a connection: the kernel tries again after 1 and after 3."""
 
 PIECE = 1 << 16
+
+GZIP = 16 + zlib.MAX_WBITS
+"""What zlib calls a gzip member."""
+
+
+class Absent(DvfdError):
+    """A dvfd answers there, and does not know what it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +85,43 @@ def get(url: str, access: Access = OPEN, *, within: float = WITHIN, most: int = 
     Raises DvfdError, without the password that *url* may hold, if none came in time or it is larger
     than *most* bytes.
     """
-    shown = masked(url)
+    try:
+        return _got(url, access, within, most)
+    except DvfdError as error:
+        raise DvfdError(f"{masked(url)}: {error}") from None
+
+
+def data(url: str, access: Access = OPEN) -> tuple[Any, Answer]:
+    """What a path of /api/v1 answers, and the answer that it stood in. Raises Absent, DvfdError."""
+    answer = get(url, access)
+    try:
+        return _data(answer.status, answer.body), answer
+    except DvfdError as error:
+        raise type(error)(f"{masked(url)}: {error}") from None
+
+
+def fetcher(nodes: Cluster) -> Callable[[str], Any]:
+    """Who gets the `data` of a path of /api/v1 as [cluster] says, its password read anew each time.
+
+    What it gives raises Absent, and DvfdError with the cause alone: whoever asks again and again
+    knows whom, and tells a change by the words.
+    """
+
+    def ask(url: str) -> Any:
+        answer = _got(url, Access.of(nodes), WITHIN, MOST)
+        return _data(answer.status, answer.body)
+
+    return ask
+
+
+def _got(url: str, access: Access, within: float, most: int) -> Answer:
+    """The answer of *url*. Raises DvfdError with the cause alone."""
     end = time.monotonic() + within
     over = threading.Event()
     try:
         connection = _connected(url, access, end)
-    except (OSError, DvfdError) as error:
-        raise DvfdError(f"{shown}: {_why(error)}") from None
+    except OSError as error:
+        raise DvfdError(_why(error)) from None
     timer = threading.Timer(max(0.0, end - time.monotonic()), _cut, (connection, over))
     timer.daemon = True
     timer.start()
@@ -91,26 +129,36 @@ def get(url: str, access: Access = OPEN, *, within: float = WITHIN, most: int = 
         return _asked(connection, url, _login(url) or access.login, most)
     except (OSError, http.client.HTTPException) as error:
         why = f"no whole answer within {within:g} s" if over.is_set() else _why(error)
-        raise DvfdError(f"{shown}: {why}") from None
+        raise DvfdError(why) from None
     finally:
         timer.cancel()
         connection.close()
 
 
-def data(url: str, access: Access = OPEN) -> tuple[Any, Answer]:
-    """What a path of /api/v1 answers, and the answer that it stood in. Raises DvfdError."""
-    answer = get(url, access)
-    shown = masked(url)
-    if answer.status != http.HTTPStatus.OK:
-        raise DvfdError(f"{shown}: answers {answer.status}{HINTS.get(answer.status, '')}")
+def _data(status: int, body: bytes) -> Any:
+    """What stands in an answer of /api/v1. Raises Absent, DvfdError."""
     try:
-        document = json.loads(answer.body)
+        document, wrong = json.loads(body), ""
     except (ValueError, RecursionError) as error:
-        raise DvfdError(f"{shown}: answers no JSON: {error}") from None
-    if not isinstance(document, dict) or "data" not in document:
-        raise DvfdError(f"{shown}: what answers there is no dvfd: {document!r:.80}")
-    return document["data"], answer
+        document, wrong = None, f"answers no JSON: {error}"
+    known = document if isinstance(document, dict) and document.get("schema") == SCHEMA else {}
+    refusal = known.get("error")
+    said = str(refusal.get("message", ""))[:SAID] if isinstance(refusal, dict) else ""
+    if status == http.HTTPStatus.NOT_FOUND and said:
+        raise Absent(said)
+    if status != http.HTTPStatus.OK:
+        raise DvfdError(f"answers {status}{HINTS.get(status, f': {said}' if said else '')}")
+    if "data" not in known:
+        start = body[:80].decode("utf-8", "replace").strip()
+        raise DvfdError(f"{wrong or 'what answers there is no dvfd'}: {start!r:.120}")
+    return known["data"]
 
+
+SCHEMA = 1
+"""The version of /api/v1 that is understood."""
+
+SAID = 300
+"""Characters of a refusal that are repeated."""
 
 HINTS: Mapping[int, str] = {
     401: ": it wants another password than [cluster] username and password_file say",
@@ -155,11 +203,20 @@ def _asked(connection: http.client.HTTPConnection, url: str, login: str, most: i
     asked = time.time()
     token = base64.b64encode(login.encode()).decode()
     known = {"Authorization": f"Basic {token}"} if login else {}
-    connection.request("GET", path, headers={"User-Agent": "dvfd", **known})
+    asks = {"User-Agent": "dvfd", "Accept-Encoding": "gzip", "Connection": "close", **known}
+    connection.request("GET", path, headers=asks)
     response = connection.getresponse()
     answered = time.time()
     if response.length is None and not response.chunked:  # a head that was cut off looks so
         raise http.client.HTTPException("an answer without a length")
+    body = _body(response, most)
+    if response.headers.get("Content-Encoding") == "gzip":
+        body = _unpacked(body, most)
+    return Answer(response.status, body, asked, answered)
+
+
+def _body(response: http.client.HTTPResponse, most: int) -> bytes:
+    """All of it. Raises HTTPException if that is too much, or less than was announced."""
     body = bytearray()
     while piece := response.read1(PIECE):
         body += piece
@@ -167,7 +224,23 @@ def _asked(connection: http.client.HTTPConnection, url: str, login: str, most: i
             raise http.client.HTTPException(f"more than {most} bytes, wanted fewer")
     if response.length:
         raise http.client.IncompleteRead(bytes(body), response.length)
-    return Answer(response.status, bytes(body), asked, answered)
+    return bytes(body)
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """What was packed, never more than *most* bytes of it: a few may hold gigabytes. Raises
+    HTTPException.
+    """
+    unpacking = zlib.decompressobj(GZIP)
+    try:
+        body = unpacking.decompress(packed, most + 1)
+    except zlib.error as error:
+        raise http.client.HTTPException(f"what it packed is broken: {error}") from None
+    if len(body) > most:
+        raise http.client.HTTPException(f"more than {most} bytes once unpacked, wanted fewer")
+    if not unpacking.eof:
+        raise http.client.HTTPException("the end of what it packed is missing")
+    return body
 
 
 def _login(url: str) -> str:

@@ -17,7 +17,7 @@ from dvfd.catalogue import load
 from dvfd.config import Member, parse
 from dvfd.errors import DvfdError
 from dvfd.model import labels
-from dvfd.runs.fetching import _data
+from dvfd.remote import _data
 from dvfd.runs.rows import Event, Minute, Row, What, Window
 from dvfd.runs.run import Axis, Plan, Run
 from dvfd.runs.served import Served

@@ -10,10 +10,10 @@ from dvfd import shell
 from dvfd.cluster import here
 from dvfd.environment import environment_facts
 from dvfd.probes.verifier import Verifier
+from dvfd.remote import fetcher
 from dvfd.runs.baselines import job_hash
 from dvfd.runs.company import Alone
 from dvfd.runs.conductor import Conductor
-from dvfd.runs.fetching import fetcher
 from dvfd.runs.freezing import CONTEXT, by_child, evidence, freeze, judged_again
 from dvfd.runs.led import Leader
 from dvfd.runs.peers import Peers

@@ -12,9 +12,9 @@ import structlog
 
 from dvfd.errors import DvfdError
 from dvfd.reduce import seconds
+from dvfd.remote import Absent
 from dvfd.runs.clocks import Difference, measured
 from dvfd.runs.company import QUIET, Abroad
-from dvfd.runs.fetching import Absent
 from dvfd.runs.rows import Event, Minute, What, Window
 from dvfd.runs.run import Stage
 from dvfd.runs.tally import HEARING

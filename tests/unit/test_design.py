@@ -29,7 +29,7 @@ HOMES = {
     "apscheduler": {"schedule.py"},
     "sqlite3": {"store/"},
     "pynvml": {"probes/gpu.py", "probes/nvml.py"},
-    "requests": {"sinks/alertmanager.py", "runs/fetching.py"},
+    "requests": {"sinks/alertmanager.py"},
     "torch": {
         "drills/",
         "checkpoint_verify.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import gzip
 import json
 import socket
 import threading
@@ -19,11 +20,11 @@ import yaml
 from fakes_sinks import snapshot
 from testbed import free_port
 
+from dvfd import remote
 from dvfd.clock import SystemClock
 from dvfd.config import Cluster, Http
 from dvfd.errors import DvfdError
-from dvfd.runs import fetching
-from dvfd.runs.fetching import Absent, fetcher
+from dvfd.remote import Absent, fetcher
 from dvfd.sinks.server import HttpServer
 from dvfd.sinks.site import Site
 from dvfd.sinks.web import Web
@@ -91,12 +92,12 @@ def test_what_is_not_there_is_told_apart_from_what_went_wrong(secured: str, tmp_
 
 
 def test_a_certificate_of_another_authority_is_not_trusted(secured: str, tmp_path: Path) -> None:
-    with pytest.raises(DvfdError, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(DvfdError, match="certificate verify failed"):
         fetcher(cluster(tmp_path, ca_file=None))(f"{secured}/runs")
 
 
 def test_without_the_password_it_says_401(secured: str, tmp_path: Path) -> None:
-    with pytest.raises(DvfdError, match="HTTP 401"):
+    with pytest.raises(DvfdError, match="answers 401: it wants another password"):
         fetcher(cluster(tmp_path, username="", password_file=None))(f"{secured}/runs")
 
 
@@ -111,36 +112,73 @@ def test_a_port_where_nobody_listens_is_refused_in_plain_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("status", "body", "words"),
     [
-        (HEAD + b"\r\n<html>a proxy</html>", "HTTP 200, and no answer of a dvfd: '<html>a proxy"),
-        (HEAD + b'\r\n{"schema": 2, "data": []}', "no answer of a dvfd"),
-        (HEAD + b"\r\n[[[[", "no answer of a dvfd"),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", "HTTP 302"),
-        (b"HTTP/1.1 404 Not Found\r\n\r\nnot found", "HTTP 404, and no answer of a dvfd"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0"),
-        (b"", "RemoteDisconnected|closed|aborted"),
+        (b"200 OK", b"<html>a proxy</html>", "answers no JSON: .*<html>a proxy"),
+        (b"200 OK", b'{"schema": 2, "data": []}', "no dvfd: .*schema"),
+        (b"200 OK", b'{"data": []}', "no dvfd"),
+        (b"200 OK", b"[[[[", "answers no JSON"),
+        (b"302 Found\r\nLocation: http://127.0.0.1:1/", b"", "answers 302"),
+        (b"404 Not Found", b"not found", "answers 404: what listens there is another version"),
+        (b"503 Busy", b'{"schema": 1, "error": {"message": "later"}}', "answers 503: it is busy"),
+        (b"410 Gone", b'{"schema": 1, "error": {"message": "so old"}}', "answers 410: so old"),
     ],
 )
-def test_what_is_no_answer_of_a_dvfd_is_refused(answer: bytes, words: str) -> None:
+def test_what_is_no_answer_of_a_dvfd_is_refused(status: bytes, body: bytes, words: str) -> None:
+    answer = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+    with saying(answer) as url, pytest.raises(DvfdError, match=words) as caught:
+        fetcher(Cluster())(url)
+    assert url not in str(caught.value)  # the same words each time that it is asked
+
+
+@pytest.mark.parametrize(("answer", "words"), [(b"SSH-2.0\r\n", "SSH-2.0"), (b"", "closed")])
+def test_what_speaks_no_http_is_refused(answer: bytes, words: str) -> None:
     with saying(answer) as url, pytest.raises(DvfdError, match=words):
         fetcher(Cluster())(url)
 
 
+def packed(body: bytes) -> bytes:
+    head = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return HEAD + head + body
+
+
+def test_what_it_packs_is_unpacked() -> None:
+    body = gzip.compress(json.dumps({"schema": 1, "data": [7] * 2000}).encode())
+    with saying(packed(body)) as url:
+        assert fetcher(Cluster())(url) == [7] * 2000
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (gzip.compress(bytes(2**22)), "more than 1048576 bytes once unpacked"),
+        (gzip.compress(b"{}" * 99)[:-9], "the end of what it packed is missing"),
+        (b"{}", "what it packed is broken"),
+    ],
+)
+def test_what_it_packs_has_bounds_and_an_end(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, words: str
+) -> None:
+    monkeypatch.setattr(remote, "MOST", 2**20)
+    with saying(packed(body)) as url, pytest.raises(DvfdError, match=words):
+        fetcher(Cluster())(url)
+
+
 def test_an_answer_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "MOST", 2**20)
-    piece = json.dumps(["x" * 2**16]).encode()
+    monkeypatch.setattr(remote, "MOST", 2**20)
+    endless = HEAD + b"Content-Length: 9999999999\r\n\r\n"
     with (
-        saying(HEAD + b"\r\n", *[piece] * 40) as url,
-        pytest.raises(DvfdError, match="longer than 1 MiB"),
+        saying(endless, *[bytes(2**16)] * 40) as url,
+        pytest.raises(DvfdError, match="more than 1048576 bytes"),
     ):
         fetcher(Cluster())(url)
 
 
 def test_an_answer_that_trickles_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "WHOLE", 0.5)
+    monkeypatch.setattr(remote, "WITHIN", 0.5)
+    slow = HEAD + b"Content-Length: 1000\r\n\r\n"
     with (
-        saying(HEAD + b"\r\n", *[b"x"] * 1000, pause=0.1) as url,
-        pytest.raises(DvfdError, match="takes longer than"),
+        saying(slow, *[b"x"] * 1000, pause=0.1) as url,
+        pytest.raises(DvfdError, match=r"no whole answer within 0\.5 s"),
     ):
         fetcher(Cluster())(url)  # who waited for its end would wait 100 s
