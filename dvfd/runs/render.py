@@ -7,18 +7,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from dvfd.runs import charts
 from dvfd.runs.happened import MARKS
 from dvfd.runs.report import iso
 from dvfd.sinks.page import MARKS as SYMBOLS
 from dvfd.sinks.page import SIGNS, WORDS, number
 from dvfd.sinks.page import TEMPLATES as PAGE
+from dvfd.template import template
 from dvfd.words import NONE, lasting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from jinja2 import Template
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -119,14 +120,7 @@ def moment(t: float, report: Mapping[str, Any]) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _template() -> Template:
     helpers: dict[str, Any] = {
         "mark": lambda verdict: SYMBOLS.get(verdict, "?"),
         "word": lambda verdict: WORDS.get(verdict, verdict),
@@ -139,8 +133,7 @@ def _template() -> jinja2.Template:
         "iso": iso,
         "bad": TROUBLE,
     }
-    environment.globals.update(helpers)
-    return environment.get_template("report.html.j2")
+    return template(TEMPLATES / "report.html.j2", helpers)
 
 
 @cache

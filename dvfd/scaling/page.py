@@ -6,15 +6,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from dvfd.attestations import moment
 from dvfd.scaling import plot
 from dvfd.scaling.points import of
 from dvfd.sinks.page import TEMPLATES as PAGE
+from dvfd.template import template
 from dvfd.words import NONE
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from dvfd.scaling.view import View
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,17 +45,9 @@ def percent(share: float | None) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _template() -> Template:
     helpers: dict[str, Any] = {"figure": figure, "percent": percent, "of": of, "moment": moment}
-    environment.globals.update(helpers)
-    return environment.get_template("projection.html.j2")
+    return template(TEMPLATES / "projection.html.j2", helpers)
 
 
 @cache

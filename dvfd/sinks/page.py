@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-import jinja2
-
 from dvfd.model import NONE_YET, WORST_FIRST, Comparison, Severity, Verdict, labels
 from dvfd.sinks.chart import draw
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.state import NoPast, breaches, interval
+from dvfd.template import template
 from dvfd.words import NONE, SOURCES, ago, counted, duration, lasting, source_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from jinja2 import Template
 
     from dvfd.model import ProbeHealth, Result
     from dvfd.sinks.chart import Chart
@@ -319,14 +320,7 @@ def _source(health: ProbeHealth) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _template() -> Template:
     helpers: dict[str, Any] = {
         "mark": lambda verdict: MARKS.get(verdict, MARKS[Verdict.UNKNOWN]),
         "word": lambda verdict: WORDS.get(verdict, str(verdict)),
@@ -345,8 +339,7 @@ def _template() -> jinja2.Template:
         "ordered": ordered,
         "ran": ran,
     }
-    environment.globals.update(helpers)
-    return environment.get_template("page.html.j2")
+    return template(TEMPLATES / "page.html.j2", helpers)
 
 
 @cache
