@@ -98,6 +98,7 @@ def flipped_before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_no_hash_sees_what_was_wrong_before_the_reduction(flipped_before: dict[str, Any]) -> None:
+    assert flipped_before["passes"]
     for ledger in flipped_before["passes"].values():
         assert ledger["disagreements"] == 0
         assert ledger["tally"]["bounded"] == ledger["tally"]["elements"]

@@ -158,6 +158,8 @@ def test_a_script_that_runs_to_its_end_has_not_died(daemon: Daemon) -> None:
         child.wait()
         until(lambda: [j["state"] for j in daemon.book.snapshot()] == ["ended"])
 
+    assert 0 not in values(daemon.store.samples, "rank_responding")
+
 
 def test_a_script_that_raises_has_failed(daemon: Daemon) -> None:
     with process(daemon, "r.step(1); raise ValueError('bad batch')") as child:

@@ -118,6 +118,7 @@ def test_history_without_a_schema_gets_one():
     found = json.loads(rendered({"name": "job_loss", "rows": rows}, "json", str))
 
     valid(found, "history")
+    assert found["schema"] == 1
 
 
 def test_junit_tells_every_verdict_apart_and_counts_it():

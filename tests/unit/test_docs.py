@@ -36,6 +36,12 @@ def blocks(document: str, *languages: str) -> list[str]:
     return [body for language, body in found if language in languages]
 
 
+def settings(document: str) -> list[str]:
+    """Configurations in it."""
+    found = blocks(document, "toml")
+    return [each for each in found if "[[criterion]]" not in each and "[tool." not in each]
+
+
 def prose(document: str) -> str:
     """The text without its fenced blocks."""
     return re.sub(r"^ *```.*?^ *```", "", text(document), flags=re.MULTILINE | re.DOTALL)
@@ -120,9 +126,13 @@ def test_a_command_that_does_not_exist_would_be_found(wrong: list[str]) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_setting_shown_is_one_that_dvfd_takes(document: str) -> None:
-    for block in blocks(document, "toml"):
-        if "[[criterion]]" not in block and "[tool." not in block:
-            catalogue.load(config.parse(block, document))
+    for block in settings(document):
+        assert catalogue.load(config.parse(block, document)).criteria
+
+
+def test_documents_have_links_commands_and_settings_that_are_looked_at() -> None:
+    for looked in (links, commands, settings):
+        assert sum(len(looked(document)) for document in DOCUMENTS) > 10, looked
 
 
 def test_generated_documents_are_current() -> None:

@@ -230,6 +230,7 @@ def test_harmless_lines_do_not_count(name: str) -> None:
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_no_pattern_is_anchored_or_spans_lines(name: str) -> None:
+    assert patterns.load(name)
     for pattern in patterns.load(name):
         assert not set("^$") & set(pattern.regex.pattern), pattern.name
         assert pattern.source

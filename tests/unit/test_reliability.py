@@ -56,9 +56,11 @@ def test_two_never_provoke_at_once(tmp_path: Path) -> None:
 
 
 def test_a_lease_ends_with_who_has_it(tmp_path: Path) -> None:
-    for _ in range(2):
-        with consent.lease(asked(tmp_path), "one"):
-            pass
+    had = []
+    for holder in ("one", "another"):
+        with consent.lease(asked(tmp_path), holder):
+            had.append(holder)
+    assert had == ["one", "another"]
 
 
 CLUSTER = """node.name = "n2"

@@ -54,7 +54,9 @@ courses = st.lists(
 
 @given(courses)
 def test_each_minute_holds_the_samples_of_it(course: list[tuple[float, float]]) -> None:
-    for minute in folded("heat", course):
+    minutes = folded("heat", course)
+    assert sum(minute.count for minute in minutes) == len(course)
+    for minute in minutes:
         inside = [v for t, v in course if math.floor(t / 60) == minute.minute]
         assert minute.count == len(inside)
         assert (minute.low, minute.high, minute.last) == (min(inside), max(inside), inside[-1])

@@ -147,11 +147,17 @@ def test_a_hello_says_who_reports() -> None:
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_record_or_refused(data: bytes) -> None:
-    for packet in (data, header(STEPS, 1) + data, header(HELLO) + data, header(EVENT) + data):
+    kinds = {STEPS: wire.Steps, HELLO: wire.Hello, EVENT: wire.Event}
+    for kind, record in kinds.items():
         try:
-            wire.decode(packet)
+            found = wire.decode(header(kind, kind == STEPS) + data)
         except WireError:
             continue
+        assert isinstance(found, record)
+    try:
+        assert isinstance(wire.decode(data), tuple(kinds.values()))
+    except WireError:
+        return
 
 
 @given(st.binary(min_size=ROW.size, max_size=ROW.size), st.floats(), st.floats())
@@ -160,7 +166,9 @@ def test_any_row_is_a_record_or_refused(data: bytes, boot: float, monotonic: flo
         steps = wire.decode(header(STEPS, 1, boot=boot, monotonic=monotonic) + data)
     except WireError:
         return
-    for found in steps.rows:
+    assert steps.last == 1
+    for found in steps.rows:  # none, where the rank says that it lost it
+        assert found.sequence == 1
         assert found.samples is None or found.samples >= 0
 
 
@@ -173,14 +181,22 @@ anything = st.recursive(
 @given(st.sampled_from(sorted(HELLO_FIELDS)), anything)
 def test_any_field_of_a_hello_is_taken_or_refused(key: str, value: object) -> None:
     try:
-        wire.decode(hello(**{key: value}))
+        found = wire.decode(hello(**{key: value}))
     except WireError:
         return
+    assert 0 <= found.rank < found.world_size
+    assert 0 <= found.local_rank < found.local_world_size <= found.world_size
+    assert 0 < len(found.job) < 200
+    assert found.job.isprintable()
 
 
 @given(st.sampled_from(["event", "at", "step", "path", "error", "failed"]), anything)
 def test_any_field_of_an_event_is_taken_or_refused(key: str, value: object) -> None:
     try:
-        wire.decode(text(EVENT, {"event": "end", "at": 1.0, key: value}))
+        found = wire.decode(text(EVENT, {"event": "end", "at": 1.0, key: value}))
     except WireError:
         return
+    assert math.isfinite(found.at)
+    assert found.step is None or found.step >= 0
+    assert isinstance(found.path + found.error, str)
+    assert isinstance(found.failed, bool)
