@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dvfd import bundle, log
+from dvfd.at_once import AtOnce
 from dvfd.attestations import Attestations
 from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
@@ -25,6 +27,7 @@ from dvfd.evidence_shown import Shown
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
+from dvfd.protocol import Incidents, Kept, present
 from dvfd.query import history, known
 from dvfd.remembered import remembered
 from dvfd.reviews.restore import MANIFESTS, Restorer, last_seen
@@ -37,6 +40,7 @@ from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
 from dvfd.store import Store, report_document
+from dvfd.telemetry.processes import Processes
 from dvfd.waivers import Waivers
 from dvfd.witness import Witness
 
@@ -73,10 +77,90 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
             waived=Waivers(catalogue, evidence, clock).applied,
         )
         report = judgements.run_check(check)
+        opened = ""
         if findings is not None:
             Witness(evidence, state_dir()).tested(report, findings)
+            opened = _failed(config, catalogue, store, clock, evidence)
         where, notice = store.health().path, store.health().reason
-        return report_document(report), "; ".join(filter(None, (where, notice, NO_DAEMON)))
+        return report_document(report), "; ".join(filter(None, (where, notice, NO_DAEMON, opened)))
+
+
+def _failed(
+    config: Config, catalogue: Catalogue, store: Store, clock: SystemClock, evidence: Evidence
+) -> str:
+    """Open what incident the test's failure asks for, and preserve; which, in words."""
+    incidents = _incidents(config, catalogue, store, clock, evidence)
+    incidents.load()
+    opened = incidents.unpreserved()
+    for incident in opened:
+        incidents.act(incident)
+    _kept(store)
+    shown = ", ".join(f"dvfd incident show {incident}" for incident in opened)
+    return f"an incident was opened, and no daemon calls anybody: {shown}" if opened else ""
+
+
+def _incidents(
+    config: Config,
+    catalogue: Catalogue,
+    store: Kept,
+    clock: SystemClock,
+    evidence: Evidence,
+    *,
+    keeps: bool = True,
+) -> Incidents:
+    boot_id = Processes().boot_id()
+    now = partial(present, clock, boot_id)
+    return Incidents(
+        catalogue,
+        store=store,
+        evidence=evidence,
+        clock=clock,
+        boot_id=boot_id,
+        directory=state_dir() / "incidents",
+        node=config.node.name,
+        phase=config.node.phase,
+        at_once=AtOnce(config, catalogue, state=state_dir(), now=now),
+        keeps=keeps,
+    )
+
+
+def incidents_alone() -> dict[str, Any]:
+    """Like the daemon's `incidents`, from what is on disk; without a store there is none."""
+    with _told_incidents() as incidents:
+        return incidents.document()
+
+
+def incident_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `incident`, from what is on disk. Raises DvfdError."""
+    with _told_incidents() as incidents:
+        return incidents.show(request)
+
+
+@contextmanager
+def _told_incidents() -> Iterator[Incidents]:
+    """How the incidents stand now; nothing is written."""
+    config, catalogue, clock = _framework()
+    if not (state_dir() / "dvfd.db").exists():
+        evidence = Evidence(state_dir() / "evidence", clock)
+        yield _incidents(config, catalogue, Nothing(), clock, evidence, keeps=False)
+        return
+    with _beside(catalogue, clock) as store:
+        evidence = _evidence(config, store, clock)
+        found = _incidents(config, catalogue, store, clock, evidence, keeps=False)
+        found.load()
+        yield found
+
+
+def incident_update_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `incident_update`, into the store on disk. Raises DvfdError."""
+    config, catalogue, clock = _framework()
+    with _opened(catalogue, clock) as store:
+        evidence = _evidence(config, store, clock)
+        incidents = _incidents(config, catalogue, store, clock, evidence)
+        incidents.load()
+        told = incidents.update(request, _here().name)
+        _kept(store)
+        return told
 
 
 def _reviews(config: Config, store: Store, clock: SystemClock) -> Reviews:
@@ -106,7 +190,10 @@ def status_alone() -> dict[str, Any]:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
     store = Store.read_only(path, catalogue.metrics, clock)
     try:
-        sources = Sources(latest=store.latest, store=store.health)
+        evidence = _evidence(config, store, clock)
+        incidents = _incidents(config, catalogue, store, clock, evidence, keeps=False)
+        incidents.load()
+        sources = Sources(latest=store.latest, store=store.health, failures=incidents.failures)
         state = State(config, catalogue, sources, clock=clock)
         for report in remembered(store, catalogue, config.profile_hash):
             state.tell(report)

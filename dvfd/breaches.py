@@ -10,6 +10,7 @@ import structlog
 
 from dvfd.alarm import Alarm, Breaker, Sight, State, Transition, advance, blind, forget, release
 from dvfd.config import Config
+from dvfd.incidents import Escalation
 from dvfd.model import Catalogue, Clock, Report, Result, Severity, Verdict
 from dvfd.sinks.alert import blind_alert, criterion_alert, storm_alert
 from dvfd.sinks.pager import Pager
@@ -23,6 +24,9 @@ take to connect again to a restarted daemon."""
 REWORD = 60.0
 """Seconds between updates of a firing alert's words: what is resent shows a value of this minute,
 and a long breach does not write to the disk with every pass."""
+
+TEAM_LEAD = str(Escalation.TEAM_LEAD)
+"""Whom a criterion of a stability run calls: that is a phase's test, and its incident escalates."""
 
 STORM = "storm"
 BLIND = "blind:"
@@ -48,6 +52,7 @@ class Breaches:
         self, config: Config, catalogue: Catalogue, pager: Pager, store: Alarms, *, clock: Clock
     ) -> None:
         self._criteria = catalogue.criteria
+        self._held = frozenset(check.id for check in catalogue.checks.values() if check.every)
         self._pager = pager
         self._store = store
         self._clock = clock
@@ -119,6 +124,9 @@ class Breaches:
             self._store.save_alarms({name: new.to_dict()})
 
     def _raise(self, result: Result, alarm: Alarm) -> None:
+        if result.criterion.check in self._held:  # the team lead's, however many; no storm calls
+            self._page(result, alarm)
+            return
         self._breaker, alone = self._breaker.admit(self._clock.now(), alarm.criterion_id)
         self._store.save_alarms({STORM: self._breaker.to_dict()})
         if alone:
@@ -129,7 +137,9 @@ class Breaches:
     def _page(self, result: Result, alarm: Alarm) -> None:
         self._worded[alarm.criterion_id] = self._clock.boot()
         since = result.at if alarm.since is None else alarm.since
-        self._pager.raise_alert(criterion_alert(result, since), alarm.to_dict())
+        held = result.criterion.check in self._held
+        alert = criterion_alert(result, since, TEAM_LEAD if held else "")
+        self._pager.raise_alert(alert, alarm.to_dict())
 
     def _reword(self, result: Result, alarm: Alarm) -> None:
         """Keep a firing alert's words current, while there is something to see."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import Any
 import structlog
 
 from dvfd import __version__, notify, probes
+from dvfd.at_once import AtOnce
 from dvfd.attestations import Attestations
 from dvfd.breaches import Breaches
 from dvfd.catalogue import load as load_catalogue
@@ -32,6 +34,7 @@ from dvfd.identity import Identity
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
 from dvfd.operations import operations
+from dvfd.protocol import Incidents, present
 from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
@@ -52,9 +55,11 @@ from dvfd.sinks.pager import Pager
 from dvfd.sinks.server import HttpServer
 from dvfd.sinks.site import Site
 from dvfd.sinks.web import Web
-from dvfd.state import Loop, NoWeb, RunState, Sources, State
+from dvfd.state import Failures, Loop, NoWeb, RunState, Sources, State
+from dvfd.status import document
 from dvfd.store import Store
 from dvfd.telemetry.jobs import JobBook
+from dvfd.telemetry.processes import Processes
 from dvfd.telemetry.receiver import Receiver
 from dvfd.waivers import Waivers
 from dvfd.watch import Watch
@@ -173,6 +178,8 @@ class Daemon:
         waived = {c.partition(".")[0] for c in self._waivers.stand(self._clock.now())}
         for check in waived & set(self._catalogue.checks):
             self._judge_anew(check)
+        self._incidents.load()
+        self._incidents.start()
         self._runs.start()
         self._sampler.start()
         self._watch.start()
@@ -202,6 +209,7 @@ class Daemon:
         self._schedule.stop()
         self._sampler.stop()
         self._runs.stop()
+        self._incidents.stop()
         self._receiver.stop()
         self._sender.stop()
         self._control.stop()
@@ -309,6 +317,7 @@ class Daemon:
         self._ledger = Ledger(self._store, self._baselines, clock)
         self._reviews = self._review()
         self._runs = self._conduct()
+        self._incidents = self._follow_failures()
         self._judgements = self._judge_with((self._state, self._breaches))
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
         self._schedule = Schedule(
@@ -359,6 +368,7 @@ class Daemon:
                 waivers=self._waivers,
                 changed=self._judge_anew,
                 shown=Shown(self._evidence, self._state_dir),
+                incidents=self._incidents,
             ),
         )
 
@@ -378,6 +388,7 @@ class Daemon:
             reload=lambda: self._reload,
             web=lambda: self._web or NoWeb(),
             run=self._run_on,
+            failures=self._failures,
         )
 
     def _log_lines(self) -> list[dict[str, Any]]:
@@ -388,6 +399,9 @@ class Daemon:
         with suppress(DvfdError):
             return shown(self._runs.status(), self._catalogue.checks)
         return None
+
+    def _failures(self) -> Failures:
+        return self._incidents.failures()
 
     def _http(self) -> dict[str, int]:
         return self._server.counters()
@@ -437,6 +451,32 @@ class Daemon:
             judge=self._on_run,
             attestations=self._attestations,
             baselines=self._baselines,
+        )
+
+    def _follow_failures(self) -> Incidents:
+        """Who keeps the incidents, and does at once what a failed test of a phase asks for."""
+        config, catalogue = self._config, self._catalogue
+        boot_id = Processes().boot_id()
+        at_once = AtOnce(
+            config,
+            catalogue,
+            state=self._state_dir,
+            now=partial(present, self._clock, boot_id),
+            job_of=lambda run: self._runs.run(run).plan.job,
+            registered=self._book.registered,
+            status=lambda: document(self._state.snapshot(), running=True),
+        )
+        return Incidents(
+            catalogue,
+            store=self._store,
+            evidence=self._evidence,
+            clock=self._clock,
+            boot_id=boot_id,
+            directory=self._state_dir / "incidents",
+            node=config.node.name,
+            phase=config.node.phase,
+            pager=self._pager,
+            at_once=at_once,
         )
 
     def _watch_over(self, live: Sequence[Check]) -> Watch:

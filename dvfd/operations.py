@@ -10,6 +10,7 @@ import structlog
 
 from dvfd import attestations as people
 from dvfd import evidence_shown
+from dvfd import protocol as failed
 from dvfd import waivers as waiving
 from dvfd.attestations import Attestations
 from dvfd.control import Operation, Peer
@@ -19,6 +20,7 @@ from dvfd.errors import DvfdError
 from dvfd.evidence_shown import Shown
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue, Clock
+from dvfd.protocol import Incidents
 from dvfd.query import history, known
 from dvfd.runs import baselines as accepted
 from dvfd.runs import requests
@@ -67,6 +69,7 @@ def operations(
     waivers: Waivers,
     changed: Callable[[str], object],
     shown: Shown,
+    incidents: Incidents,
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
@@ -76,9 +79,17 @@ def operations(
         **evidence_shown.operations(shown),
         **accepted.operations(baselines, conductor.run),
         **scaling.operations(ledger),
+        **failed.operations(incidents),
         "ping": Operation(lambda request, peer: "pong"),
         "address": Operation(lambda request, peer: address()),
-        **_reads(catalogue, state, store, clock, attestations),
+        **_reads(
+            catalogue=catalogue,
+            state=state,
+            store=store,
+            clock=clock,
+            attestations=attestations,
+            incidents=incidents,
+        ),
         **_changes(
             catalogue=catalogue,
             store=store,
@@ -93,7 +104,13 @@ def operations(
 
 
 def _reads(
-    catalogue: Catalogue, state: State, store: Store, clock: Clock, attestations: Attestations
+    *,
+    catalogue: Catalogue,
+    state: State,
+    store: Store,
+    clock: Clock,
+    attestations: Attestations,
+    incidents: Incidents,
 ) -> dict[str, Operation]:
     def past(request: Mapping[str, Any], peer: Peer) -> Any:
         until = clock.now()
@@ -111,6 +128,7 @@ def _reads(
             "metrics": sorted(catalogue.metrics),
             "items": sorted(attestations.items),
             "criteria": sorted(catalogue.criteria),
+            "incidents": incidents.ids(),
             "jobs": sorted(str(job["job"]) for job in state.snapshot().jobs),
         }
 

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from dvfd.incidents import Cause, Incident, Moment, Need, Ran, State
 from dvfd.model import Severity, Verdict, worst
 from dvfd.reduce import seconds
 from dvfd.sinks.alert import delayed_alert, phase_test_alert
+from dvfd.state import Failures
 
 if TYPE_CHECKING:
     from dvfd.chain import Record
@@ -40,7 +42,7 @@ KIND, SEEN = "incident", "incidents seen"
 """Kinds of the records in the store: an incident by its id, and how far the ledger was read."""
 
 KEY = "incident:"
-"""How the keys of our alerts begin; the incident's id follows, and whom it calls."""
+"""How the keys of our alerts begin; check and phase follow, and whom it calls."""
 
 BEAT = 1.0
 """Seconds between looks at the deadlines, which are hours away."""
@@ -52,6 +54,9 @@ the wall clock, so that a step of it before counts for nothing.
 
 LATE = 600.0
 """Seconds after which a failure is too old to stop anything: what runs now is not what failed."""
+
+ENDING = 10.0
+"""Seconds that a bundle in the making may hold up the daemon's end: most take two."""
 
 NAME, TEXT = 100, 2000
 """Letters of a name, and of a finding, at most."""
@@ -102,8 +107,13 @@ class Incidents:
         phase: str = "",
         pager: Pager | None = None,
         at_once: AtOnce | None = None,
+        keeps: bool = True,
     ) -> None:
-        """*phase* is the one that this node is in; attached files lie in *directory*."""
+        """*phase* is the one that this node is in; attached files lie in *directory*. One that does
+        not keep anything only says how things stand.
+        """
+        self._keeps = keeps
+        self._acts: list[threading.Thread] = []
         self._catalogue = catalogue
         self._store = store
         self._evidence = evidence
@@ -136,7 +146,8 @@ class Incidents:
                 with suppress(DvfdError):
                     found = Incident.from_document(document)
                     self._found[found.id] = found
-                    self._owing.add(found.id)
+                    if self._keeps:
+                        self._owing.add(found.id)
         self.tick()
         if self._pager is not None:
             ours = {key for key in self._pager.firing() if key.startswith(KEY)}
@@ -148,11 +159,16 @@ class Incidents:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more. What is being preserved goes on, or is begun anew by the next daemon."""
+        """Look no more. What is being preserved has some seconds left; what is not done by then is
+        begun anew by the next daemon.
+        """
         self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(5)
+        until = time.monotonic() + ENDING
+        for act in self._acts:
+            act.join(max(0.0, until - time.monotonic()))
 
     def _go(self) -> None:
         while not self._stop.is_set():
@@ -184,7 +200,7 @@ class Incidents:
 
     def now(self) -> Moment:
         """By all clocks."""
-        return Moment(wall=self._clock.now(), boot=self._clock.boot(), boot_id=self._boot_id)
+        return present(self._clock, self._boot_id)
 
     def _heard(self, record: Record) -> None:
         if record.kind in ("run", "waiver"):
@@ -200,15 +216,15 @@ class Incidents:
         records = self._evidence.records("run")
         waived = self._waived()
         seen = int(self._store.all(SEEN).get("ledger", {}).get("number", 0))
-        fresh = [record for record in records if record.number > self._read]
+        runs = [ran(record, waived, self._phase_of(record)) for record in records]
+        self._runs = runs  # all of them: what was waived meanwhile counts for earlier ones too
+        fresh = [run for run in runs if run.number > self._read]
         ended = self._ended() if fresh else {}
-        for record in fresh:
-            run = ran(record, waived, self._phase_of(record))
-            self._runs.append(run)
-            self._read = record.number
-            if record.number > max(seen, ended.get((run.check, run.phase), 0)):
+        for run in fresh:
+            self._read = run.number
+            if run.number > max(seen, ended.get((run.check, run.phase), 0)):
                 self._happened(run)
-        if self._read > seen:
+        if self._read > seen and self._keeps:
             self._store.put(SEEN, "ledger", {"number": self._read})
         self._news = False
 
@@ -265,6 +281,8 @@ class Incidents:
         if incident is before:
             return
         self._found[incident.id] = incident
+        if not self._keeps:
+            return
         self._store.put(KIND, incident.id, incident.to_document())
         for entry in incident.journal[len(before.journal) if before else 0 :]:
             log.info(
@@ -343,7 +361,7 @@ class Incidents:
         if self._pager is None:
             return
         wanted = self._alerts(incident)
-        ours = f"{KEY}{incident.id}:"
+        ours = f"{KEY}{incident.check}:{incident.phase}:"
         for key in {k for k in self._pager.firing() if k.startswith(ours)} - set(wanted):
             self._pager.clear_alert(key, self._clock.now(), {})
         for alert in wanted.values():
@@ -359,7 +377,9 @@ class Incidents:
             todo = [id_ for id_ in self.unpreserved() if id_ not in self._busy]
             self._busy |= set(todo)
         for id_ in todo:
-            threading.Thread(target=self.act, args=(id_,), name="incident", daemon=True).start()
+            act = threading.Thread(target=self.act, args=(id_,), name="incident", daemon=True)
+            self._acts.append(act)
+            act.start()
 
     def unpreserved(self) -> list[str]:
         """The incidents for which nothing was done yet."""
@@ -396,6 +416,15 @@ class Incidents:
             found = sorted(self._found.values(), key=lambda i: (i.over, -i.opened_at))
             told = [self._brief(incident) for incident in found]
             return {"at": self._clock.now(), "trouble": self._trouble, "incidents": told}
+
+    def failures(self) -> Failures:
+        """Those that are not over, for page and status."""
+        return Failures(on=self.on(), trouble=self._trouble)
+
+    def ids(self) -> list[str]:
+        """All names."""
+        with self._lock:
+            return sorted(self._found)
 
     def on(self) -> list[dict[str, Any]]:
         """Those that are not over, in short."""
@@ -501,6 +530,11 @@ class Incidents:
             "action": dict(incident.action) if incident.action is not None else None,
             "next": rules.next_step(incident, needs),
         }
+
+
+def present(clock: Clock, boot_id: str) -> Moment:
+    """Now, by all clocks, in the boot of that name."""
+    return Moment(wall=clock.now(), boot=clock.boot(), boot_id=boot_id)
 
 
 def ran(record: Record, waived: Mapping[str, float], phase: str) -> Ran:

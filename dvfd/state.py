@@ -202,10 +202,13 @@ class Raised:
     summary: str
     description: str
     delivered: bool
+    escalation: str = ""  # whom it calls, if its severity does not say that
 
     @property
     def subject(self) -> str:
-        """What it is about, as the key says it: a criterion, a source, or "storm"."""
+        """What it is about, as the key says it: a criterion, a source, a check, or "storm"."""
+        if self.key.startswith("incident:"):
+            return self.key.split(":")[1]
         return self.key.removeprefix("blind:")
 
 
@@ -232,6 +235,14 @@ class Delivery:
         """What is wrong with delivery, empty while some Alertmanager accepts."""
         errors = [f"{peer.url}: {peer.error}" for peer in self.peers if peer.error]
         return "; ".join(errors) if len(errors) == len(self.peers) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """The incidents that are not over, in short, and why they do not move on if they do not."""
+
+    on: Sequence[Mapping[str, Any]] = ()
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +348,7 @@ class Sources:
     reload: Callable[[], ReloadHealth] = NoReload
     web: Callable[[], WebHealth] = NoWeb
     run: Callable[[], RunState | None] = lambda: None
+    failures: Callable[[], Failures] = Failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,6 +393,7 @@ class Snapshot:
     reload: ReloadHealth = NoReload()
     web: WebHealth = NoWeb()
     run: RunState | None = None  # the stability run that is on
+    failures: Failures = Failures()
 
     @property
     def results(self) -> dict[str, Result]:
@@ -418,7 +431,9 @@ class Snapshot:
         away = f"{count} times a rank found no room and is not watched: see [jobs] limit"
         refused = [notice for notice in (self.reload.notice, self.web.notice) if notice]
         baseline = self.config.calibrated.notices
-        return (*refused, *lost, *baseline, *([away] if count else []))
+        trouble = self.failures.trouble
+        stuck = [f"incidents do not move on: {trouble}"] if trouble else []
+        return (*refused, *lost, *baseline, *([away] if count else []), *stuck)
 
 
 @dataclass(frozen=True, slots=True)
@@ -530,6 +545,7 @@ class State:
             reload=ask.reload(),
             web=ask.web(),
             run=ask.run(),
+            failures=ask.failures(),
         )
 
     def _note(self, results: Iterable[Result]) -> None:

@@ -36,6 +36,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
         },
         "jobs": [dict(job) for job in snapshot.jobs],
         "log_lines": [dict(line) for line in snapshot.log_lines],
+        "incidents": [dict(incident) for incident in snapshot.failures.on],
         "alerts": [asdict(alert) for alert in snapshot.raised],
         "delivery": {
             "mode": snapshot.delivery.mode,

@@ -63,6 +63,14 @@ def ago(at: float | None, now: float) -> str:
     return "just now" if age < 1 else f"{duration(age)} ago"
 
 
+CALLS = {
+    "team_lead": "the team lead alone",
+    "team": "the team",
+    "infrastructure": "the infrastructure team",
+}
+"""Whom an incident calls, by its escalation."""
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in the unit that a person would use."""
     if seconds is None:

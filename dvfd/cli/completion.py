@@ -35,7 +35,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 def names(*kinds: str) -> Completer:
-    """A completer for the daemon's `checks`, `metrics`, `jobs`, `items`: *kinds* of them."""
+    """A completer for the daemon's `checks`, `metrics`, `jobs`, `items`, `incidents`: *kinds*."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         return [name for name in _known(kinds) if name.startswith(incomplete)]

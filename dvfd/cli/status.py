@@ -12,7 +12,7 @@ import click
 from dvfd.cli.common import daemon, judged_option, show
 from dvfd.cli.formats import criteria, exit_code
 from dvfd.cli.text import MARK, causes, columns, paint, wrapped
-from dvfd.words import SOURCES, ago, counted, duration, source_state
+from dvfd.words import CALLS, SOURCES, ago, counted, duration, source_state
 
 LINES = 5
 """Log lines that are shown; `-o json` has up to fifty."""
@@ -59,6 +59,7 @@ def _middle(answer: Mapping[str, Any]) -> list[list[str]]:
         for verdict in ("FAIL", "UNKNOWN")
     )
     events = [
+        _incidents(answer),
         _alerts(answer),
         _jobs(answer["jobs"]),
         _log_lines(answer["log_lines"], answer["at"]),
@@ -88,6 +89,17 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
 def _waived(checks: Iterable[Mapping[str, Any]]) -> list[str]:
     rows = [row for check in checks for row in check["results"] if row.get("waived")]
     return [line for r in rows for line in wrapped(f"waived: {r['criterion']}: {r['reason']}")]
+
+
+def _incidents(answer: Mapping[str, Any]) -> list[str]:
+    """Failed phase tests that are not over. A daemon of before may not know of any."""
+    lines: list[str] = []
+    for each in answer.get("incidents", ()):
+        calls = f"calls {CALLS[each['escalation']]}, for {duration(each['age'])}"
+        lines += wrapped(f"INCIDENT {each['id']} is {each['state']} ({each['phase']}); {calls}")
+        lines += wrapped(each["why"], 4)
+        lines += wrapped(f"> {each['next']}", 4)
+    return lines
 
 
 def _alerts(answer: Mapping[str, Any]) -> list[str]:

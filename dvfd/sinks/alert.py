@@ -57,8 +57,10 @@ class Alert:
     evidence: str = ""
 
 
-def criterion_alert(result: Result, since: float) -> Alert:
-    """A criterion is breached since Unix time *since*."""
+def criterion_alert(result: Result, since: float, escalation: str = "") -> Alert:
+    """A criterion is breached since Unix time *since*; *escalation* says whom it calls, if not its
+    severity does.
+    """
     criterion = result.criterion
     return Alert(
         key=criterion.id,
@@ -67,7 +69,8 @@ def criterion_alert(result: Result, since: float) -> Alert:
         since=since,
         summary=f"{criterion.id}: {criterion.text}",
         description=result.reason,
-        labels={"check": criterion.check, "criterion": criterion.id},
+        labels={"check": criterion.check, "criterion": criterion.id}
+        | ({ESCALATION: escalation} if escalation else {}),
         value=_number(result.observed),
         limit=_number(result.limit),
         unit=criterion.unit,
@@ -134,7 +137,7 @@ def phase_test_alert(incident: Incident, key: str, step: str) -> Alert:
     alert's key, *step* is what a person does next.
     """
     return Alert(
-        key=f"{key}{incident.id}:{incident.escalation}",
+        key=f"{key}{incident.check}:{incident.phase}:{incident.escalation}",
         name=PHASE_TEST,
         severity=Severity.CRITICAL.value,
         since=incident.moved_at,
@@ -150,7 +153,7 @@ def delayed_alert(incident: Incident, key: str, until: str) -> Alert:
     assert incident.delay is not None
     weeks = incident.delay.weeks
     return Alert(
-        key=f"{key}{incident.id}:authority",
+        key=f"{key}{incident.check}:{incident.phase}:authority",
         name=DELAYED,
         severity=Severity.WARNING.value,
         since=incident.opened_at + incident.delay.after,

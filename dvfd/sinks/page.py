@@ -19,7 +19,7 @@ from dvfd.sinks.chart import draw
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.state import NoPast, breaches, interval
 from dvfd.template import template
-from dvfd.words import NONE, SOURCES, ago, counted, duration, lasting, source_state
+from dvfd.words import CALLS, NONE, SOURCES, ago, counted, duration, lasting, source_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -326,6 +326,7 @@ def _template() -> Template:
         "word": lambda verdict: WORDS.get(verdict, str(verdict)),
         "sign": lambda comparison: SIGNS.get(comparison, str(comparison)),
         "ago": ago,
+        "calls": CALLS,
         "duration": duration,
         "lasting": lasting,
         "clock": clock,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from dvfd.sinks.alert import Alert
+from dvfd.sinks.alert import ESCALATION, Alert
 from dvfd.state import Raised
 
 TOLD = "told"
@@ -201,4 +201,5 @@ def _raised(entry: Entry) -> Raised:
         summary=alert.summary,
         description=alert.description,
         delivered=entry.told is not Told.NOTHING,
+        escalation=alert.labels.get(ESCALATION, ""),
     )

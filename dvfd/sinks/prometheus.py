@@ -278,9 +278,13 @@ def _alerts(snapshot: Snapshot) -> Iterator[Family]:
     yield gauge("alerts_firing", "Alerts that fire now", (), [((), len(snapshot.raised))])
     yield gauge(
         "alert_raised",
-        "Each alert that fires now; told is no while no Alertmanager has it. The value is always 1",
-        ("alert", "severity", "subject", "told"),
-        (((r.name, r.severity, r.subject, _told(r, delivery)), 1.0) for r in snapshot.raised),
+        "Each alert that fires now; told is no while no Alertmanager has it, escalation says whom "
+        "it calls if not by severity. The value is always 1",
+        ("alert", "severity", "subject", "told", "escalation"),
+        (
+            ((r.name, r.severity, r.subject, _told(r, delivery), r.escalation), 1.0)
+            for r in snapshot.raised
+        ),
     )
     yield gauge(
         "alerts_outbox", "Alerts that wait for an Alertmanager", (), [((), delivery.waiting)]

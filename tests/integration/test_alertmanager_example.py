@@ -32,13 +32,17 @@ def test_promtool_accepts_the_example_of_a_prometheus_and_finds_all_rules():
     assert checked.stdout.count(b"rules found") == len(list(PLACE.glob("*.rules.yml")))
 
 
+PHASE_TEST = "alertname=DvfdPhaseTestFailed severity=critical phase=phase1 source=dvfd"
+
 ROUTES = [
     ("dead-mans-switch", "alertname=DvfdWatchdog severity=none source=rules"),
-    ("team-lead", "alertname=DvfdCriterionFailed severity=critical escalation=hold source=dvfd"),
-    ("team-lead", "alertname=DvfdStorm severity=critical escalation=hold source=dvfd"),
-    ("infrastructure", "alertname=DvfdCriterionFailed severity=critical escalation=infrastructure"),
+    ("team-lead", f"{PHASE_TEST} escalation=team_lead"),
+    ("team-lead", "alertname=DvfdCriterionFailed severity=critical escalation=team_lead"),
+    ("team-lead", "alertname=DvfdRaisedPhaseTest severity=critical escalation=team_lead"),
+    ("team-channel", f"{PHASE_TEST} escalation=team"),
+    ("infrastructure", f"{PHASE_TEST} escalation=infrastructure"),
+    ("gate-authority", "alertname=DvfdPhaseDelayed severity=warning escalation=authority"),
     ("on-call", "alertname=DvfdCriterionFailed severity=critical node=n1 source=dvfd"),
-    ("on-call", "alertname=DvfdCriterionFailed severity=critical escalation=on-call source=dvfd"),
     ("on-call", "alertname=DvfdBlind severity=critical node=n1 source=dvfd"),
     ("on-call", "alertname=DvfdStorm severity=critical node=n1 source=dvfd"),
     ("on-call", "alertname=DvfdNodeSilent severity=critical instance=n1:9109 source=rules"),

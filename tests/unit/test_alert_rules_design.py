@@ -22,7 +22,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "alert_rules"
 BOOKS = ROOT / "docs" / "runbooks"
 FILES = sorted(PLACE.glob("*.rules.yml"))
-PUSHED = (alert.FAILED, alert.BLIND, alert.STORM, alert.TEST, alert.DUE)
+PUSHED = (
+    alert.FAILED,
+    alert.BLIND,
+    alert.STORM,
+    alert.TEST,
+    alert.DUE,
+    alert.PHASE_TEST,
+    alert.DELAYED,
+)
 
 
 def rules(key: str) -> dict[str, dict[str, Any]]:

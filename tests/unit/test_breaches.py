@@ -11,6 +11,7 @@ from fakes_sinks import NOW, FakeOutbox, check, criterion, result
 from dvfd.breaches import GRACE, Breaches
 from dvfd.config import Alerting, Config
 from dvfd.model import Catalogue, Check, Criterion, Report, Severity, Verdict, Waived
+from dvfd.sinks.alert import criterion_alert
 from dvfd.sinks.pager import Pager
 
 FAIL, PASS, UNKNOWN = Verdict.FAIL, Verdict.PASS, Verdict.UNKNOWN
@@ -165,3 +166,38 @@ def test_a_step_of_the_clock_neither_raises_nor_loses(step: float) -> None:
     assert not rig.firing()
     rig.tell(LIVE, FAIL)
     assert rig.firing() == {"live.responding"}
+
+
+RUN = check(
+    "stability_phase1",
+    *(criterion(f"stability_phase1.c{n}", source="run") for n in range(4)),
+    every=100,
+)
+
+
+def test_a_failed_run_calls_the_team_lead_alone_and_is_no_storm() -> None:
+    rig = Rig(LIVE, RUN, storm=2)
+    rig.tell(RUN, FAIL, FAIL, FAIL, FAIL, scheduled=NOW)
+
+    alerts = [entry.alert for entry in rig.pager.entries()]
+
+    assert {alert.name for alert in alerts} == {"DvfdCriterionFailed"}
+    assert [alert.labels.get("escalation") for alert in alerts] == ["team_lead"] * 4
+
+
+def test_a_breach_in_production_calls_by_its_severity_at_once_whatever_run_failed() -> None:
+    rig = Rig(LIVE, RUN)
+    rig.tell(RUN, FAIL, FAIL, FAIL, FAIL, scheduled=NOW)
+    rig.tell(LIVE, FAIL)
+
+    (alert,) = (e.alert for e in rig.pager.entries() if e.alert.key == "live.responding")
+
+    assert "escalation" not in alert.labels
+
+
+def test_an_incidents_alert_outlives_a_restart_of_breaches() -> None:
+    rig = Rig(LIVE)
+    alert = replace(criterion_alert(result(FAIL), NOW), key="incident:hardware:phase1:team_lead")
+    rig.pager.raise_alert(alert, {})
+
+    assert Rig(LIVE, store=rig.store).firing() == {alert.key}

@@ -4,6 +4,7 @@ import json
 from xml.etree import ElementTree as ET
 
 import pytest
+from fakes_incidents import HOUR, Place
 from fakes_output import SCHEMAS, valid
 from fakes_sinks import NOW, check, criterion, result, sources, state
 from hypothesis import given
@@ -71,7 +72,7 @@ def test_a_report_is_as_its_schema_says():
     assert described(found, "report")
 
 
-def test_a_status_with_everything_in_it_is_as_its_schema_says():
+def test_a_status_with_everything_in_it_is_as_its_schema_says(tmp_path):
     raised = Raised(
         key="live.x", name="DvfdCriterionFailed", severity="critical", since=NOW,
         summary="s", description="d", delivered=False,
@@ -80,12 +81,31 @@ def test_a_status_with_everything_in_it_is_as_its_schema_says():
     found = status(
         *EVERY, raised=lambda: [raised], log_lines=lambda: [line], **LATE,
         probes=lambda: {"cpu": ProbeHealth("cpu", up=True, last_run=NOW)},
+        failures=incident(tmp_path).incidents.failures,
     )  # fmt: skip
 
     valid(found, "status")
     assert described(found, "status")
     assert found["alerts"]
+    assert found["incidents"][0]["needs"]
     assert found["log_lines"]
+
+
+def incident(directory) -> Place:
+    """One that is decided, delayed, and has everything else as well."""
+    place = Place(directory)
+    place.run()
+    place.incidents.act(place.on["id"])
+    place.say(cause="fixed", finding="a fan", delay=1)
+    return place
+
+
+def test_every_state_of_an_incident_is_as_the_schema_says(tmp_path):
+    place = Place(tmp_path)
+    place.run()
+    for _ in range(4):
+        valid(status(*EVERY, failures=place.incidents.failures), "status")
+        place.pass_time(12 * HOUR)
 
 
 @pytest.mark.parametrize("key", ["schema", "verdict", "results"])

@@ -154,3 +154,14 @@ def test_a_password_has_one_place_and_a_user(lines: str, wanted: str) -> None:
 def test_cores_of_ranks_that_cannot_be_are_refused(cores: str, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         parse(f"[profile]\nrank_cores = {cores}")
+
+
+@pytest.mark.parametrize(
+    ("phase", "action", "stops"),
+    [("phase1", "", True), ("phase2c", "", True), ("production", "", False), ("", "", False),
+     ("phase1", "notify", False), ("production", "stop", True)],
+)  # fmt: skip
+def test_a_failed_run_stops_its_job_in_a_phase_and_not_in_production(phase, action, stops):
+    text = f'[node]\nphase = "{phase}"\n[incidents]\naction = "{action}"'
+
+    assert parse(text).stops is stops

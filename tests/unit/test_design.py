@@ -151,7 +151,9 @@ def test_thresholds_live_in_checks_only() -> None:
     assert not [name(p) for p in FILES if pattern.search(p.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("alert", [alert.FAILED, alert.BLIND, alert.STORM, alert.TEST])
+@pytest.mark.parametrize(
+    "alert", [alert.FAILED, alert.BLIND, alert.STORM, alert.TEST, alert.PHASE_TEST, alert.DELAYED]
+)
 def test_every_alert_has_a_runbook_of_four_parts(alert: str) -> None:
     text = (ROOT / "docs" / "runbooks" / f"{alert}.md").read_text(encoding="utf-8")
     assert all(f"**{part}.**" in text for part in ("Meaning", "Impact", "Diagnosis", "Mitigation"))

@@ -202,7 +202,7 @@ def test_an_alert_is_one_series_that_says_whether_an_alertmanager_has_it(deliver
     delivery = Delivery(peers=(Peer(url="http://am", error=error),))
     of = sources(raised=lambda: (raised,), delivery=lambda: delivery)
 
-    who = 'alert="DvfdBlind",severity="critical",subject="cpu"'
+    who = 'alert="DvfdBlind",escalation="",severity="critical",subject="cpu"'
     (line,) = lines(snapshot(of=of), "dvfd_alert_raised")
     assert line == f'dvfd_alert_raised{{{who},told="{told}"}} 1.0'
 
