@@ -39,10 +39,8 @@ class Trail:
 
     def joined(self, rank: int, world: int) -> None:
         """The process group is complete."""
-        group = ":".join(
-            os.environ.get(name, "")
-            for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
-        )
+        # Not the count of restarts: each torchrun of a job has its own.
+        group = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
         self._write(joined=group, rank=rank, world=world)
 
     def resumed(self, step: int) -> None:

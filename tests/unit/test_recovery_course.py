@@ -121,6 +121,13 @@ def test_processes_that_joined_together_are_a_team_in_order() -> None:
     assert [each.rank for each in found[0].processes] == [0, 1]
 
 
+def test_a_group_whose_port_came_again_is_another_team() -> None:
+    again = team(range(41, 60), at=100.0, resumed=40)
+    for process in again.processes:
+        process.group = "g0.0"
+    assert [each.joined for each in teams([*BEFORE.processes, *again.processes])] == [0.0, 100.0]
+
+
 def test_a_timeline_tells_its_parts_in_their_order() -> None:
     line = Timeline(harmed=10.0, noticed=20.0, healed=24.0, joined=30.0, loaded=31.5, first=32.0)
     assert line.recovery == 8.0

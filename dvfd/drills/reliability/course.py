@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -93,10 +94,15 @@ class Team:
 
 
 def teams(processes: Iterable[Process]) -> list[Team]:
-    """The teams in the order in which they formed."""
-    found: dict[str, list[Process]] = {}
-    for each in processes:
-        found.setdefault(f"{each.group} {each.world}", []).append(each)
+    """The teams in the order in which they formed. A group's name may come again: it is the address
+    of a store, whose port may.
+    """
+    found: dict[tuple[str, int, int], list[Process]] = {}
+    sat: Counter[tuple[str, int, int]] = Counter()  # how often a rank of a group was taken
+    for each in sorted(processes, key=lambda process: process.joined):
+        seat = (each.group, each.world, each.rank)
+        found.setdefault((each.group, each.world, sat[seat]), []).append(each)
+        sat[seat] += 1
     made = (Team(tuple(sorted(each, key=lambda p: p.rank))) for each in found.values())
     return sorted(made, key=lambda team: team.joined)
 
