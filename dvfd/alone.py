@@ -30,6 +30,7 @@ from dvfd.operations import hours as checked
 from dvfd.protocol import Incidents, Kept, present
 from dvfd.query import history, known
 from dvfd.remembered import remembered
+from dvfd.reviews.capacity import capacity
 from dvfd.reviews.restore import MANIFESTS, Restorer, last_seen
 from dvfd.reviews.review import Reviews
 from dvfd.runs.baselines import Baselines
@@ -72,7 +73,7 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
             trouble=lambda metric: NO_DAEMON,
             maintenance=config.maintenance,
             drilled=drilled.newest,
-            reviewed=_reviews(config, store, clock).of,
+            reviewed=_reviews(config, catalogue, store, clock).of,
             attested=Attestations(catalogue, store, clock).judged,
             waived=Waivers(catalogue, evidence, clock).applied,
         )
@@ -163,7 +164,7 @@ def incident_update_alone(request: Mapping[str, Any]) -> dict[str, Any]:
         return told
 
 
-def _reviews(config: Config, store: Store, clock: SystemClock) -> Reviews:
+def _reviews(config: Config, catalogue: Catalogue, store: Store, clock: SystemClock) -> Reviews:
     accepted = Baselines(state_dir() / "runs", store, clock)
     restorer = Restorer(
         lambda: last_seen(store.all(MANIFESTS)), settings=config.checkpoints, records=store
@@ -173,6 +174,8 @@ def _reviews(config: Config, store: Store, clock: SystemClock) -> Reviews:
         accepted,
         clock,
         restored=restorer.restored,
+        capacity=lambda: capacity(Ledger(store, accepted, clock), catalogue),
+        price=config.cost,
         excused=config.maintenance,
         keep=store.write,
     )

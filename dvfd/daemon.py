@@ -38,6 +38,7 @@ from dvfd.protocol import Incidents, present
 from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
+from dvfd.reviews.capacity import capacity
 from dvfd.reviews.due import Dues
 from dvfd.reviews.restore import Restorer
 from dvfd.reviews.review import Reviews
@@ -435,6 +436,8 @@ class Daemon:
                 settings=self._config.checkpoints,
                 records=self._store,
             ).restored,
+            capacity=lambda: capacity(self._ledger, self._catalogue),
+            price=self._config.cost,
             excused=self._config.maintenance,
             keep=self._store.write,
         )

@@ -75,6 +75,9 @@ class FakePast:
 
     medians = series
 
+    def reports(self, _check: str, _limit: int) -> Sequence[Any]:
+        return ()
+
 
 class Standing:
     """Runs that somebody accepted."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from dvfd.config import Cost
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.findings import Findings
 from dvfd.errors import DvfdError
 from dvfd.model import REVIEW, Sample, labels
 from dvfd.reduce import seconds
-from dvfd.reviews import trend
+from dvfd.reviews import cost, trend
 from dvfd.reviews.accepted import Yardstick, yardstick
 from dvfd.reviews.trend import Trend, by_hour
 from dvfd.reviews.uptime import HOUR, Stretch, Uptime, grown, uptime
+from dvfd.state import Past as Everything
 
 if TYPE_CHECKING:
     from dvfd.config import Maintenance
@@ -56,23 +59,13 @@ PERIOD = re.compile(r"(\d+)d")
 Found = Sample | Remark | Trouble | Fact
 
 
-class Past(Protocol):
+class Past(Everything, Protocol):
     """What is asked of the store."""
-
-    def latest(self, metric: str) -> Sequence[Sample]:
-        """The newest sample of each live series."""
-        ...
-
-    def series(
-        self, metric: str, labels: Labels, *, since: float, until: float
-    ) -> Sequence[Sample]:
-        """The course of one series, oldest first."""
-        ...
 
     def medians(
         self, metric: str, labels: Labels, *, since: float, until: float
     ) -> Sequence[Sample]:
-        """The same of a gauge, whole hours as their medians."""
+        """The course of a gauge, whole hours as their medians."""
         ...
 
 
@@ -139,17 +132,22 @@ class Reviews:
         clock: Clock,
         *,
         restored: Callable[[str], Restored] = lambda _job: (None, NOT_RESTORED),
+        capacity: Callable[[], Iterable[Fact]] = tuple,
+        price: Cost | None = None,
         excused: Sequence[Maintenance] = (),
         keep: Callable[[Iterable[Sample]], None] = lambda _samples: None,
         run: Runner | None = None,
     ) -> None:
-        """*restored* restores the newest checkpoint of a job; *excused* is maintenance that was
-        declared in advance; *keep* takes every figure, for `dvfd history`.
+        """*restored* restores the newest checkpoint of a job; *capacity* says how far all this
+        would scale; *excused* is maintenance that was declared in advance; *keep* takes every
+        figure, for `dvfd history`.
         """
         self._past = past
         self._accepted = accepted
         self._clock = clock
         self._restored = restored
+        self._capacity = capacity
+        self._price = price or Cost()
         self._excused = [(m.since.timestamp(), m.until.timestamp()) for m in excused]
         self._keep = keep
         self._run = run
@@ -161,7 +159,10 @@ class Reviews:
             return None
         began = self._clock.now()
         found = [*self._restorations(criteria)]  # minutes, after which the figures are of now
-        found += self._found(criteria, self._clock.now())
+        with ThreadPoolExecutor(1) as beside:  # another child, for a second or two
+            capacity = beside.submit(lambda: list(self._capacity()))
+            found += self._found(criteria, self._clock.now())
+            found += capacity.result()
         ended = self._clock.now()
         samples = tuple(replace(s, at=ended) for s in found if isinstance(s, Sample))
         self._keep(samples)
@@ -233,6 +234,7 @@ class Reviews:
         yield from efficiency(job, period, trends[job.name], accepted, wanted.coverage(EFFICIENCY))
         yield from communication(job, accepted)
         yield from self._agreement(job, period, wanted.coverage(SYNC))
+        yield from cost.facts(self._past, job, period, self._price)
 
     def _agreement(self, job: Job, period: Period, wanted: float) -> Iterator[Found]:
         """Hash comparisons that agreed, of those that were made."""

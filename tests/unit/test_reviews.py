@@ -6,11 +6,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from fakes_reviews import CATALOGUE, NOW, FakePast, accepted, found, judged, noisy, reviews
+from fakes import FakeClock
+from fakes_reviews import CATALOGUE, NOW, Bare, FakePast, accepted, found, judged, noisy, reviews
+from fakes_scaling import source
 
-from dvfd.config import Maintenance
+from dvfd.config import Cost, Maintenance
 from dvfd.errors import ToolError
-from dvfd.model import NONE_YET, Verdict
+from dvfd.judgements import Judgements
+from dvfd.model import NONE_YET, Sample, Verdict, labels
+from dvfd.reviews.capacity import capacity
 from dvfd.reviews.review import AVAILABILITY, Period
 from dvfd.reviews.uptime import HOUR, grown, pieces
 
@@ -233,3 +237,88 @@ def test_figures_are_of_the_moment_at_which_the_review_ended_and_are_kept():
 
 def test_a_check_that_rests_on_no_review_gets_none():
     assert reviews(FakePast()).of(CATALOGUE.checks["daily"]) is None
+
+
+# --- What reviews by people stand on ------------------------------------------------------------
+
+
+def told(past, *runs, check="monthly", **more):
+    return {fact.name: fact.text for fact in found(past, *runs, check=check, **more).facts}
+
+
+def trained(past, *, samples=720e6, joules=0.0):
+    """The month with so many samples and so much energy in it, a little every hour."""
+    looks = [s.at for s in past.courses["job_observed_seconds_total"]]
+    for n, at in enumerate(looks):
+        share = max(0.0, n - (len(looks) - 1 - 720)) / 720
+        past.add("job_samples_total", samples * share, at)
+        if joules:
+            past.add("cpu_package_energy_joules_total", joules * share, at)
+    return past
+
+
+def test_a_million_samples_cost_the_hours_that_were_paid_over_the_samples():
+    facts = told(trained(FakePast()), price=Cost(per_hour=12.5, currency="EUR"))
+    assert facts["cost of gpt"].startswith("12.5 EUR per million samples: 12.5 EUR/h for 720.0 h")
+
+
+def test_energy_is_told_for_each_sample():
+    facts = told(trained(FakePast(), joules=7.2e9))
+    assert facts["energy of gpt"].startswith("10 J a sample: 2000 kWh")
+
+
+def test_what_costs_and_counters_do_not_say_is_not_invented():
+    facts = told(FakePast())
+    assert facts["energy of gpt"].startswith("not known: no energy counter")
+    assert facts["cost of gpt"].startswith("not known: [cost]")
+    free = told(FakePast(), price=Cost(per_hour=12.5, currency="EUR"))
+    assert free["cost of gpt"] == "not known: no rank here reported samples"
+
+
+def test_the_quarters_of_a_month_stand_beside_each_other():
+    facts = told(FakePast(pace=lambda hour: 200.0 if hour < 400 else 240.0))
+    assert facts["performance of gpt"].startswith("200, 200, 238, 240 samples/s in the quarters")
+
+
+def test_where_the_time_went_is_told():
+    assert "productive steps" in told(stepping(FakePast()))["time of gpt"]
+
+
+def stepping(past):
+    """A rank that makes ten steps a second, of 90 ms each."""
+    for n, look in enumerate(list(past.courses["job_observed_seconds_total"])):
+        for metric, value in (("rank_steps_total", 36e3 * n), ("rank_step_seconds", 0.09)):
+            sample = Sample(metric, value, look.at, labels(job="gpt", rank=0), span=HOUR)
+            past.courses.setdefault(metric, []).append(sample)
+    past.courses["job_processes"] = [replace(s, value=1.0) for s in past.courses["job_processes"]]
+    return past
+
+
+class FewPoints:
+    """A ledger of these points."""
+
+    def __init__(self, *points):
+        self._points = points
+
+    def points(self):
+        return list(self._points)
+
+
+def test_capacity_is_an_extrapolation_and_says_so():
+    facts = list(capacity(FewPoints(*source((1, 4, 8))), CATALOGUE))
+    assert [fact.name for fact in facts] == ["capacity at 32", "capacity at 64"]
+    assert facts[0].text.startswith("extrapolation, 4 times the largest measured count; 32 proc")
+    assert "wanted at most 2" in facts[0].text
+
+
+@pytest.mark.parametrize("points", [(), source((4,))])
+def test_without_two_counts_there_is_no_capacity(points):
+    [fact] = capacity(FewPoints(*points), CATALOGUE)
+    assert "samples/s" not in fact.text
+
+
+def test_facts_stand_in_the_report_and_decide_nothing():
+    report = Judgements(
+        CATALOGUE, store=Bare(), clock=FakeClock(NOW), reviewed=reviews(FakePast()).of
+    ).run_check(CATALOGUE.checks["monthly"])
+    assert "cost of gpt" in dict(report.run.facts)
