@@ -37,6 +37,7 @@ from dvfd.runs.baselines import Baselines
 from dvfd.runs.run import Run
 from dvfd.scaling import ledger as scaling
 from dvfd.scaling.ledger import Ledger
+from dvfd.signoffs import SignOffs
 from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
@@ -299,6 +300,23 @@ def waivers_alone() -> dict[str, Any]:
     config, catalogue, clock = _framework()
     with _ledger(config, catalogue, clock) as evidence:
         return Waivers(catalogue, evidence, clock).document()
+
+
+def signoff_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `signoff`, into the ledger on disk. Raises StoreError if that is in use."""
+    config, catalogue, clock = _framework()
+    with _opened(catalogue, clock) as store:
+        signoffs = SignOffs(catalogue, _evidence(config, store, clock))
+        made = signoffs.sign(request, _here().name)
+        _kept(store)
+        return made.to_document()
+
+
+def signoffs_alone() -> dict[str, Any]:
+    """Like the daemon's `signoffs`, from the ledger on disk."""
+    config, catalogue, clock = _framework()
+    with _ledger(config, catalogue, clock) as evidence:
+        return SignOffs(catalogue, evidence).document()
 
 
 def evidence_alone() -> Shown:

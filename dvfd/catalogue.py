@@ -29,6 +29,7 @@ from dvfd.model import (
     Limit,
     Metric,
     Range,
+    SignOff,
     SummaryRow,
 )
 
@@ -41,6 +42,7 @@ Table = keys.Table
 
 METRICS = "metrics.toml"
 GATES = "gates.toml"
+SIGNOFFS = "signoffs.toml"
 PATTERNS = "patterns.toml"
 """Lies beside the criteria and is none of them: the log probe's own."""
 
@@ -107,10 +109,13 @@ def load(config: Config, directory: Path | None = None) -> Catalogue:
     desk.quantities.update(quantities(desk.metrics))
     checks = [read_check(file, raw, desk) for file, raw in files.items() if _is_check(file)]
     gates, summary = read_gates(files.get(GATES, {}), desk)
+    signoffs = read_signoffs(files.get(SIGNOFFS, {}), desk)
     overrides = check_site(desk)
 
     hash_ = digest(files, readings=config.readings)
-    catalogue = replace(assemble(checks, gates, desk, overrides, hash_), summary=summary)
+    catalogue = replace(
+        assemble(checks, gates, desk, overrides, hash_), summary=summary, signoffs=signoffs
+    )
     desk.problems.extend(lint.lint(catalogue, {d.id: d.place for d in desk.drafts.values()}))
     if desk.problems:
         raise ConfigError(list(dict.fromkeys(desk.problems)))
@@ -221,6 +226,23 @@ def read_gates(raw: Table, desk: Desk) -> tuple[list[Table], tuple[SummaryRow, .
         gates.append(found)
     rows = [_row(n, entry, desk) for n, entry in enumerate(listed.get("row", ()), 1)]
     return gates, tuple(row for row in rows if row is not None)
+
+
+def read_signoffs(raw: Table, desk: Desk) -> tuple[SignOff, ...]:
+    """The roles of signoffs.toml."""
+    listed = keys.read_table(
+        raw, {"signoff": keys.many(keys.table)}, f"{SIGNOFFS}: ", desk.problems
+    )
+    made = (_signoff(n, entry, desk) for n, entry in enumerate(listed.get("signoff", ()), 1))
+    return tuple(each for each in made if each is not None)
+
+
+def _signoff(number: int, raw: Table, desk: Desk) -> SignOff | None:
+    spot = f"{SIGNOFFS}: signoff {number}."
+    found = keys.read_table(raw, keys.SIGNOFF, spot, desk.problems)
+    if keys.lacking("signoff", found, raw, spot, desk.problems):
+        return None
+    return SignOff(**found)
 
 
 def _row(number: int, raw: Table, desk: Desk) -> SummaryRow | None:
@@ -472,4 +494,4 @@ def finish_gate(found: Table, built: Mapping[str, Criterion]) -> Gate:
 
 
 def _is_check(file: str) -> bool:
-    return file not in (METRICS, GATES)
+    return file not in (METRICS, GATES, SIGNOFFS)

@@ -296,12 +296,15 @@ GO: Mapping[str, Read] = {
 
 ROW: Mapping[str, Read] = {"title": text, "tests": many(name), "gate": name}
 
+SIGNOFF: Mapping[str, Read] = {"role": text, "text": text, "clause": text}
+
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "metric": ("help", "unit"),
     "check": ("id", "title", "clause", "criterion"),
     "criterion": ("id", "item", "clause", "text", "metric", "unit", "comparison", "limit"),
     "gate": ("id", "title", "clause", "authority", "due", "tests", "go"),
     "go": ("id", "text"),
+    "signoff": ("role", "text", "clause"),
     "row": ("title",),
 }
 

@@ -50,6 +50,7 @@ from dvfd.runs.shown import shown
 from dvfd.sampler import Sampler
 from dvfd.scaling.ledger import Ledger
 from dvfd.schedule import Schedule, offset
+from dvfd.signoffs import SignOffs
 from dvfd.sinks import log as log_sink
 from dvfd.sinks.alertmanager import Sender, push
 from dvfd.sinks.pager import Pager
@@ -370,6 +371,7 @@ class Daemon:
                 changed=self._judge_anew,
                 shown=Shown(self._evidence, self._state_dir),
                 incidents=self._incidents,
+                signoffs=SignOffs(self._catalogue, self._evidence),
             ),
         )
 

@@ -410,6 +410,15 @@ class SummaryRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignOff:
+    """A role that signs the validation as a whole, and what it signs."""
+
+    role: str
+    text: str
+    clause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attestation:
     """What a named person vouches for or denies, until it expires.
 
@@ -498,4 +507,5 @@ class Catalogue:
     hash: str
     overrides: tuple[str, ...] = ()
     criteria: Mapping[str, Criterion] = field(default_factory=dict)
+    signoffs: tuple[SignOff, ...] = ()
     summary: tuple[SummaryRow, ...] = ()

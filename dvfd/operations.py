@@ -11,6 +11,7 @@ import structlog
 from dvfd import attestations as people
 from dvfd import evidence_shown
 from dvfd import protocol as failed
+from dvfd import signoffs as signing_off
 from dvfd import waivers as waiving
 from dvfd.attestations import Attestations
 from dvfd.control import Operation, Peer
@@ -28,6 +29,7 @@ from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
 from dvfd.scaling import ledger as scaling
 from dvfd.scaling.ledger import Ledger
+from dvfd.signoffs import SignOffs
 from dvfd.sinks.alertmanager import Sender
 from dvfd.spent import document as spent
 from dvfd.state import State
@@ -70,6 +72,7 @@ def operations(
     changed: Callable[[str], object],
     shown: Shown,
     incidents: Incidents,
+    signoffs: SignOffs,
 ) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
@@ -77,6 +80,7 @@ def operations(
         **people.operations(attestations),
         **waiving.operations(waivers, changed),
         **evidence_shown.operations(shown),
+        **signing_off.operations(signoffs),
         **accepted.operations(baselines, conductor.run),
         **scaling.operations(ledger),
         **failed.operations(incidents),

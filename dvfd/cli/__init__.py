@@ -44,6 +44,7 @@ COMMANDS = {
     "job": "dvfd.cli.job",
     "run": "dvfd.cli.run",
     "scaling": "dvfd.cli.scaling",
+    "signoff": "dvfd.cli.signoff",
     "stability": "dvfd.cli.stability",
     "status": "dvfd.cli.status",
     "store": "dvfd.cli.store",
@@ -73,6 +74,7 @@ SECTIONS = {
         "attestations": "What people stated, and what nobody has yet.",
         "waive": "Let a breach pass, by name and with a reason, until a day.",
         "waivers": "What was waived, by whom, and whether it still counts.",
+        "signoff": "Sign the validation as a whole, or see who has.",
         "evidence": "The ledger of what was run, said and decided.",
     },
     "Look after": {
