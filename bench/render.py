@@ -1,4 +1,4 @@
-"""Make bench/RESULTS.md and the tables of README.md and docs/fleet.md from bench/results/*.json.
+"""Make bench/RESULTS.md and the tables of README.md and docs/*.md from bench/results/*.json.
 
 `python -m bench.render` writes them; `--check` only says whether they are current, and whether
 the README claims a measured number anywhere else.
@@ -18,6 +18,7 @@ from bench.record import RESULTS, number
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 FLEET = HERE.parent / "docs" / "fleet.md"
+LISTS = HERE.parent / "docs" / "lists.md"
 
 CLAIM = re.compile(r"\d[\d.,]*\s?(?:%|MiB|KiB|GiB|MB|KB|µs|us|ms|ns)(?![\w/])")
 """A measured-looking number: durations in seconds and counts are configuration, not claims."""
@@ -30,6 +31,7 @@ def main() -> int:
         HERE / "RESULTS.md": results_text(documents),
         README: with_table(_text(README), "numbers", numbers_table(documents)),
         FLEET: fleet_text(_text(FLEET), documents),
+        LISTS: lists_text(_text(LISTS), documents),
     }
     if "--check" not in sys.argv:
         for path, text in current.items():
@@ -99,6 +101,35 @@ def fleet_text(text: str, documents: list[dict[str, Any]]) -> str:
         elif document["bench"] in {"storm", "view"}:
             text = with_table(text, document["bench"], capacity.measured(document))
     return text
+
+
+def lists_text(text: str, documents: list[dict[str, Any]]) -> str:
+    """docs/lists.md with what is decided of simulated weeks."""
+    for document in documents:
+        if document["bench"] == "lists":
+            text = with_table(text, "trend", trend_table(document))
+    return text
+
+
+def trend_table(document: dict[str, Any]) -> str:
+    """Shares of weeks by noise and by how an hour resembles the next."""
+    raw = document["raw"]
+    rows: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for name, shares in raw["found"]["decided"].items():
+        fall, noise, _, memory = name.split()
+        rows.setdefault((noise, memory), {})[fall] = shares
+    head = (
+        f"`{document['command']}`, {document['at'][:10]}: {raw['trials']} weeks of each kind; a "
+        "miss is an interval without the true slope.\n\n"
+        "| noise of an hour | AR(1) | steady: pass | steady: fail | -2 %: pass | -2 %: fail "
+        "| -5 %: fail | worst miss |\n|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    )
+    return head + "\n".join(
+        f"| {noise} | {memory} | {row['+0%']['passed']:.1f} % | {row['+0%']['failed']:.1f} % "
+        f"| {row['-2%']['passed']:.1f} % | {row['-2%']['failed']:.1f} % "
+        f"| {row['-5%']['failed']:.1f} % | {max(each['missed'] for each in row.values()):.1f} % |"
+        for (noise, memory), row in rows.items()
+    )
 
 
 def marks(name: str) -> tuple[str, str]:

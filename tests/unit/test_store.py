@@ -95,6 +95,16 @@ def test_a_counter_grows_in_a_long_window_as_it_did(past, hours: int) -> None:
     assert derive.counter_increase(inside) == pytest.approx(60 * hours, abs=2)
 
 
+def test_the_hours_of_a_gauge_are_told_by_their_medians(past) -> None:
+    store, now = past
+
+    found = store.medians("heat", (), since=now - 55 * HOUR, until=now)
+
+    hours = [s for s in found if s.span == 900.0]
+    assert len(hours) >= 50
+    assert all(s.value == (s.at - 1_800_000_000.0) / 60 - 30.5 for s in hours)
+
+
 @pytest.mark.parametrize("ago", [0, 3 * HOUR, 55 * HOUR])
 def test_history_is_found_at_any_age(past, ago: float) -> None:
     store, now = past
