@@ -132,7 +132,7 @@ def test_every_setting_shown_is_one_that_dvfd_takes(document: str) -> None:
 
 def test_documents_have_links_commands_and_settings_that_are_looked_at() -> None:
     for looked in (links, commands, settings):
-        assert sum(len(looked(document)) for document in DOCUMENTS) > 10, looked
+        assert sum(len(looked(document)) for document in DOCUMENTS) >= 8, looked
 
 
 def test_generated_documents_are_current() -> None:
