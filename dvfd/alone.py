@@ -24,6 +24,7 @@ from dvfd.environment import environment_hash
 from dvfd.errors import StoreError
 from dvfd.evidence import Evidence
 from dvfd.evidence_shown import Shown
+from dvfd.gatehouse import Gatehouse
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
@@ -197,7 +198,13 @@ def status_alone() -> dict[str, Any]:
         evidence = _evidence(config, store, clock)
         incidents = _incidents(config, catalogue, store, clock, evidence, keeps=False)
         incidents.load()
-        sources = Sources(latest=store.latest, store=store.health, failures=incidents.failures)
+        gatehouse = Gatehouse(config, catalogue, evidence, clock)
+        sources = Sources(
+            latest=store.latest,
+            store=store.health,
+            failures=incidents.failures,
+            gates=gatehouse.shown,
+        )
         state = State(config, catalogue, sources, clock=clock)
         for report in remembered(store, catalogue, config.profile_hash):
             state.tell(report)
@@ -335,6 +342,23 @@ def bundle_checked(path: Path, *, cluster: str, head: str) -> dict[str, Any]:
         words = f"the ledger here is of another cluster, {ours}"
         found = replace(found, notices=(*found.notices, words))
     return asdict(found)
+
+
+def gates_alone() -> dict[str, Any]:
+    """Like the daemon's `gates`, from the ledger on disk."""
+    config, catalogue, clock = _framework()
+    with _ledger(config, catalogue, clock) as evidence:
+        return Gatehouse(config, catalogue, evidence, clock).document()
+
+
+def sign_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `sign`, into the ledger on disk. Raises StoreError if that is in use."""
+    config, catalogue, clock = _framework()
+    with _opened(catalogue, clock) as store:
+        evidence = _evidence(config, store, clock)
+        made = Gatehouse(config, catalogue, evidence, clock).sign(request, _here().name)
+        _kept(store)
+        return made
 
 
 @contextmanager

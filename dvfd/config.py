@@ -14,7 +14,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime  # at run time: pydantic reads it
+from datetime import date, datetime  # at run time: pydantic reads them
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -332,6 +332,14 @@ class Cluster(Section):
         return next((node for node in self.nodes if node.name == name), None)
 
 
+class Programme(Section):
+    """The way through the phases: when it began, and how long what was measured counts."""
+
+    start: date | None = None  # the first day of week 1; without it gates have no date
+    # A gate is due every two weeks: what is older was measured in another phase.
+    evidence_days: float = Field(default=14.0, gt=0, le=366)
+
+
 class Maintenance(Section):
     """A window declared in advance: job criteria are not applicable inside it."""
 
@@ -393,6 +401,7 @@ class Config(Section):
     drills: Drills = Drills()
     incidents: Incidents = Incidents()
     cluster: Cluster = Cluster()
+    programme: Programme = Programme()
     maintenance: tuple[Maintenance, ...] = ()
     override: dict[str, Override] = Field(default_factory=dict)
     readings: bool = True

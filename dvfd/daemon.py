@@ -30,6 +30,7 @@ from dvfd.environment import environment_hash
 from dvfd.errors import ConfigError, DvfdError, StoreError
 from dvfd.evidence import Evidence
 from dvfd.evidence_shown import Shown
+from dvfd.gatehouse import Gatehouse
 from dvfd.identity import Identity
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
@@ -312,6 +313,7 @@ class Daemon:
         self._evidence = Evidence(
             self._state_dir / "evidence", clock, node=config.node.name, store=self._store
         )
+        self._gatehouse = Gatehouse(config, catalogue, self._evidence, clock)
         self._waivers = Waivers(catalogue, self._evidence, clock)
         self._witness = Witness(self._evidence, self._state_dir)
         self._attestations = Attestations(catalogue, self._store, clock, self._evidence)
@@ -368,6 +370,7 @@ class Daemon:
                 ledger=self._ledger,
                 witness=self._witness,
                 waivers=self._waivers,
+                gatehouse=self._gatehouse,
                 changed=self._judge_anew,
                 shown=Shown(self._evidence, self._state_dir),
                 incidents=self._incidents,
@@ -392,6 +395,7 @@ class Daemon:
             web=lambda: self._web or NoWeb(),
             run=self._run_on,
             failures=self._failures,
+            gates=self._gates,
         )
 
     def _log_lines(self) -> list[dict[str, Any]]:
@@ -405,6 +409,9 @@ class Daemon:
 
     def _failures(self) -> Failures:
         return self._incidents.failures()
+
+    def _gates(self) -> dict[str, Any]:
+        return self._gatehouse.shown()
 
     def _http(self) -> dict[str, int]:
         return self._server.counters()

@@ -143,9 +143,9 @@ class Decision:
 
     @property
     def open(self) -> tuple[Line, ...]:
-        """The lines that do not stand, the failed ones first."""
+        """The lines that do not stand: No-Go lines that hold, what failed, what is not known."""
         found = [line for line in self.lines if line.verdict not in STANDS]
-        return tuple(sorted(found, key=lambda line: line.verdict is not Verdict.FAIL))
+        return tuple(sorted(found, key=lambda each: urgency(each.kind, each.verdict)))
 
     @property
     def waived(self) -> tuple[Line, ...]:
@@ -174,6 +174,13 @@ class Decision:
             "missing": list(self.authorisation.missing),
             "lines": [line_document(line) for line in self.lines],
         }
+
+
+def urgency(kind: str, verdict: str) -> int:
+    """In which order what keeps a gate shut is told."""
+    if verdict != Verdict.FAIL:
+        return 2
+    return 0 if kind == Kind.VETO else 1
 
 
 def line_document(line: Line) -> dict[str, Any]:

@@ -75,10 +75,10 @@ def decide(gate: Gate, seen: Seen, at: float) -> Decision:
         at=at,
         size=desk.terms.size,
         lines=(
-            *(desk.veto(criterion) for criterion in gate.vetoes),
-            *(desk.go(line) for line in gate.requires),
-            *(desk.test(name) for name in gate.tests),
             *desk.conditions(),
+            *(desk.go(line) for line in gate.requires),
+            *(desk.veto(criterion) for criterion in gate.vetoes),
+            *(desk.test(name) for name in gate.tests),
         ),
         authorisation=authorisation(gate, seen.records),
     )
@@ -199,11 +199,10 @@ class _Desk:
 
     def _incidents(self) -> Iterable[Line]:
         newest = {record.subject: record for record in self._records("incident")}
-        mine = {*self._gate.tests, *(c for line in self._gate.requires for c in line.checks)}
         for id_, record in newest.items():
-            state = str(record.body.get("state"))
-            if record.body.get("check") in mine and state.casefold() not in SETTLED:
-                told = f"incident {id_} is {state}: {record.body.get('why') or 'no reason given'}"
+            body, state = record.body, str(record.body.get("state"))
+            if body.get("phase") == self._gate.id and state.casefold() not in SETTLED:
+                told = f"incident {id_} is {state}: {body.get('why') or 'no reason given'}"
                 todo = f"dvfd incident {id_}"
                 yield _condition(INCIDENT, "No failure is open", told, todo, record=record.number)
 
@@ -253,7 +252,7 @@ class _Desk:
             self._proofs[check.id] = chosen([proof(check, each, terms) for each in records])
         found, why = self._proofs[check.id]
         if found is None:
-            reason = f"{check.id}: {why or 'it was not run yet'}"
+            reason = f"{check.id}: {why or 'not run yet'}"
             todo = again(check, self.terms.size)
             return None, Cited(what=check.id, verdict=Verdict.UNKNOWN, reason=reason, todo=todo)
         return found, _cited(check, found)

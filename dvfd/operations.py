@@ -10,6 +10,7 @@ import structlog
 
 from dvfd import attestations as people
 from dvfd import evidence_shown
+from dvfd import gatehouse as gates
 from dvfd import protocol as failed
 from dvfd import signoffs as signing_off
 from dvfd import waivers as waiving
@@ -19,6 +20,7 @@ from dvfd.drilled import Drilled
 from dvfd.drills.findings import Findings
 from dvfd.errors import DvfdError
 from dvfd.evidence_shown import Shown
+from dvfd.gatehouse import Gatehouse
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue, Clock
 from dvfd.protocol import Incidents
@@ -69,6 +71,7 @@ def operations(
     ledger: Ledger,
     witness: Witness,
     waivers: Waivers,
+    gatehouse: Gatehouse,
     changed: Callable[[str], object],
     shown: Shown,
     incidents: Incidents,
@@ -81,6 +84,7 @@ def operations(
         **waiving.operations(waivers, changed),
         **evidence_shown.operations(shown),
         **signing_off.operations(signoffs),
+        **gates.operations(gatehouse),
         **accepted.operations(baselines, conductor.run),
         **scaling.operations(ledger),
         **failed.operations(incidents),
@@ -133,6 +137,7 @@ def _reads(
             "items": sorted(attestations.items),
             "criteria": sorted(catalogue.criteria),
             "incidents": incidents.ids(),
+            "gates": list(catalogue.gates),
             "jobs": sorted(str(job["job"]) for job in state.snapshot().jobs),
         }
 

@@ -349,6 +349,7 @@ class Sources:
     web: Callable[[], WebHealth] = NoWeb
     run: Callable[[], RunState | None] = lambda: None
     failures: Callable[[], Failures] = Failures
+    gates: Callable[[], Mapping[str, Any]] = dict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,6 +395,7 @@ class Snapshot:
     web: WebHealth = NoWeb()
     run: RunState | None = None  # the stability run that is on
     failures: Failures = Failures()
+    gates: Mapping[str, Any] = field(default_factory=dict)  # as dvfd.gatehouse tells them
 
     @property
     def results(self) -> dict[str, Result]:
@@ -546,6 +548,7 @@ class State:
             web=ask.web(),
             run=ask.run(),
             failures=ask.failures(),
+            gates=ask.gates(),
         )
 
     def _note(self, results: Iterable[Result]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from dvfd.decision import urgency
 from dvfd.masking import masked
 from dvfd.state import CheckState, Snapshot
 from dvfd.store.documents import result_document, run_document
@@ -34,6 +36,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
         "loops": {
             name: {**asdict(loop), "late": loop.late} for name, loop in snapshot.loops.items()
         },
+        "gates": [brief(gate) for gate in snapshot.gates.get("gates", ())],
         "jobs": [dict(job) for job in snapshot.jobs],
         "log_lines": [dict(line) for line in snapshot.log_lines],
         "incidents": [dict(incident) for incident in snapshot.failures.on],
@@ -55,6 +58,25 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
         },
     }
     return masked(found)
+
+
+def brief(gate: Mapping[str, Any]) -> dict[str, Any]:
+    """A gate in a line: what dvfd recommends, how much is open, who has yet to sign."""
+    lacking = [line for line in gate["lines"] if line["verdict"] not in {"PASS", "WAIVED"}]
+    lacking.sort(key=lambda line: urgency(line["kind"], line["verdict"]))
+    return {
+        "gate": gate["gate"],
+        "title": gate["title"],
+        "outcome": gate["outcome"],
+        "authorised": gate["authorised"],
+        "missing": gate["missing"],
+        "due": gate["due"]["day"] if gate["due"] else "",
+        "lines": len(gate["lines"]),
+        "open": len(lacking),
+        "failed": sum(line["verdict"] == "FAIL" for line in lacking),
+        "first": f"{lacking[0]['id']}: {lacking[0]['reason']}" if lacking else "",
+        "overridden": any(each["override"] for each in gate["signatures"]),
+    }
 
 
 def check_document(state: CheckState) -> dict[str, Any]:

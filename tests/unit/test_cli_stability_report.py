@@ -80,7 +80,7 @@ def test_every_format_is_what_lies_beside_the_run(dvfd, state, output, suffix):
 def test_junit_has_a_case_for_each_criterion(dvfd):
     _, out, _ = dvfd("report", "-o", "junit")
 
-    assert ET.fromstring(out).attrib["tests"] == "20"
+    assert ET.fromstring(out).attrib["tests"] == "21"
 
 
 def test_a_report_that_was_changed_is_refused(dvfd, state):

@@ -407,12 +407,19 @@ def test_a_delay_holds_the_gate_until_it_ends():
     assert "it failed again" in line(decision, Kind.CONDITION, "delay").reason
 
 
-@pytest.mark.parametrize(("state", "outcome"), [("INVESTIGATING", "HOLD"), ("RESOLVED", "GO")])
+@pytest.mark.parametrize(("state", "outcome"), [("investigating", "HOLD"), ("resolved", "GO")])
 def test_an_open_incident_of_a_test_holds_the_gate(state, outcome):
     made = book("phase1")
-    made.add("incident", "i1", {"state": "OPEN", "check": "gradient_sync", "why": "norms"})
-    made.add("incident", "i1", {"state": state, "check": "gradient_sync", "why": "norms"})
+    body = {"check": "gradient_sync", "phase": "phase1", "why": "norms"}
+    made.add("incident", "i1", {"state": "open", **body})
+    made.add("incident", "i1", {"state": state, **body})
     assert made.decide().outcome == outcome
+
+
+def test_an_incident_of_another_phase_holds_only_that_ones_gate():
+    made = book("phase2a")
+    made.add("incident", "i1", {"state": "open", "check": "gradient_sync", "phase": "phase1"})
+    assert made.decide().outcome is Outcome.GO
 
 
 def test_where_two_are_named_both_must_sign():

@@ -182,7 +182,7 @@ def test_junit_parses_and_has_an_error_for_each_criterion_that_is_not_known():
 
     suites = ET.fromstring(junit(document))
 
-    assert suites.attrib["tests"] == "20"
+    assert suites.attrib["tests"] == "21"
     assert suites.attrib["errors"] == "16"
     assert exit_code(document) == 3
 

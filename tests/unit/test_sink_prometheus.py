@@ -78,8 +78,10 @@ def test_four_ranks_cost_at_most_500_series(real):
     assert len(series) <= 500
 
 
-def test_every_criterion_of_the_catalogue_is_one_series(real):
-    assert len(lines(real, "dvfd_criterion_verdict")) == len(real.catalogue.criteria)
+def test_every_criterion_but_what_a_run_notes_for_its_gate_is_one_series(real):
+    noted = {"stability_phase1.communication", "stability_phase2a.synchronisation"}
+    told = re.findall(r'criterion="([^"]+)"', "".join(lines(real, "dvfd_criterion_verdict")))
+    assert sorted(told) == sorted(real.catalogue.criteria.keys() - noted)
 
 
 def test_a_measurement_is_one_series_with_the_name_in_the_catalogue():

@@ -1,0 +1,233 @@
+"""The gates as a lead keeps them: read from a real ledger, signed into it, told once a minute."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import date
+
+import pytest
+from fakes import FakeClock
+from fakes_gates import AT, DAY, MACHINE, book, catalogue, signature
+
+from dvfd.config import Cluster, Config, Member, Node, Profile, Programme
+from dvfd.errors import DvfdError
+from dvfd.evidence import Evidence
+from dvfd.gatehouse import Gatehouse
+from dvfd.proof import Present
+
+FACTS = {"kernel": "6.8.0-45", "BIOS": "F.12"}
+CONFIG = Config(
+    node=Node(name="n1"),
+    profile=Profile(expected_throughput=250.0),
+    programme=Programme(start=date(2027, 1, 4)),
+)
+NAMED = {"gate": "phase1", "name": "Bo", "role": "vp engineering"}
+
+
+def house(tmp_path, *, config=CONFIG, fill=True, facts=lambda: FACTS):
+    """A gatehouse on a ledger on which phase 1 is GO."""
+    clock = FakeClock(AT - DAY)
+    evidence = Evidence(tmp_path / "evidence", clock, node="n1")
+    made = Gatehouse(config, catalogue(), evidence, clock, facts=facts)
+    if fill:
+        fingerprint = made._present().fingerprint
+        for record in book("phase1").records:
+            body = dict(record.body)
+            if record.kind == "run":
+                body |= {
+                    "fingerprint": dict(fingerprint),
+                    "hashes": {"profile": config.profile_hash},
+                }
+            evidence.append(record.kind, record.subject, body, submitted="ann")
+    clock.advance(DAY)
+    return made, evidence, clock
+
+
+def gate(document, name="phase1"):
+    return next(each for each in document["gates"] if each["gate"] == name)
+
+
+def test_a_ledger_on_which_all_stands_is_go_and_due_on_its_friday(tmp_path):
+    found = gate(house(tmp_path)[0].document())
+    assert found["outcome"] == "GO"
+    assert found["due"]["day"] == "2027-01-15"
+
+
+def test_an_empty_ledger_is_hold(tmp_path):
+    assert gate(house(tmp_path, fill=False)[0].document())["outcome"] == "HOLD"
+
+
+def test_a_signature_is_refused_before_there_is_evidence_and_says_what_is_missing(tmp_path):
+    made, evidence, _ = house(tmp_path, fill=False)
+    with pytest.raises(
+        DvfdError, match=r"phase1 is HOLD: hardware: hardware: not run yet \(and 20 more"
+    ):
+        made.sign(NAMED, "bo")
+    assert evidence.records("decision") == []
+
+
+def test_a_signature_is_refused_on_a_veto(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    spoiled = book("phase1")
+    spoiled.observe("stability_phase1.throughput", 100)
+    bad = dict(spoiled.records[spoiled.found("run", "stability_phase1")].body)
+    old = evidence.newest("run", "stability_phase1").body
+    bad |= {key: old[key] for key in ("fingerprint", "hashes")}
+    evidence.append("run", "stability_phase1", bad, submitted="ann")
+    with pytest.raises(
+        DvfdError, match="phase1 is NO_GO: no_go_throughput: 100 samples/second is < 200"
+    ):
+        made.sign(NAMED, "bo")
+
+
+def test_a_signature_stands_in_the_ledger_with_the_records_that_it_rests_on(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    said = made.sign(NAMED, "bo")
+    record = evidence.newest("decision", "phase1")
+
+    assert (said["authorised"], record.submitted) == (True, "bo")
+    assert record.body["role"] == "VP Engineering"
+    assert record.body["override"] is None
+    needed = [r.number for r in evidence.records() if r.kind in {"run", "attestation"}]
+    assert record.body["evidence"] == needed
+
+
+def test_an_override_is_signed_on_hold_and_told_ever_after(tmp_path):
+    made, evidence, _ = house(tmp_path, fill=False)
+    made.sign({**NAMED, "override": "the board wants it"}, "bo")
+    found = gate(made.document())
+    assert found["authorised"]
+    assert found["signatures"][0]["override"] == "the board wants it"
+    assert found["signatures"][0]["outcome"] == "HOLD"
+    assert evidence.newest("decision", "phase1").body["override"] == "the board wants it"
+
+
+def test_on_go_there_is_nothing_to_override(tmp_path):
+    made, _, _ = house(tmp_path)
+    assert made.sign({**NAMED, "override": "to be sure"}, "bo")["override"] is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"role": "Intern"}, "wanted VP Engineering"),
+        ({"name": " "}, "name: missing"),
+        ({"gate": "phase9"}, "no such gate"),
+    ],
+)
+def test_a_signature_of_nobody_or_for_nothing_is_refused(tmp_path, wrong, said):
+    with pytest.raises(DvfdError, match=said):
+        house(tmp_path)[0].sign(NAMED | wrong, "bo")
+
+
+def test_a_phase_is_refused_before_and_its_gate_opens_after_the_one_before_is_signed(tmp_path):
+    made, _, _ = house(tmp_path)
+    before = gate(made.document(), "phase2a")["lines"]
+    made.sign(NAMED, "bo")
+    after = gate(made.document(), "phase2a")["lines"]
+    verdicts = [
+        next(x["verdict"] for x in lines if x["id"] == "before") for lines in (before, after)
+    ]
+    assert verdicts == ["UNKNOWN", "PASS"]
+
+
+def test_an_authorisation_stands_when_its_evidence_ages(tmp_path):
+    made, _, clock = house(tmp_path)
+    made.sign(NAMED, "bo")
+    clock.advance(40 * DAY)
+    found = made.document()
+    assert (gate(found)["outcome"], gate(found)["authorised"]) == ("HOLD", True)
+    hardware = next(row for row in found["table"] if row["title"] == "Hardware validation")
+    assert hardware["cells"]["phase1"] == "PASS"
+
+
+def test_evidence_falls_with_the_kernel(tmp_path):
+    facts = dict(FACTS)
+    made, _, _ = house(tmp_path, facts=lambda: facts)
+    facts["kernel"] = "6.9"
+    found = gate(made.document())
+    assert found["outcome"] == "HOLD"
+    assert any("kernel was 6.8.0-45, is 6.9" in line["reason"] for line in found["lines"])
+
+
+def test_a_ledger_that_was_edited_holds_every_gate(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    text = evidence.path.read_text()
+    evidence.path.write_text(text.replace("Ann Lee", "Eve Lee", 1))
+    found = made.document()
+    assert {each["outcome"] for each in found["gates"]} == {"HOLD"}
+    assert found["problems"]
+
+
+def test_a_node_that_does_not_lead_decides_nothing_and_says_who_does(tmp_path):
+    members = (Member(name="n1", address="10.0.0.1"), Member(name="n2", address="10.0.0.2"))
+    config = Config(node=Node(name="n2"), cluster=Cluster(lead="n1", nodes=members))
+    made, evidence, _ = house(tmp_path, config=config, fill=False)
+    found = made.document()
+    assert (found["elsewhere"], found["gates"], found["table"]) == ("n1", [], [])
+    with pytest.raises(DvfdError, match="dvfd sign on n1"):
+        made.sign(NAMED, "bo")
+    assert evidence.records() == []
+
+
+def test_what_is_shown_is_made_anew_when_something_is_written_down_or_a_minute_is_over(tmp_path):
+    made, evidence, clock = house(tmp_path, fill=False)
+    first = made.shown()
+    assert made.shown() is first
+    clock.advance(61)
+    second = made.shown()
+    assert second is not first
+    evidence.append("decision", "phase1", signature("VP Engineering"), submitted="bo")
+    assert gate(made.shown())["authorised"]
+
+
+def test_runs_that_are_too_old_are_dropped_but_the_newest_says_that_it_is(tmp_path):
+    made, _, clock = house(tmp_path)
+    clock.advance(60 * DAY)
+    reasons = [line["reason"] for line in gate(made.document())["lines"]]
+    assert "hardware: record 2 does not count: it is 61 d old, at most 14 d counts" in reasons
+
+
+TICKS = {
+    "Hardware validation": "✓---",
+    "CUDA/NCCL validation": "✓✓--",
+    "PyTorch distribution": "✓✓✓-",
+    "24-48hr stability": "✓✓✓✓",
+    "Gradient sync": "✓✓✓✓",
+    "Loss convergence": "✓✓✓✓",
+    "Scaling efficiency": "-✓✓✓",
+    "Network (if applicable)": "-✓✓✓",
+    "Reliability": "---✓",
+    "Production auth": "---✓",
+}
+"""The source's own summary table."""
+
+
+def test_the_table_has_the_ticks_of_the_source(tmp_path):
+    table = house(tmp_path)[0].document()["table"]
+    found = {
+        row["title"]: "".join("-" if cell is None else "✓" for cell in row["cells"].values())
+        for row in table
+    }
+    assert found == TICKS
+
+
+def test_production_is_authorised_by_a_signature_and_an_override_is_no_pass(tmp_path):
+    made, evidence, _ = house(tmp_path)
+
+    def cell():
+        return made.document()["table"][-1]["cells"]["phase2c"]
+
+    role = "Chief Technology Officer"
+    assert cell() == "UNKNOWN"
+    forced = signature(role, outcome="HOLD", override="at once")
+    evidence.append("decision", "phase2c", forced, submitted="bo")
+    assert cell() == "WAIVED"
+    evidence.append("decision", "phase2c", signature(role), submitted="bo")
+    assert cell() == "PASS"
+
+
+def test_a_machine_is_known_by_more_than_its_kernel(tmp_path):
+    present = house(tmp_path)[0]._present()
+    assert {"kernel", "driver", "bios"} <= present.fingerprint.keys()
+    assert asdict(Present(fingerprint=MACHINE))["unread"] == ""

@@ -1,0 +1,65 @@
+"""When gates are due: the programme's start says it, delays move it."""
+
+from datetime import date
+
+import pytest
+from fakes_gates import AT, DAY, GATES, book, catalogue
+
+from dvfd.errors import DvfdError
+from dvfd.programme import dates, day_of
+
+MONDAY = date(2026, 3, 2)
+
+
+def delays(*bodies):
+    made = book("phase1")
+    made.records.clear()
+    for gate, body in bodies:
+        made.add("delay", gate, body)
+    return made.records
+
+
+def days(start, *bodies):
+    known = dates(catalogue().gates.values(), start, delays(*bodies))
+    return [str(known[gate].day) for gate in GATES]
+
+
+def test_every_gate_of_the_catalogue_is_due_on_the_friday_of_its_week():
+    assert days(MONDAY) == ["2026-03-13", "2026-03-27", "2026-04-10", "2026-04-24"]
+
+
+def test_a_programme_that_begins_within_a_week_has_its_fridays_too():
+    assert day_of("Friday, week 1", date(2026, 3, 7)) == date(2026, 3, 13)
+
+
+def test_without_a_start_no_gate_has_a_day():
+    assert dates(catalogue().gates.values(), None, []) == {}
+
+
+@pytest.mark.parametrize("text", ["Friday", "Friday, week 0", "friday, week 2", "Frday, week 2"])
+def test_what_is_no_day_is_refused(text):
+    with pytest.raises(DvfdError, match="no day of a programme"):
+        day_of(text, MONDAY)
+
+
+def test_a_delay_moves_its_gate_and_those_after_it():
+    late = days(MONDAY, ("phase2a", {"weeks": 1, "until": AT, "incident": "i1"}))
+    assert late == ["2026-03-13", "2026-04-03", "2026-04-17", "2026-05-01"]
+
+
+def test_a_longer_delay_of_the_same_incident_takes_the_place_of_the_shorter():
+    shorter = ("phase1", {"weeks": 1, "until": AT + 7 * DAY, "incident": "i1"})
+    longer = ("phase1", {"weeks": 2, "until": AT + 14 * DAY, "incident": "i1"})
+    assert days(MONDAY, shorter, longer)[0] == "2026-03-27"
+
+
+def test_delays_at_one_time_count_once_and_others_add_up():
+    one = ("phase1", {"weeks": 1, "until": AT, "incident": "i1"})
+    beside = ("phase1", {"weeks": 1, "until": AT, "incident": "i2"})
+    later = ("phase1", {"weeks": 1, "until": AT + 30 * DAY, "incident": "i3"})
+    assert days(MONDAY, one, beside)[0] == "2026-03-20"
+    assert days(MONDAY, one, beside, later)[0] == "2026-03-27"
+
+
+def test_a_delay_that_says_no_weeks_moves_nothing():
+    assert days(MONDAY, ("phase1", {"weeks": None, "until": AT}))[0] == "2026-03-13"
