@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cache
 from typing import Any
 
+from fakes import FakeClock
+
 from dvfd.catalogue import load
 from dvfd.chain import Record
-from dvfd.config import Config, Profile
+from dvfd.config import Cluster, Config, Member, Node, Profile, Programme
 from dvfd.decision import Decision
+from dvfd.environment import fingerprint
+from dvfd.gatehouse import Gatehouse
 from dvfd.gates import Seen, decide
 from dvfd.model import Catalogue, Check, Criterion, Gate
 from dvfd.proof import Present, Size, size
@@ -17,6 +22,7 @@ from dvfd.proof import Present, Size, size
 AT = 1_800_000_000.0
 DAY, HOUR = 86_400.0, 3600.0
 MACHINE = {"kernel": "6.8.0-45", "driver": "none", "bios": "F.12"}
+FACTS = {"kernel": "6.8.0-45", "BIOS": "F.12"}
 NODES = ("n1", "n2", "n3", "n4")
 NOW = Present(fingerprint=MACHINE, members=NODES, profile="p")
 GATES = ("phase1", "phase2a", "phase2b", "phase2c")
@@ -185,6 +191,57 @@ class Book:
     def decide(self, at: float = AT) -> Decision:
         """What dvfd recommends."""
         return decide(self.gate, self.seen, at)
+
+
+@dataclass
+class Ledger:
+    """What a gatehouse is given in the place of a file."""
+
+    kept: list[Record] = field(default_factory=list)
+
+    def append(self, kind: str, subject: str, body: Any, *, submitted: str) -> Record:
+        made = Record(
+            number=len(self.kept) + 1, at=AT, kind=kind, subject=subject, body=body, node="n1",
+            submitted=submitted, previous="0" * 64, sha256="b" * 64,
+        )  # fmt: skip
+        self.kept.append(made)
+        return made
+
+    def records(self, kind: str | None = None, subject: str | None = None) -> list[Record]:
+        return [r for r in self.kept if kind in (None, r.kind) and subject in (None, r.subject)]
+
+    def problems(self) -> list[str]:
+        return []
+
+    def stamp(self) -> tuple[int, ...]:
+        return (len(self.kept),)
+
+
+def told(*, signed: bool = False) -> dict[str, Any]:
+    """The gates as a daemon tells them: phase 1 is GO, a test of 2a failed, the rest is to come."""
+    config = Config(
+        node=Node(name="n1"),
+        profile=Profile(nodes=2, expected_throughput=250.0),
+        cluster=Cluster(lead="n1", nodes=tuple(Member(name=n, address=n) for n in NODES[:2])),
+        programme=Programme(start=date(2027, 1, 4)),
+    )
+    ledger = Ledger()
+    known = Gatehouse(config, catalogue("phase2a"), ledger, FakeClock(AT), facts=lambda: FACTS)
+    for phase in ("phase1", "phase2a"):
+        made = book(phase)
+        if phase == "phase2a":
+            made.observe("network.speed", 0.8 * 50e9)
+            made.records = [r for r in made.records if r.subject not in {"pytorch", "phase1"}]
+        for record in made.records:
+            body = dict(record.body)
+            if record.kind == "run":
+                print_ = fingerprint(FACTS, NODES[:2])
+                body |= {"fingerprint": print_, "hashes": {"profile": config.profile_hash}}
+            ledger.append(record.kind, record.subject, body, submitted="ann")
+    if signed:
+        who = {"name": "Ann Lee", "role": "VP Engineering", "note": "as agreed on Friday"}
+        known.sign({"gate": "phase1", **who}, "ann")
+    return known.document()
 
 
 def _exchanged(rows: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:

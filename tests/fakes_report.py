@@ -104,6 +104,7 @@ def windows(
                 loss=loss * every, losses=every,
                 norm=every * (1.0 + 0.2 * math.cos(number / 5)), norms=every,
                 compute=0.4 * every, computes=every,
+                communication=0.02 * every, stepping=0.45 * every,
             )
             for rank in range(ranks)
         ]  # fmt: skip

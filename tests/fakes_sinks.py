@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
 from fakes import FakeClock
+from fakes_gates import told
 
 from dvfd.catalogue import load as load_catalogue
 from dvfd.config import Config
@@ -213,6 +215,7 @@ def run_state(*lines: RunLine, **keys: Any) -> RunState:
 
 FULL = sources(
     run=run_state,
+    gates=cache(told),
     reload=lambda: NoReload(succeeded_at=NOW),
     web=lambda: NoWeb(expires_at=NOW + 86_400 * 30),
     raised=lambda: (RAISED,),

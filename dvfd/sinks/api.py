@@ -386,6 +386,10 @@ def _node(asked: Asked) -> dict[str, Any]:
     return whole | {"at": asked.snapshot.at, "jobs": running, **asked.identity()}
 
 
+def _gates(asked: Asked) -> Mapping[str, Any]:
+    return asked.snapshot.gates
+
+
 def _runs(asked: Asked) -> list[Any]:
     return list(asked.runs.told(asked.values["limit"]))
 
@@ -456,6 +460,8 @@ ROUTES = (
           answer=_check, data=shapes.CHECK, parameters=(CHECK,)),
     Route(path="/checks/{check}/reports", text="The newest kept reports of one check",
           answer=_reports, data=shapes.REPORTS, parameters=(CHECK, LAST)),
+    Route(path="/gates", text="The gates, line by line with their evidence, and the summary table",
+          answer=_gates, data=shapes.GATES),
     Route(path="/jobs", text="Jobs and their ranks", answer=_part("jobs"),
           data=shapes.listed(shapes.JOB)),
     Route(path="/alerts", text="Alerts that fire, and whether they get out",

@@ -135,6 +135,27 @@ STATUS = record(
     store=record(ok=FLAG, reason=TEXT, queue=WHOLE, last_commit=maybe(WHEN), path=TEXT),
 )  # fmt: skip
 
+EVIDENCE = record(
+    what=TEXT, verdict=VERDICT, reason=TEXT, todo=TEXT, record=maybe(WHOLE), report=TEXT,
+    where=TEXT, at=maybe(WHEN), age=maybe(REAL), criterion=TEXT, observed=maybe(REAL),
+    comparison=TEXT, limit=maybe(REAL), margin=maybe(REAL), unit=TEXT, overridden=listed(TEXT),
+)  # fmt: skip
+
+GATE = record(
+    gate=TEXT, title=TEXT, clause=TEXT, at=WHEN, outcome=TEXT, processes=WHOLE, nodes=WHOLE,
+    authority=listed(TEXT), authorised=FLAG, signatures=listed(ANYTHING), missing=listed(TEXT),
+    due=maybe(ANYTHING), due_words=TEXT,
+    lines=listed(record(
+        kind=TEXT, id=TEXT, text=TEXT, verdict=VERDICT, reason=TEXT, evidence=listed(EVIDENCE)
+    )),
+)  # fmt: skip
+
+GATES = record(
+    at=WHEN, node=TEXT, elsewhere=TEXT, start=TEXT, evidence_days=REAL, overrides=listed(TEXT),
+    problems=listed(TEXT), gates=listed(GATE),
+    table=listed(record(title=TEXT, cells=mapped(maybe(VERDICT)), verdict=VERDICT)),
+)  # fmt: skip
+
 ERROR = record(
     schema=WHOLE,
     error=record(

@@ -93,7 +93,9 @@ def test_the_help_has_every_command_once_below_what_one_wants_to_do(dvfd):
     out = dvfd("--help")[1]
 
     assert sorted(listed) == sorted(COMMANDS)
-    assert re.findall(r"^(Watch|Judge|Decide|Look after|Set up):$", out, re.MULTILINE) == list(SECTIONS)
+    assert re.findall(r"^(Watch|Judge|Decide|Look after|Set up):$", out, re.MULTILINE) == list(
+        SECTIONS
+    )
     assert re.findall(r"^  ([a-z]+)  ", out, re.MULTILINE) == listed
 
 

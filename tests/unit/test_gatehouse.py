@@ -7,8 +7,10 @@ from datetime import date
 
 import pytest
 from fakes import FakeClock
-from fakes_gates import AT, DAY, MACHINE, book, catalogue, signature
+from fakes_gates import AT, DAY, MACHINE, book, catalogue, signature, told
+from fakes_output import valid
 
+from dvfd.cli.formats import versioned
 from dvfd.config import Cluster, Config, Member, Node, Profile, Programme
 from dvfd.errors import DvfdError
 from dvfd.evidence import Evidence
@@ -186,6 +188,11 @@ def test_runs_that_are_too_old_are_dropped_but_the_newest_says_that_it_is(tmp_pa
     clock.advance(60 * DAY)
     reasons = [line["reason"] for line in gate(made.document())["lines"]]
     assert "hardware: record 2 does not count: it is 61 d old, at most 14 d counts" in reasons
+
+
+def test_what_programs_read_is_as_the_schema_says(tmp_path):
+    valid(versioned(told(signed=True)), "gates")
+    valid(versioned(house(tmp_path, fill=False)[0].document()), "gates")
 
 
 TICKS = {

@@ -183,7 +183,7 @@ def test_junit_parses_and_has_an_error_for_each_criterion_that_is_not_known():
     suites = ET.fromstring(junit(document))
 
     assert suites.attrib["tests"] == "21"
-    assert suites.attrib["errors"] == "16"
+    assert suites.attrib["errors"] == "17"
     assert exit_code(document) == 3
 
 
@@ -197,12 +197,12 @@ def test_a_run_with_nothing_at_all_has_a_page_that_says_so():
     assert 'svg class="state"' not in page
 
 
-def test_a_job_that_never_came_is_one_reason_and_not_sixteen():
+def test_a_job_that_never_came_is_one_reason_and_not_seventeen():
     never = run(Stage.ABORTED, lasted=0.0, began_t=None, warm_t=None, reason="job gpt never came")
 
     [cause] = why(report(never, FakeRows()))
 
-    assert len(cause.rows) == 16
+    assert len(cause.rows) == 17
     assert cause.reason.endswith("aborted: job gpt never came")
 
 

@@ -62,7 +62,7 @@ def test_a_report_is_as_its_schema_says(good, nothing):
 
 def test_a_good_run_passes_and_counts(good):
     assert (good["verdict"], good["counts"], good["uncounted"]) == ("PASS", True, [])
-    assert good["headline"] == "Of 20 criteria, 16 pass, 4 do not apply."
+    assert good["headline"] == "Of 21 criteria, 17 pass, 4 do not apply."
 
 
 def test_the_golden_parts_of_a_good_run(good):
