@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -92,7 +92,7 @@ def _failed(
     config: Config, catalogue: Catalogue, store: Store, clock: SystemClock, evidence: Evidence
 ) -> str:
     """Open what incident the test's failure asks for, and preserve; which, in words."""
-    incidents = _incidents(config, catalogue, store, clock, evidence)
+    incidents = _incidents(config, catalogue, store, clock, evidence, settle=store.flush)
     incidents.load()
     opened = incidents.unpreserved()
     for incident in opened:
@@ -110,6 +110,7 @@ def _incidents(
     evidence: Evidence,
     *,
     keeps: bool = True,
+    settle: Callable[[], object] = bool,
 ) -> Incidents:
     boot_id = Processes().boot_id()
     now = partial(present, clock, boot_id)
@@ -122,7 +123,7 @@ def _incidents(
         directory=state_dir() / "incidents",
         node=config.node.name,
         phase=config.node.phase,
-        at_once=AtOnce(config, catalogue, state=state_dir(), now=now),
+        at_once=AtOnce(config, catalogue, state=state_dir(), now=now, settle=settle),
         keeps=keeps,
     )
 

@@ -47,11 +47,12 @@ class AtOnce:
         job_of: Callable[[str], str] = lambda _run: "",
         registered: Callable[[str], Iterable[Process]] = lambda _job: (),
         status: Callable[[], Mapping[str, Any]] = dict,
+        settle: Callable[[], object] = bool,
         seal: Callable[[Orders], Bundle] = by_child,
         proc: Path = Path("/proc"),
     ) -> None:
         """*job_of* names the job of a run, empty where there is none; *registered* gives a job's
-        processes; *status* is the status document.
+        processes; *status* is the status document; *settle* has the store write what waits.
         """
         self._config = config
         self._catalogue = catalogue
@@ -60,6 +61,7 @@ class AtOnce:
         self._job_of = job_of
         self._registered = registered
         self._status = status
+        self._settle = settle
         self._seal = seal
         self._proc = proc
 
@@ -68,6 +70,7 @@ class AtOnce:
         job = self._job(incident)
         texts = self._environments(job)
         action = self._act(incident, job)
+        self._settle()
         bundle = self._seal(self.orders(incident, record, texts))
         if bundle.path:
             log.info("evidence preserved", incident=incident.id, path=bundle.path)

@@ -477,6 +477,7 @@ class Daemon:
             job_of=lambda run: self._runs.run(run).plan.job,
             registered=self._book.registered,
             status=lambda: document(self._state.snapshot(), running=True),
+            settle=self._store.flush,
         )
         return Incidents(
             catalogue,

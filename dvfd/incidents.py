@@ -431,8 +431,8 @@ def next_step(incident: Incident, needs: Sequence[Need]) -> str:
     if incident.over:
         return "nothing: it is resolved"
     if incident.cause is Cause.FIXED:
-        left = ", ".join(need.check for need in needs)
-        return f"run the suite of {incident.phase} again; still to pass after the fix: {left}"
+        left = f"{len(needs)} test{'s' * (len(needs) != 1)} still to pass after the fix"
+        return f"run the suite of {incident.phase} again, {left}: dvfd incident show {incident.id}"
     if incident.state is State.DECISION:
         who = "infrastructure looks for the cause; once it is fixed"
         return f"{who}: {update} --cause fixed --finding WHAT --by NAME"

@@ -25,7 +25,7 @@ from dvfd.errors import DvfdError, StoreError, ToolError
 from dvfd.masking import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from dvfd.model import Metric, Sample
@@ -36,6 +36,9 @@ MANIFEST = "manifest.json"
 
 PART = 8 << 20
 """Bytes of one part at most: of a log its end. Redacting takes about a second a MiB."""
+
+WINDOW = 64 << 20
+"""Bytes of metrics at most: an hour of 700 series. gzip makes a fifteenth of them."""
 
 ROOM = 64 << 10
 """Bytes kept for the manifest and the archive's own: below that nothing is begun."""
@@ -199,8 +202,7 @@ class Sealing:
             if (said := self._said(argv)) is not None:
                 yield name, " ".join(argv), redacted(said).encode()
         if orders.store is not None:
-            lines = self._window(orders.store)
-            yield "metrics.jsonl", str(orders.store), _bounded(lines, PART)
+            yield "metrics.jsonl", str(orders.store), self._metrics(orders.store)
 
     def _tail(self, path: Path) -> str | None:
         """The last PART bytes of a file, from the beginning of a line."""
@@ -228,6 +230,17 @@ class Sealing:
             return None
         return done.stdout
 
+    def _metrics(self, path: Path) -> bytes:
+        """The window of every series that lived in it, a sample a line, as far as it fits."""
+        kept = bytearray()
+        limit = min(WINDOW, max(0, self._room() - ROOM))
+        for line in self._window(path):
+            if len(kept) + len(line) > limit:
+                self._lacks(f"metrics.jsonl: cut at {limit} bytes: later series are not in it")
+                break
+            kept += line
+        return bytes(kept)
+
     def _window(self, path: Path) -> Iterator[bytes]:
         from dvfd.clock import SystemClock  # noqa: PLC0415  # the daemon only asks for a child
         from dvfd.store import Store  # noqa: PLC0415
@@ -239,12 +252,9 @@ class Sealing:
             self._lacks(f"metrics: {error}")
             return
         try:
-            for metric in orders.metrics:
-                for series in store.latest(metric):
-                    for sample in store.series(
-                        metric, series.labels, since=orders.since, until=orders.until
-                    ):
-                        yield _line(sample)
+            for metric, labels in store.lived(orders.since):
+                course = store.series(metric, labels, since=orders.since, until=orders.until)
+                yield from map(_line, course)
         finally:
             store.stop()
 
@@ -258,16 +268,6 @@ def _line(sample: Sample) -> bytes:
         "span": sample.span,
     }
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
-
-
-def _bounded(lines: Iterable[bytes], limit: int) -> bytes:
-    """*lines* as long as they fit."""
-    kept = bytearray()
-    for line in lines:
-        if len(kept) + len(line) > limit:
-            break
-        kept += line
-    return bytes(kept)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes, at: float) -> None:

@@ -149,10 +149,8 @@ class Incidents:
                     if self._keeps:
                         self._owing.add(found.id)
         self.tick()
-        if self._pager is not None:
-            ours = {key for key in self._pager.firing() if key.startswith(KEY)}
-            for key in ours - {key for each in self._found.values() for key in self._alerts(each)}:
-                self._pager.clear_alert(key, self._clock.now(), {})
+        with self._lock:
+            self._tell_all()
 
     def start(self) -> None:
         """Begin to look after deadlines."""
@@ -355,6 +353,17 @@ class Incidents:
         if incident.delay is not None:
             found.append(delayed_alert(incident, KEY, moment(incident.delay.until)))
         return {alert.key: alert for alert in found}
+
+    def _tell_all(self) -> None:
+        """See that what fires is what is to fire: without a daemon incidents moved on unheard."""
+        if self._pager is None:
+            return
+        wanted = {key for each in self._found.values() for key in self._alerts(each)}
+        for key in {k for k in self._pager.firing() if k.startswith(KEY)} - wanted:
+            self._pager.clear_alert(key, self._clock.now(), {})
+        for incident in self._found.values():
+            if not incident.over:  # of the same test a later one may be open
+                self._tell(incident)
 
     def _tell(self, incident: Incident) -> None:
         """The old label set ends, the new one begins: whom an alert calls is one of its labels."""

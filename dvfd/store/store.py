@@ -5,6 +5,7 @@ Writing never blocks on the disk and never raises; reading never blames the read
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -178,6 +179,11 @@ class Store:
     def medians(self, metric: str, labels: Labels, *, since: float, until: float) -> list[Sample]:
         """The course of one gauge; the rollups of hours as their medians."""
         return self._measurements.series(metric, labels, since, until, "median")
+
+    def lived(self, since: float) -> list[tuple[str, Labels]]:
+        """Metric and labels of every series that had not ended at Unix time *since*."""
+        none: list[tuple[str, Labels]] = []
+        return self._ask(lambda db: _lived(db, since), none)
 
     def end_series(self, where: Mapping[str, str], at: float) -> None:
         """The series that have these labels are over at *at*; a later sample revives one."""
@@ -386,6 +392,15 @@ class Store:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+def _lived(database: Database, since: float) -> list[tuple[str, Labels]]:
+    rows = database.read(
+        "SELECT metric, labels FROM series WHERE ended_at IS NULL OR ended_at >= ?"
+        " ORDER BY metric, labels",
+        since,
+    )
+    return [(metric, tuple(sorted(json.loads(text).items()))) for metric, text in rows]
 
 
 def _cursor(database: Database, session: str) -> int:

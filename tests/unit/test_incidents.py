@@ -427,3 +427,29 @@ def test_what_cannot_be_said_is_refused_and_changes_nothing(
         place.say(**said)
 
     assert place.incidents.show({"id": place.on["id"]})["journal"] == before
+
+
+def test_what_was_said_without_a_daemon_is_told_by_the_next_one(place: Place) -> None:
+    place.run()
+    pager, place.incidents._pager = place.incidents._pager, None
+    place.say(cause="fixed", finding="a fan")
+    place.incidents._pager = pager
+    assert place.calls() == {"DvfdPhaseTestFailed": "team_lead"}
+
+    place.restart()
+
+    assert place.calls() == {"DvfdPhaseTestFailed": "team"}
+
+
+def test_a_further_failure_opens_another_whose_alert_outlives_a_restart(place: Place) -> None:
+    place.run()
+    place.say(cause="fixed", finding="a fan")
+    place.clock.advance(60)
+    place.suite()
+    place.run()
+    assert place.on["failed"] == 1
+
+    place.restart()
+
+    assert place.calls() == {"DvfdPhaseTestFailed": "team_lead"}
+    assert len(place.incidents.document()["incidents"]) == 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from fakes import FakeClock
+from fakes_incidents import Place
 from fakes_sinks import (
     NOW,
     Health,
@@ -24,7 +25,7 @@ from fakes_sinks import (
 
 from dvfd.model import Labels, ProbeHealth, Sample, Verdict
 from dvfd.sinks.page import View, day, headline, render, response
-from dvfd.state import Delivery, Loop, NoPast, Peer, Raised, Snapshot
+from dvfd.state import Delivery, Failures, Loop, NoPast, Peer, Raised, Snapshot
 from dvfd.store.documents import StoredReport
 from dvfd.words import ago, duration
 
@@ -433,6 +434,56 @@ def test_a_run_that_is_on_shows_how_far_it_is_and_when_it_ends():
     assert "6 h 12 min of 24 h" in section
     assert "ends " + time.strftime("%Y-%m-%d %H:%M", time.gmtime(NOW + 64_080)) in section
     assert "All 1 criteria pass so far. Nothing has passed before the run is complete." in section
+
+
+def failures_shown(place, **keys) -> str:
+    page = shown(failures=place.incidents.failures, **keys)
+    return page.partition("Failed phase tests")[2].partition("Jobs")[0]
+
+
+def test_a_failed_phase_test_says_why_what_to_do_and_by_when(tmp_path):
+    place = Place(tmp_path)
+    place.run()
+
+    section = failures_shown(place)
+
+    assert "stability_phase1.throughput: 190 samples/s, wanted at least 250" in section
+    assert "calls the team lead alone" in section
+    assert "in 60 min the team is told" in section
+    assert "find the cause: dvfd incident show stability_phase1-2" in section
+    assert "is being preserved" in section
+
+
+def test_a_fixed_one_shows_what_is_still_to_pass_and_what_was_preserved(tmp_path):
+    place = Place(tmp_path)
+    place.run()
+    place.incidents.act(place.on["id"])
+    place.say(cause="fixed", finding="a fan", delay=2)
+
+    section = failures_shown(place)
+
+    assert "hardware : not run since the fix" in section
+    assert "b.tar.gz , 2 parts, sealed" in section
+    assert "left alone" in section
+    assert "Phase delayed until" in section
+
+
+def test_what_a_report_says_cannot_become_markup_in_an_incident(tmp_path):
+    place = Place(tmp_path)
+    place.run(results=[{"criterion": "x", "verdict": "FAIL", "severity": "critical",
+                        "reason": "<script>alert(1)</script>"}])  # fmt: skip
+
+    assert "<script>" not in render(snapshot(of=sources(failures=place.incidents.failures)))
+
+
+def test_without_a_failure_the_page_has_no_section_of_them():
+    assert "Failed phase tests" not in shown()
+
+
+def test_incidents_that_do_not_move_on_are_a_notice(tmp_path):
+    assert "incidents do not move on: no room" in shown(
+        failures=lambda: Failures(trouble="no room")
+    )
 
 
 def test_without_a_run_the_page_has_no_section_of_it():
