@@ -331,6 +331,33 @@ class Conductor:
         self.tick()
         return self.run(run_id)
 
+    def injected(self, job: str, text: str, seconds: float, *, by: str) -> str:
+        """Note that a fault is injected into *job*, for so long at most; the run that it falls
+        into, empty if none watches that job.
+        """
+        log.warning("fault injected", job=job, what=text, seconds=seconds, by=by)
+        with self._lock:
+            on = self._of(job)
+            if on is None:
+                return ""
+            on.injected(f"{text}, by {by}", seconds)
+            return on.run.id
+
+    def healed(self, job: str, *, by: str) -> str:
+        """Note that it was taken back; the run, as `injected` says."""
+        log.warning("fault healed", job=job, by=by)
+        with self._lock:
+            on = self._of(job)
+            if on is None:
+                return ""
+            on.healed()
+            return on.run.id
+
+    def _of(self, job: str) -> Watched | None:
+        """The run that is on, if it watches *job*."""
+        on = self._on
+        return on if on and not on.run.stage.over and on.run.plan.job == job else None
+
     def abort(self, run_id: str, reason: str, *, by: str) -> Run:
         """End the run. Raises DvfdError if it is not on, or over."""
         with self._lock:

@@ -136,6 +136,7 @@ class Recorder:
         self._skewed = False
         self._injected = False
         self._healed: float | None = None
+        self._until = math.inf  # run second at which it counts as healed
         self._several = run.plan.nodes > 1
         self._blocks: dict[str, tuple[str, int]] = {}  # of the newest hash written, by kind
         self._stopped = run.stage.over
@@ -187,13 +188,19 @@ class Recorder:
                 if TIMEOUT.search(words):
                     self._tell(What.ISSUE, t, at, rank, told, text=f"timeout {words}")
 
-    def injected(self, text: str) -> None:
-        """A fault was injected on purpose: what follows from it is planned."""
-        self._injected = True
-        self._write(What.INJECTED, *self._moment(), text=text)
+    def injected(self, text: str, seconds: float = math.inf) -> None:
+        """A fault was injected on purpose: what follows from it is planned. After *seconds* it
+        counts as healed, though nobody says so: who injected it may be gone.
+        """
+        t, at = self._moment()
+        self._injected, self._healed, self._until = True, None, t + seconds
+        value = seconds if math.isfinite(seconds) else None
+        self._write(What.INJECTED, t, at, value=value, text=text)
 
     def healed(self) -> None:
         """It was taken back."""
+        if not self._injected or self._healed is not None:
+            return
         t, at = self._moment()
         self._healed = t
         self._write(What.HEALED, t, at)
@@ -207,6 +214,8 @@ class Recorder:
             self._hand_over(job, t, at)
             if not self._stopped:
                 self._clocks(t, at, boot)
+                if t >= self._until:
+                    self.healed()
                 self._look(job, t, at, boot)
         self._saves.tick(t, at)
         if not self._stopped:
@@ -499,7 +508,8 @@ class Recorder:
             case What.RESTART if number is not None:
                 self._mourned.pop(number, None)
             case What.INJECTED:
-                self._injected = True
+                self._injected, self._healed = True, None
+                self._until = math.inf if event.value is None else event.t + event.value
             case What.HEALED:
                 self._healed = event.t
             case What.RECOVERED:

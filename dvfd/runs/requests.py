@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 ARGUMENTS = 4096
 """Words of a training command at most: a request must fit into 64 KiB anyway."""
 
+LASTS = 3600.0
+"""Seconds that an injected fault may last: what is planned has an end."""
+
 FAILURES = ("continue", "stop")
 
 
@@ -40,7 +43,19 @@ def operations(conductor: Conductor) -> dict[str, Operation]:
         reason = _text(request, "reason", empty=True)
         return conductor.abort(_text(request, "id"), reason, by=peer.name).to_document()
 
+    def injected(request: Mapping[str, Any], peer: Peer) -> Any:
+        lasts = request.get("seconds")
+        if isinstance(lasts, bool) or not isinstance(lasts, int | float) or not 0 < lasts <= LASTS:
+            raise DvfdError(f"seconds: up to {LASTS:g} wanted, got {lasts!r:.40}")
+        said = _text(request, "what")
+        return conductor.injected(_text(request, "job"), said, float(lasts), by=peer.name)
+
+    def healed(request: Mapping[str, Any], peer: Peer) -> Any:
+        return conductor.healed(_text(request, "job"), by=peer.name)
+
     return {
+        "fault_injected": Operation(injected, changes=True),
+        "fault_healed": Operation(healed, changes=True),
         "stability_arm": Operation(arm, changes=True),
         "stability_launched": Operation(launched, changes=True),
         "stability_exited": Operation(exited, changes=True),

@@ -92,7 +92,7 @@ class What(StrEnum):
     ISSUE = "synchronisation issue"  # text: skew, hash or timeout, then words
     HASHED = "hash"  # of a step, for the nodes to be compared; text: grad or param, and the value
     PROBED = "collective probed"  # value: seconds, text: 64KiB or bucket
-    INJECTED = "fault injected"  # text: what
+    INJECTED = "fault injected"  # text: what, value: seconds that it lasts at most
     HEALED = "fault healed"
     RECOVERED = "first step after a fault"  # value: seconds since HEALED
     CLOCK = "clock stepped"  # value: seconds

@@ -76,6 +76,14 @@ class Watched:
         """What a rank told of itself."""
         self._recorder.heard(job, rank, told)
 
+    def injected(self, text: str, seconds: float) -> None:
+        """A fault was injected on purpose, for so long at most: what follows is planned."""
+        self._recorder.injected(text, seconds)
+
+    def healed(self) -> None:
+        """It was taken back."""
+        self._recorder.healed()
+
     def tick(self) -> bool:
         """Look once; whether the run moved on."""
         at, boot = self._clock.now(), self._clock.boot()

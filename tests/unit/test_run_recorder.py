@@ -351,6 +351,20 @@ def test_after_the_recovery_a_loss_is_a_failure_again(watch: Watch) -> None:
     assert len(watch.file.events(What.FAILURE)) == 1
 
 
+def test_a_fault_that_nobody_heals_is_over_at_its_end(watch: Watch) -> None:
+    watch.recorder.injected("a partition", seconds=5.0)
+    watch.train(8)
+    watch.ranks.book.died(watch.seats[0])
+    watch.wait(1)
+    assert len(watch.file.events(What.HEALED)) == 1
+    assert len(watch.file.events(What.FAILURE)) == 1
+
+
+def test_a_healing_without_a_fault_is_not_written(watch: Watch) -> None:
+    watch.recorder.healed()
+    assert not watch.file.events(What.HEALED)
+
+
 def test_a_fault_outlives_the_daemon(watch: Watch) -> None:
     watch.recorder.injected("a partition")
     watch.restart()
