@@ -51,7 +51,7 @@ def refused(task: Task, what: str) -> str:
         return f"not asked for: {what}: {FLAG} says that it may be (docs/reliability.md)"
     if why := elsewhere(task.config):
         return why
-    if task.training and not task.options.force:
+    if task.training and not (task.options.force or task.options.job):
         return f"a training job runs here: {task.training}; --force provokes beside it all the same"
     return ""
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "growth"
 
+OTHERS = "a job of yours grows by its own launcher: dvfd starts no process of it; leave out --job"
+
 
 class Growth:
     """Double a job's processes while it trains."""
@@ -35,6 +37,8 @@ class Growth:
     def run(self, task: Task) -> Iterator[Figure]:
         """Start the reference job and let as many processes join. Raises DvfdError."""
         with consent.lease(task, "processes join a job, all its workers start anew"):
+            if task.options.job:
+                raise ProbeError(OTHERS)
             ranks = max(2, task.processes)
             parts = steps(ranks, halfway=task.options.halfway)
             port, most = free_port(), 1 + len(parts)

@@ -41,12 +41,12 @@ class Host:
         return ("ip", "netns", "exec", self.namespace)
 
 
-def missing() -> str:
-    """What is missing to make them, or nothing."""
+def missing(tools: tuple[str, ...] = ("ip", "nft")) -> str:
+    """What is missing to make them and to cut them off, or nothing."""
     if os.geteuid() != 0:
         return "not root"
-    tools = [name for name in ("ip", "nft") if shutil.which(name) is None]
-    return f"no {' and no '.join(tools)}" if tools else ""
+    lacking = [name for name in tools if shutil.which(name) is None]
+    return f"no {' and no '.join(lacking)}" if lacking else ""
 
 
 @contextlib.contextmanager

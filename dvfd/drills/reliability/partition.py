@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dvfd.drills.drill import Fact, Remark
-from dvfd.drills.reliability import consent, figures
+from dvfd.drills.reliability import consent, figures, yours
 from dvfd.drills.reliability.cut import cut
 from dvfd.drills.reliability.harm import Harm, lit
 from dvfd.drills.reliability.job import GROUP_TIMEOUT, LOOK, PER_PROCESS, Agent, alone, started
@@ -45,6 +45,9 @@ class Partition:
     def run(self, task: Task) -> Iterator[Figure]:
         """Start the reference job and cut it in two. Raises DvfdError."""
         with consent.lease(task, "half of a job is cut off") as lease:
+            if task.options.job:
+                yield from yours.parted(task, lease)
+                return
             ranks = max(2, task.processes)
             if (lack := missing()) or ranks % 2:
                 lack = lack or f"{ranks} processes do not halve"

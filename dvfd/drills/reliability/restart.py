@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from dvfd.drills.reliability import consent, figures, fuse
+from dvfd.drills.reliability import consent, figures, fuse, yours
 from dvfd.drills.reliability.job import PER_PROCESS, alone, started
 from dvfd.drills.reliability.recovery import STEPS_BEFORE, Eyes
 
@@ -28,6 +28,9 @@ class Restart:
     def run(self, task: Task) -> Iterator[Figure]:
         """Start the reference job and kill one rank of it. Raises DvfdError."""
         with consent.lease(task, "one rank is killed"):
+            if task.options.job:
+                yield from yours.killed(task)
+                return
             ranks = max(2, task.processes)
             task.say(f"the reference job starts with {ranks} processes")
             with started(task, alone(ranks), batch=ranks * PER_PROCESS) as job:
