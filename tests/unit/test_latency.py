@@ -15,6 +15,7 @@ from fakes_drills import judged, task
 from dvfd.drills import latency
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.fleet import Answer, Heard, Met
+from dvfd.drills.workers import iperf
 from dvfd.drills.workers import latency as worker
 from dvfd.errors import ProbeError
 from dvfd.model import Sample
@@ -79,6 +80,22 @@ def test_a_port_on_which_nobody_is_is_told_with_the_systems_word() -> None:
     found = worker.trips(where, "127.0.0.1", 5)
     assert found["times"] == []
     assert found["why"] == f"127.0.0.1 port {where[1]}: Connection refused"
+
+
+class Lone:
+    """What the mirror uses of a crew."""
+
+    def __init__(self, port: int) -> None:
+        self.me = Met("n1", "127.0.0.1", "lo", (0,))
+        self.ports = range(port, port + 1)
+
+
+def test_the_port_of_the_mirror_is_free_for_the_next_exercise() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with worker._served(Lone(port)) as taken:
+        assert worker.trips(("127.0.0.1", taken), "127.0.0.1", 2)["why"] == ""
+    assert port not in iperf.listening()
 
 
 def test_who_answers_something_else_is_no_mirror() -> None:

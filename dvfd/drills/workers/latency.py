@@ -114,8 +114,14 @@ def _served(crew: Crew) -> Iterator[int]:
         else:
             raise OSError(f"every port of {crew.ports[0]} to {crew.ports[-1]} is taken")
         server.listen()
-        threading.Thread(target=_answer_all, args=(server,), daemon=True).start()
-        yield server.getsockname()[1]
+        answering = threading.Thread(target=_answer_all, args=(server,), daemon=True)
+        answering.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            # A thread that waits in accept holds the port, however closed it is.
+            server.shutdown(socket.SHUT_RDWR)
+            answering.join(PATIENCE)
 
 
 def _answer_all(server: socket.socket) -> None:
