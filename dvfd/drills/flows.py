@@ -461,13 +461,29 @@ def counted(name: str, interface: str, grown: Mapping[str, int], at: float) -> I
     if sent <= 0 or again < 0:
         yield Trouble(AGAIN, f"{name}: /proc/net/snmp did not count", labels(node=name))
     else:
-        yield Sample(AGAIN, again / sent, at, labels(node=name))
-        timeouts = grown.get("tcpext/TCPTimeouts", 0)
-        text = f"{name}: {again} of {sent:.3g} segments sent again, {timeouts} timeouts"
-        yield Remark(AGAIN, text, labels(node=name))
+        yield from _again(name, again, sent, grown, at)
     moved = {k: v for k, v in grown.items() if v and _telling(k)}
     told = ", ".join(f"{k} +{v}" for k, v in moved.items())
     yield Fact(f"counters of {name}", told or "none of errors, drops or pauses moved")
+
+
+def _again(
+    name: str, again: int, sent: int, grown: Mapping[str, int], at: float
+) -> Iterator[Found]:
+    """Of the segments sent again those bound it from below that were not there twice in the end: of
+    the others the receiver said that the first had come, too (D-SACK, RFC 2883). A node whose
+    processors are late makes such, by the probe for a lost tail (RFC 8985), and no link does.
+    """
+    where = labels(node=name)
+    needless = grown.get("tcpext/TCPDSACKRecvSegs", grown.get("tcpext/TCPDSACKRecv", 0))
+    needless = min(again, max(0, needless))
+    low = (again - needless) / sent if needless else None
+    yield Sample(AGAIN, again / sent, at, where, low)
+    timeouts = grown.get("tcpext/TCPTimeouts", 0)
+    text = f"{name}: {again} of {sent:.3g} segments sent again, {timeouts} timeouts"
+    if needless:
+        text += f"; {needless} had come, too: acknowledged late by a busy node, not lost"
+    yield Remark(AGAIN, text, where)
 
 
 def _telling(counter: str) -> bool:

@@ -122,6 +122,18 @@ def test_a_counter_that_moved_fails(tmp_path: Path, criterion: str, grown: dict[
     assert Played(2, grown=grown).results("network", tmp_path)[criterion].verdict == "FAIL"
 
 
+def test_segments_of_which_the_first_had_come_too_are_no_loss_and_no_pass(tmp_path: Path) -> None:
+    grown = {"tcp/RetransSegs": 2000, "tcpext/TCPDSACKRecvSegs": 1990}
+    found = Played(2, grown=grown).results("network", tmp_path)["retransmits"]
+    assert (found.verdict, found.observed) == ("UNKNOWN", 2e-6)
+    assert "1990 had come, too: acknowledged late by a busy node, not lost" in found.note
+
+
+def test_segments_that_were_lost_fail_beside_any_that_were_not(tmp_path: Path) -> None:
+    grown = {"tcp/RetransSegs": 4000, "tcpext/TCPDSACKRecvSegs": 1990}
+    assert Played(2, grown=grown).results("network", tmp_path)["retransmits"].verdict == "FAIL"
+
+
 def test_a_counter_that_was_set_back_says_nothing(tmp_path: Path) -> None:
     found = Played(2, grown={"interface/rx_errors": -5}).results("network", tmp_path)
     assert found["errors"].verdict == "UNKNOWN"
