@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +45,36 @@ def test_half_an_answer_is_none(text: str) -> None:
 def test_processes_of_one_flow_are_one_and_fail_as_one() -> None:
     both = together([Said(1.0, 2.0, 3), Said(10.0, 20.0, 30, failed="gone")])
     assert (both.sent, both.received, both.again, both.failed) == (11.0, 22.0, 33, "gone")
+
+
+SUMMED = Course(seconds=3.0, omit=1, tail=1)
+
+
+def summed(name: str, change: Callable[[list[Any]], object] = lambda rows: rows) -> Said:
+    document = json.loads((SAID / f"tcp-summed-{name}.json").read_text())
+    change(document["intervals"])
+    return read(json.dumps(document), TCP, SUMMED)
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_of_flows_that_are_summed_the_last_second_does_not_count(end: str) -> None:
+    def alone_at_the_end(rows: list[Any]) -> None:
+        rows[-1]["sum"]["bytes"] *= 2
+
+    assert summed(end).received == pytest.approx(39.845e6, rel=1e-3)
+    assert summed(end, alone_at_the_end).received == summed(end).received
+
+
+def test_too_few_intervals_are_no_rate() -> None:
+    def late(rows: list[Any]) -> None:
+        del rows[1:4]
+
+    assert "nothing that can be read" in summed("server", late).failed
+
+
+def test_flows_that_are_summed_run_a_second_longer_and_report_each() -> None:
+    given = dict(itertools.pairwise(client(Flow(0, 1), SUMMED, ("a", "b"), 29600)))
+    assert (given["-t"], given["-i"]) == ("4", "1")
 
 
 def test_a_rate_is_shared_by_processes_and_streams() -> None:

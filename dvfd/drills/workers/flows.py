@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from dvfd.drills import rounds
@@ -24,8 +24,11 @@ from dvfd.drills.workers.line import Missing
 SPEED, BISECTION, AGGREGATE, HOUR = KINDS = ("speed", "bisection", "aggregate", "hour")
 
 ONE_CORE = 10e9
-"""Bits a second that one process surely carries. Several start a little apart, and each has more
-for itself before and after the others, so that a short flow of several says too much."""
+"""Bits a second that one process surely carries. Several need a second more, see TAIL."""
+
+TAIL = 1
+"""Whole seconds at the end of flows that are summed, which do not count: processes start less than
+that apart."""
 
 PARTING = 2.0
 """Seconds for a server to end once its client has: one that still waits then had none."""
@@ -73,6 +76,7 @@ class Flows:
         self._count, self._kinds = len(crew.nodes), tuple(options["kinds"])
         seconds = float(options["seconds"])
         self._short = Course(seconds=seconds, omit=rounds.omitted(seconds))
+        self._summed = replace(self._short, tail=TAIL)
         self._hour = Course(seconds=float(options["hour"]), omit=0)
         self._wanted = float(options["wanted"])
 
@@ -82,9 +86,9 @@ class Flows:
             self._speeds()
         if BISECTION in self._kinds:
             for each in rounds.bisection(self._count, self._width):
-                self._do(each, self._short)
+                self._do(each, self._summed)
         if AGGREGATE in self._kinds:
-            self._do(rounds.aggregate(self._count, self._width), self._short)
+            self._do(rounds.aggregate(self._count, self._width), self._summed)
             if SPEED not in self._kinds and self._uneven():
                 self._speeds()
         if HOUR in self._kinds:
@@ -118,6 +122,8 @@ class Flows:
     def _do(self, plan: Round, course: Course) -> None:
         """One round: servers, then clients of those that listen, then what both ends say."""
         crew = self._crew
+        if any(flow.processes > 1 for flow in plan.flows) and course is self._short:
+            course = self._summed
         crew.say(f"{plan.name}: {_told(crew, plan)}")
         if plan.ports > len(crew.ports):
             raise ValueError(
@@ -125,7 +131,7 @@ class Flows:
                 f"{len(crew.ports)}: widen it on every node"
             )
         servers = {
-            i: iperf.serve(flow, crew.me.address, self._ports(flow))
+            i: iperf.serve(flow, crew.me.address, self._ports(flow), course)
             for i, flow in enumerate(plan.flows)
             if flow.destination == crew.node
         }

@@ -1,7 +1,8 @@
 """iperf3 as processes of one rank: servers that are seen to listen, clients, and what both say.
 
-Runs without -i's reports, so an hour's answer is as short as a second's. What an end says is parsed
-with distrust: a tool that was killed leaves half a document.
+Runs without -i's reports, so an hour's answer is as short as a second's, but for flows that are to
+be summed: those leave out their last seconds, in which another may have ended. What an end says is
+parsed with distrust: a tool that was killed leaves half a document.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from dvfd.drills.rounds import TCP, UDP, Flow
 
@@ -38,6 +39,9 @@ LISTENING = 10.0
 """Seconds for a server to listen: a busy machine starts a process in one."""
 
 LATE = "iperf3 did not end in time and was killed"
+
+EVERY = 1.0
+"""Seconds of an interval of iperf3's reports."""
 
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -67,13 +71,14 @@ def version() -> tuple[int, ...]:
 # --- What it says ---------------------------------------------------------------------------------
 
 
-def read(text: str, kind: str) -> Said:
-    """The end of iperf3's JSON, of a client or of a server."""
+def read(text: str, kind: str, course: Course | None = None) -> Said:
+    """The end of iperf3's JSON, of a client or a server; of a *course* with a tail what counts."""
     try:
         document, _ = json.JSONDecoder().raw_decode(text.lstrip())  # it adds "iperf3: exiting"
         if why := document.get("error"):
             return Said(failed=str(why).removeprefix("error - "))
-        return _sums(document["end"], kind)
+        found = _sums(document["end"], kind)
+        return replace(found, received=_within(document, course)) if _tailed(course) else found
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
         last = text.strip().rpartition("\n")[2][:200]
         return Said(failed=f"iperf3 said nothing that can be read: {last!r}")
@@ -85,6 +90,22 @@ def _sums(end: dict[str, Any], kind: str) -> Said:
     if kind == UDP:
         return Said(*rates, 0, int(received["lost_packets"]), int(received["packets"]))
     return Said(*rates, int(sent.get("retransmits", 0)))
+
+
+def _tailed(course: Course | None) -> TypeGuard[Course]:
+    return course is not None and course.tail > 0
+
+
+def _within(document: dict[str, Any], course: Course) -> float:
+    """Bits a second over the intervals that count; a client says of them what it sent, which is
+    what arrived but for a socket's buffer. Raises ValueError where a busy node left out too many.
+    """
+    rows = [each["sum"] for each in document["intervals"] if not each["sum"]["omitted"]]
+    rows = [row for row in rows if float(row["end"]) <= course.seconds + EVERY / 4]
+    seconds = sum(float(row["seconds"]) for row in rows)
+    if seconds < course.seconds / 2:
+        raise ValueError(f"intervals of {seconds:g} s, wanted {course.seconds:g}")
+    return 8 * sum(float(row["bytes"]) for row in rows) / seconds
 
 
 def _rate(row: dict[str, Any]) -> float:
@@ -106,8 +127,8 @@ def together(parts: Sequence[Said]) -> Said:
 class Tool:
     """One running iperf3. It ends with us."""
 
-    def __init__(self, argv: Sequence[str], kind: str) -> None:
-        self._kind = kind
+    def __init__(self, argv: Sequence[str], kind: str, course: Course | None = None) -> None:
+        self._kind, self._course = kind, course
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `end`
         self._process = subprocess.Popen(
             ["iperf3", *argv],
@@ -142,7 +163,7 @@ class Tool:
         with self._out:
             self._out.seek(0)
             text = self._out.read().decode(errors="replace")
-        return Said(failed=LATE) if late else read(text, self._kind)
+        return Said(failed=LATE) if late else read(text, self._kind, self._course)
 
 
 def _mortal() -> None:
@@ -167,13 +188,14 @@ class Serving:
         return together([tool.end(until) for tool in self.tools])
 
 
-def serve(flow: Flow, address: str, ports: Sequence[int]) -> Serving:
+def serve(flow: Flow, address: str, ports: Sequence[int], course: Course | None = None) -> Serving:
     """Servers of *flow* on *ports* of *address*, each for one client; waits until they listen."""
     where = f"server on {address} port {_span(ports)}"
     if taken := sorted(set(ports) & listening()):
         return Serving((), f"{where}: somebody listens on {taken[0]} already: `ss -tlnp` names who")
-    each = [["-s", "-1", "-J", "-i", "0", "-B", address, "-p", str(port)] for port in ports]
-    tools = tuple(Tool(argv, flow.kind) for argv in each)
+    every = f"{EVERY:.0f}" if _tailed(course) else "0"
+    each = [["-s", "-1", "-J", "-i", every, "-B", address, "-p", str(port)] for port in ports]
+    tools = tuple(Tool(argv, flow.kind, course) for argv in each)
     if _wait(lambda: not all(t.alive for t in tools) or set(ports) <= listening(), LISTENING):
         if all(tool.alive for tool in tools):
             return Serving(tools)
@@ -217,28 +239,34 @@ def listening(proc: Path = Path("/proc/self")) -> set[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How long flows run: seconds that count, and whole seconds before them that do not."""
+    """How long flows run: seconds that count, and whole seconds before and after that do not.
+
+    Processes start a little apart, and who runs alone at the end has more. With an *omit* and a
+    *tail* longer than that, all of them run in the seconds of each that count: so these add up.
+    """
 
     seconds: float
     omit: int
+    tail: int = 0
 
     @property
     def longest(self) -> float:
         """Seconds after which every process of it has ended or hangs."""
-        return self.seconds + self.omit + CONNECTING + ENDING
+        return self.seconds + self.omit + self.tail + CONNECTING + ENDING
 
 
 def send(flow: Flow, course: Course, ends: tuple[str, str], ports: Sequence[int]) -> list[Tool]:
     """Clients of *flow* between the addresses *ends*, one for each of *ports*."""
-    return [Tool(client(flow, course, ends, port), flow.kind) for port in ports]
+    return [Tool(client(flow, course, ends, port), flow.kind, course) for port in ports]
 
 
 def client(flow: Flow, course: Course, ends: tuple[str, str], port: int) -> list[str]:
     """The arguments of one."""
     source, destination = ends
     argv = [
-        "-c", destination, "-B", source, "-p", str(port), "-J", "-i", "0",
-        "-t", f"{course.seconds:.0f}", "-P", str(flow.streams),
+        "-c", destination, "-B", source, "-p", str(port), "-J",
+        "-i", f"{EVERY:.0f}" if course.tail else "0",
+        "-t", f"{course.seconds + course.tail:.0f}", "-P", str(flow.streams),
         "--connect-timeout", f"{1000 * CONNECTING:.0f}",
     ]  # fmt: skip
     if flow.kind == UDP:
