@@ -73,11 +73,13 @@ class Prometheus:
         raise ProbeError(f"{self.name} does not say what time it is")
 
     def _asked(self, path: str) -> remote.Answer:
+        url = f"{self._url}/api/v1/{path}"
         try:
-            return self._get(f"{self._url}/api/v1/{path}")
+            return self._get(url)
         except DvfdError as error:
-            where = "[cluster] prometheus says where it is"
-            raise ProbeError(f"Prometheus does not answer: {error}; {where}") from None
+            why = str(error).removeprefix(f"{masked(url)}: ")
+            said = f"Prometheus at {self.name} does not answer: {why}"
+            raise ProbeError(f"{said}; [cluster] prometheus says where it is") from None
 
 
 def duration(text: str) -> float | None:

@@ -1,15 +1,16 @@
 """Send a test alert as the daemon sends any, and time it to the receiver.
 
-Two things can be seen. With --listen, Alertmanager's webhook delivers it to us: it arrived.
-Without, Alertmanager's own counters say that a notification was taken after it was routed: of which
-alert they do not say. Which of the two was measured stands beside the figure.
+With --listen, Alertmanager's webhook delivers it to us: it arrived. Without, Alertmanager's own
+counters can say that the receiver took a notification since, if they tell receivers apart; else
+they say that somebody did, which proves nothing, or nobody, which is a measured no.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -43,9 +44,10 @@ class Look:
 
     receivers: tuple[str, ...] = ()
     held: str = ""  # what keeps it from being told
-    made: Mapping[str, float] = field(default_factory=dict)  # tries to notify, by kind
-    failed: Mapping[str, float] = field(default_factory=dict)
-    counted: bool = False  # whether any Alertmanager tells these two
+    taken: Mapping[str, int] = field(default_factory=dict)  # notifications, by kind
+    failed: Mapping[str, int] = field(default_factory=dict)
+    by: Mapping[str, int] = field(default_factory=dict)  # taken, by receiver
+    counted: bool = False  # whether any Alertmanager counts
     errors: tuple[str, ...] = ()
 
     @classmethod
@@ -55,23 +57,21 @@ class Look:
         return cls(
             receivers=tuple(sorted({name for row in rows for name in row["receivers"]})),
             held="; ".join(held),
-            made=_sums(row.get("made", {}) for row in rows),
+            taken=_sums(row.get("taken", {}) for row in rows),
             failed=_sums(row.get("failed", {}) for row in rows),
-            counted=any("made" in row for row in rows),
+            by=_sums(row.get("taken_by", {}) for row in rows),
+            counted=any("taken" in row for row in rows),
             errors=tuple(f"{row['url']}: {row['error']}" for row in rows if row["error"]),
         )
 
-    def delivered(self, before: Look) -> str:
-        """The kinds of receiver that took a notification since *before*."""
-        return ", ".join(
-            kind
-            for kind in sorted(self.made)
-            if _gain(self.made, before.made, kind) > _gain(self.failed, before.failed, kind)
-        )
+    @property
+    def routed(self) -> str:
+        """To whom, in words."""
+        return ", ".join(self.receivers)
 
-    def broken(self, before: Look) -> str:
-        """The kinds of receiver that refused one since."""
-        return ", ".join(k for k in sorted(self.failed) if _gain(self.failed, before.failed, k) > 0)
+    def reached(self, before: Look) -> str:
+        """Those of its receivers that took a notification since *before*."""
+        return ", ".join(name for name in _grown(self.by, before.by) if name in self.receivers)
 
 
 class RoundTrip:
@@ -132,20 +132,19 @@ class RoundTrip:
             look, now = self._look(trial), task.clock.boot()
             if look.receivers and routed is None:
                 routed = now - began
-                names = ", ".join(look.receivers)
-                yield Fact("test alert", f"routed to {names} within {seconds(routed)}")
+                yield Fact("test alert", f"routed to {look.routed} within {seconds(routed)}")
             if ear and ear.arrived is not None:
                 yield from _told(task, ear.arrived - began, f"it arrived at {task.options.listen}")
                 return
-            taken, refused = look.delivered(before), look.broken(before)
-            if ear is None and routed is not None and taken and not refused:
-                yield from _told(task, now - began, _counted(taken))
+            if ear is None and (reached := look.reached(before)):
+                yield from _told(task, now - began, f"its receiver {reached} took a notification")
                 return
-            blind = ear is None and not look.counted
-            if (blind and routed is not None) or (now > until and (blind or (taken and refused))):
-                raise ProbeError(_unseen(look, taken, refused))
+            if ear is None and routed is not None and (why := _unsure(look, before)):
+                raise ProbeError(f"it was routed to {look.routed}, {why}: --listen HOST:PORT sees")
+            if now > until and ear is None and look.errors:
+                raise ProbeError(f"what became of it cannot be seen: {'; '.join(look.errors)}")
             if now > until:
-                yield from _told(task, now - began, _missing(look, before, ear, routed))
+                yield from _told(task, now - began, _missing(look, before, ear))
                 return
             self._sleep(EVERY)
 
@@ -168,47 +167,35 @@ def _told(task: Task, took: float, how: str) -> Iterator[Sample | Remark]:
     yield Remark(TOOK, how)
 
 
-def _counted(kinds: str) -> str:
-    return (
-        f"Alertmanager counts a notification by {kinds} that was taken, and does not say of which "
-        "alert: --listen HOST:PORT sees the alert itself arrive"
-    )
+def _unsure(look: Look, before: Look) -> str:
+    """Why nobody can say whether it arrived; nothing while that may still be said."""
+    if not look.counted:
+        why = "; ".join(look.errors) or "no Alertmanager counts its notifications"
+        return f"and whether it arrived cannot be seen ({why})"
+    kinds = ", ".join(_grown(look.taken, before.taken))
+    if kinds and not look.by:
+        return f"and a notification by {kinds} was taken since, of this or of another alert"
+    return ""
 
 
-def _unseen(look: Look, taken: str, refused: str) -> str:
-    """Why nobody can say whether it arrived."""
-    routed = f"it was routed to {', '.join(look.receivers)}" if look.receivers else "it was taken"
-    why = "; ".join(look.errors) or "no Alertmanager counts its notifications"
-    if taken and refused:
-        why = f"of notifications by {taken} some were taken and some failed"
-    return f"{routed}, and whether it arrived cannot be seen: {why}; use --listen HOST:PORT"
-
-
-def _missing(look: Look, before: Look, ear: Ear | None, routed: float | None) -> str:
+def _missing(look: Look, before: Look, ear: Ear | None) -> str:
     """What is known of an alert that did not come."""
     where = "at --listen" if ear else "by any notification that Alertmanager counts"
     known = [f"it did not arrive {where} in this time"]
-    if routed is None:
-        known.append("it was taken, and Alertmanager shows no route of it")
-    elif not look.receivers:
-        known.append("Alertmanager has forgotten it")
-    else:
-        known.append(f"it was routed to {', '.join(look.receivers)}")
+    known.append(f"it was routed to {look.routed}" if look.receivers else "no route of it is shown")
     if look.held:
         known.append(look.held)
-    if kinds := look.broken(before):
+    if kinds := ", ".join(_grown(look.failed, before.failed)):
         known.append(f"notifications by {kinds} failed: see Alertmanager's log")
-    known += look.errors
-    return "; ".join(known)
+    return "; ".join([*known, *look.errors])
 
 
-def _sums(rows: Iterator[Mapping[str, float]]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _sums(rows: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    found: Counter[str] = Counter()
     for row in rows:
-        for kind, count in row.items():
-            found[kind] = found.get(kind, 0.0) + count
-    return found
+        found.update(row)
+    return dict(found)
 
 
-def _gain(now: Mapping[str, float], before: Mapping[str, float], kind: str) -> float:
-    return now.get(kind, 0.0) - before.get(kind, 0.0)
+def _grown(now: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
+    return sorted(name for name, count in now.items() if count > before.get(name, 0))

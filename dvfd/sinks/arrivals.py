@@ -1,7 +1,7 @@
 """Ask every Alertmanager what became of a test alert: routed to whom, notified by what. Sends none.
 
-Its API knows the routes and not what was sent; its counters know what was sent and not of which
-alert. Both are told as they are.
+Its API knows the routes and not what was sent; its counters know what was sent, by kind of receiver
+and, if it is told to, by receiver, and never of which alert. All is told as it is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import http
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -38,8 +39,9 @@ def seen(
     settings: Alerting, trial: str, login: Callable[[Alerting], Login], get: Get = remote.get
 ) -> list[dict[str, Any]]:
     """Of each Alertmanager: its `url`, the `receivers` that the alert with the label *trial* is
-    routed to, its `state` (nothing if it is not there) and what holds it back, notifications that
-    were `made` and `failed` since it began, by kind, and what could not be read.
+    routed to, its `state` (nothing if it is not there) and `by` what it is held back; how many
+    notifications were `taken` and `failed` since it began, by kind, and `taken_by` whom where it
+    counts that; and the `error` of what could not be read.
 
     Raises DvfdError if *trial* is no name of one.
     """
@@ -88,14 +90,24 @@ def _route(body: bytes) -> dict[str, Any]:
     }
 
 
-def _counts(text: str) -> dict[str, Mapping[str, float]]:
-    """Notifications by kind. Raises ProbeError where they are not counted."""
-    found: dict[str, dict[str, float]] = {MADE: {}, FAILED: {}}
+def _counts(text: str) -> dict[str, dict[str, float]]:
+    """Notifications by kind and by receiver. Raises ProbeError where they are not counted."""
+    taken: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    by: Counter[str] = Counter()
+    for name, labels, count in _tries(text):
+        kind, receiver = labels.get("integration", ""), labels.get("receiver_name", "")
+        taken[kind] += count if name == MADE else -count
+        failed[kind] += count if name == FAILED else 0
+        if receiver:
+            by[receiver] += count if name == MADE else -count
+    if not taken:
+        raise ProbeError(f"its /metrics has no {MADE}: wanted Alertmanager 0.22 or newer")
+    return {"taken": dict(taken), "failed": dict(failed), "taken_by": dict(by)}
+
+
+def _tries(text: str) -> Iterator[tuple[str, Mapping[str, str], int]]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name in found:
-                kinds, kind = found[sample.name], sample.labels.get("integration", "")
-                kinds[kind] = kinds.get(kind, 0.0) + sample.value
-    if not found[MADE]:
-        raise ProbeError(f"its /metrics has no {MADE}: wanted Alertmanager 0.22 or newer")
-    return {"made": found[MADE], "failed": found[FAILED]}
+            if sample.name in {MADE, FAILED}:
+                yield sample.name, sample.labels, int(sample.value)

@@ -49,6 +49,7 @@ class Site(NamedTuple):
     node: Node
     prometheus: testbed.Server
     webhook: testbed.Webhook
+    listen: str  # where the Alertmanager delivers as well
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     port = testbed.free_port()
     with contextlib.ExitStack() as stack:
         webhook = stack.enter_context(testbed.Webhook())
-        alerts = stack.enter_context(testbed.alertmanager(base, webhook.url))
+        listen = f"127.0.0.1:{testbed.free_port()}"
+        both = json.dumps([{"url": webhook.url}, {"url": f"http://{listen}/"}])
+        text = (
+            "route: {receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 1s}\n"
+            f"receivers: [{{name: hook, webhook_configs: {both}}}]\n"
+        )
+        alerts = stack.enter_context(testbed.alertmanager(base, webhook.url, text=text))
         prometheus = stack.enter_context(
             testbed.prometheus(
                 base, f"127.0.0.1:{port}", interval="2s", rules=(often(base / "rules"),),
@@ -68,7 +75,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )  # fmt: skip
         extra = f'[cluster]\nprometheus = "{prometheus.url}"\n'
         node = stack.enter_context(running(Node(base / "node", [alerts.url], extra, port=port)))
-        yield Site(node, prometheus, webhook)
+        yield Site(node, prometheus, webhook, listen)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +129,7 @@ def around(directory: Path, url: str, listen: str = "") -> Result:
 
 def test_a_site_that_is_well_passes_by_the_command(site: Site) -> None:
     def rows() -> dict[str, Any] | None:
-        found = dvfd(site)
+        found = dvfd(site, "--listen", site.listen)
         print({name: row["reason"] for name, row in found.items()})
         ready = all(found[name]["verdict"] == "PASS" for name in ("scrape", "rules"))
         return found if ready else None
@@ -131,20 +138,29 @@ def test_a_site_that_is_well_passes_by_the_command(site: Site) -> None:
 
     assert found["round_trip"]["verdict"] == "PASS"
     assert 0 < found["round_trip"]["observed"] <= 60
-    assert "counts a notification by webhook" in found["round_trip"]["note"]
+    assert found["round_trip"]["note"].startswith(f"it arrived at {site.listen}")
     assert found["unobserved"]["verdict"] == "UNKNOWN"
     assert "no run of any phase has ended" in found["unobserved"]["reason"]
     trial = site.webhook.wait_for("firing", 5, alertname="DvfdTest")["labels"]["trial"]
     site.webhook.wait_for("resolved", 10, trial=trial)
 
 
-def test_an_alert_that_is_listened_for_is_seen_to_arrive(tmp_path: Path) -> None:
-    listen = f"127.0.0.1:{testbed.free_port()}"
-    with testbed.alertmanager(tmp_path, f"http://{listen}/") as server:
-        result = around(tmp_path, server.url, listen)
+def test_a_notification_that_was_only_counted_passes_nothing(site: Site, tmp_path: Path) -> None:
+    with testbed.alertmanager(tmp_path, site.webhook.url) as server:
+        result = around(tmp_path, server.url)
 
-    assert result.verdict == "PASS"
-    assert result.note == f"it arrived at {listen}"
+    assert result.verdict == "UNKNOWN"
+    assert "routed to hook, and a notification by webhook was taken since" in result.reason
+
+
+def test_an_alert_that_does_not_come_to_where_it_is_listened_for_fails(
+    site: Site, tmp_path: Path
+) -> None:
+    with testbed.alertmanager(tmp_path, site.webhook.url) as server:
+        result = around(tmp_path, server.url, f"127.0.0.1:{testbed.free_port()}")
+
+    assert result.verdict == "FAIL"
+    assert "it did not arrive at --listen in this time; it was routed to hook" in result.note
 
 
 def test_a_receiver_that_refuses_is_a_measured_no(tmp_path: Path) -> None:
@@ -173,7 +189,7 @@ def test_a_prometheus_that_is_down_is_unknown_and_named(site: Site, tmp_path: Pa
 
     assert (scrape.verdict, rules.verdict) == ("UNKNOWN", "UNKNOWN")
     for result in (scrape, rules):
-        assert f"Prometheus does not answer: {url}" in result.reason
+        assert f"Prometheus at {url} does not answer: Connection refused" in result.reason
 
 
 def test_a_prometheus_that_scrapes_another_node_and_forgets_soon_fails(

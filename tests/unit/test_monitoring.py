@@ -54,7 +54,7 @@ class FakePrometheus:
 
     def get(self, url: str, access: object) -> Answer:
         if self.down:
-            raise DvfdError("http://prometheus:9090: Connection refused")
+            raise DvfdError(f"{url}: Connection refused")
         path = unquote(url.partition("/api/v1/")[2])
         now = [{"metric": {}, "value": [NOW, str(NOW)]}]
         answers: dict[str, Any] = {
@@ -128,7 +128,7 @@ def test_a_prometheus_that_nobody_named_is_unknown(scrape: Any) -> None:
 def test_a_prometheus_that_does_not_answer_is_unknown(server: FakePrometheus, scrape: Any) -> None:
     server.down = True
     assert scrape().verdict == "UNKNOWN"
-    assert "Prometheus does not answer" in scrape().reason
+    assert "does not answer: Connection refused" in scrape().reason
 
 
 def test_another_daemons_series_are_not_this_ones(server: FakePrometheus, scrape: Any) -> None:

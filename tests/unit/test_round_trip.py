@@ -26,9 +26,10 @@ URL = "http://alertmanager:9093"
 TRIAL = "00c0ffee00c0ffee"
 
 
-def row(made: float = 3, failed: float = 0, **more: Any) -> dict[str, Any]:
-    """What an Alertmanager says that has routed the alert and counts notifications."""
-    counts = {"made": {"webhook": made}, "failed": {"webhook": failed}}
+def row(taken: int = 3, failed: int = 0, own: int | None = 3, **more: Any) -> dict[str, Any]:
+    """What an Alertmanager says that has routed the alert and counts notifications, by receiver."""
+    counts = {"taken": {"webhook": taken}, "failed": {"webhook": failed}}
+    counts["taken_by"] = {} if own is None else {"on-call": own, "dead-mans-switch": 7}
     routed = {"url": URL, "receivers": ["on-call"], "state": "active", "by": [], "error": ""}
     return routed | counts | more
 
@@ -61,17 +62,31 @@ def result(of: Alertmanager, directory: Path, ask: Any = None) -> Result:
     return judged(drill, supervise(drill, [part]))["round_trip"]
 
 
-def test_a_notification_that_was_taken_is_timed_and_said_to_be_a_count(tmp_path: Path) -> None:
-    server = Alertmanager(ABSENT, ABSENT, row(), row(4))
+def test_a_notification_that_its_receiver_took_is_timed(tmp_path: Path) -> None:
+    server = Alertmanager(ABSENT, ABSENT, row(), row(4, own=4))
 
     found = result(server, tmp_path)
 
     assert (found.verdict, found.observed) == ("PASS", pytest.approx(0.4))
-    assert "does not say of which alert" in found.note
+    assert found.note == "its receiver on-call took a notification"
+
+
+def test_a_notification_that_may_be_another_alerts_passes_nothing(tmp_path: Path) -> None:
+    absent = row(own=None, receivers=[], state="")
+    found = result(Alertmanager(absent, absent, row(4, own=None)), tmp_path)
+    assert found.verdict == "UNKNOWN"
+    assert "routed to on-call, and a notification by webhook was taken since" in found.reason
+    assert "--listen" in found.reason
+
+
+def test_what_another_receiver_took_is_no_arrival(tmp_path: Path) -> None:
+    other = row(4) | {"taken_by": {"on-call": 3, "dead-mans-switch": 8}}
+    found = result(Alertmanager(ABSENT, other), tmp_path)
+    assert found.verdict == "FAIL"
 
 
 def test_it_is_ended_afterwards(tmp_path: Path) -> None:
-    server = Alertmanager(ABSENT, row(4))
+    server = Alertmanager(ABSENT, row(4, own=4))
     result(server, tmp_path)
     assert server.sent == [False, True]
 
@@ -84,15 +99,16 @@ def test_routed_alone_is_no_arrival(tmp_path: Path) -> None:
 
 
 def test_a_notification_that_failed_is_no_arrival(tmp_path: Path) -> None:
-    found = result(Alertmanager(ABSENT, row(5, failed=2)), tmp_path)
+    found = result(Alertmanager(ABSENT, row(failed=2, own=None)), tmp_path)
     assert found.verdict == "FAIL"
     assert "notifications by webhook failed" in found.note
 
 
-def test_one_taken_and_one_failed_leave_it_open_whose_was_which(tmp_path: Path) -> None:
-    found = result(Alertmanager(ABSENT, row(5, failed=1)), tmp_path)
+def test_an_api_that_answers_no_more_leaves_it_unknown(tmp_path: Path) -> None:
+    lost = {"url": URL, "receivers": [], "state": "", "by": [], "error": "Connection refused"}
+    found = result(Alertmanager(ABSENT, lost), tmp_path)
     assert found.verdict == "UNKNOWN"
-    assert "some were taken and some failed" in found.reason
+    assert "what became of it cannot be seen" in found.reason
 
 
 def test_what_silences_it_is_named(tmp_path: Path) -> None:
@@ -102,7 +118,7 @@ def test_what_silences_it_is_named(tmp_path: Path) -> None:
 
 
 def test_an_alertmanager_that_counts_nothing_leaves_it_unknown(tmp_path: Path) -> None:
-    blind = {k: v for k, v in row().items() if k not in {"made", "failed"}}
+    blind = {k: v for k, v in row().items() if k not in {"taken", "failed", "taken_by"}}
     error = f"{URL}/metrics answers 404, wanted 200"
     found = result(Alertmanager(blind | {"error": error}), tmp_path)
     assert found.verdict == "UNKNOWN"
@@ -126,7 +142,7 @@ def test_without_daemon_or_alertmanager_it_is_unknown(
 
 
 def test_an_end_that_is_not_taken_is_said(tmp_path: Path) -> None:
-    server = Alertmanager(ABSENT, row(4))
+    server = Alertmanager(ABSENT, row(4, own=4))
 
     def ask(op: str, *, trial: str, over: bool = False) -> Any:
         if over:
@@ -192,7 +208,9 @@ def test_an_address_that_cannot_be_had_is_named(address: str) -> None:
 def test_without_an_arrival_the_listener_ends_with_the_drill(tmp_path: Path) -> None:
     port, clock = testbed.free_port(), FakeClock()
     options = Options(listen=f"127.0.0.1:{port}")
-    part = RoundTrip(ask=Alertmanager(ABSENT, row(9)).ask, sleep=clock.advance, trial=lambda: TRIAL)
+    part = RoundTrip(
+        ask=Alertmanager(ABSENT, row(9, own=9)).ask, sleep=clock.advance, trial=lambda: TRIAL
+    )
     drill = task("monitoring", tmp_path, clock=clock, options=options)
 
     found = judged(drill, supervise(drill, [part]))["round_trip"]
@@ -214,6 +232,7 @@ alertmanager_notification_requests_total{integration="webhook",receiver_name="a"
 alertmanager_notification_requests_total{integration="webhook",receiver_name="b"} 3
 alertmanager_notification_requests_failed_total{integration="webhook",receiver_name="a"} 1
 """
+BARE = b'alertmanager_notification_requests_total{integration="email"} 2\n'
 
 
 def say(alerts: bytes, metrics: bytes, status: int = 200) -> Any:
@@ -236,18 +255,29 @@ def test_routes_and_counts_of_one_alertmanager() -> None:
 
     assert (found["receivers"], found["state"]) == (["on-call"], "suppressed")
     assert found["by"] == ["a1", "b2"]
-    assert (found["made"], found["failed"]) == ({"webhook": 5.0}, {"webhook": 1.0})
+    assert (found["taken"], found["failed"]) == ({"webhook": 4}, {"webhook": 1})
+    assert found["taken_by"] == {"a": 1, "b": 3}
+
+
+def test_receivers_that_are_not_told_apart_are_not_made_up() -> None:
+    assert (looked(b"[]", BARE)["taken"], looked(b"[]", BARE)["taken_by"]) == ({"email": 2}, {})
 
 
 def test_an_alert_that_is_not_there_has_no_route() -> None:
     assert looked(b"[]")["receivers"] == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b"\xff", b'[{"status": {}}]'])
+@pytest.mark.parametrize("body", [b"", b"[1]", b"\xff", b'[{"status": {}}]', b"null"])
 def test_an_answer_that_is_none_is_an_error_without_the_password(body: bytes) -> None:
     found = looked(body)
-    assert found["error"] or found["receivers"] == []
-    assert "made" not in found or body == b"{}"
+    assert found["error"]
+    assert "taken" not in found
+    assert "pw" not in json.dumps(found)
+
+
+def test_an_alertmanager_that_refuses_says_its_status_and_no_password() -> None:
+    found = looked(b"[]", status=401)
+    assert "answers 401, wanted 200" in found["error"]
     assert "pw" not in json.dumps(found)
 
 
