@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes_report import report as report_of
+from fakes_report import run as run_of
 from node import Node, running
 from testbed import eventually
+
+from dvfd.clock import SystemClock
+from dvfd.evidence import Evidence
+from dvfd.runs.report import as_text
+from dvfd.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -151,3 +160,28 @@ def test_a_ledger_edited_under_a_running_daemon_is_told_of(node: Node) -> None:
     finally:
         os.close(descriptor)
     assert dvfd(node, "evidence", "verify").returncode == 0
+
+
+def test_a_run_frozen_by_a_daemon_that_was_killed_is_written_down_by_the_next(
+    tmp_path: Path,
+) -> None:
+    node = Node(tmp_path, [])
+    state = Path(node.environment["DVFD_STATE_DIR"])
+    (state / "runs").mkdir(parents=True)
+    run = run_of(lasted=3600.0)
+    text = as_text(report_of(run)).encode()
+    (state / "runs" / f"{run.id}.json").write_bytes(text)
+    store = Store(state / "dvfd.db", metrics={}, clock=SystemClock())
+    store.start()
+    frozen = replace(run, frozen=hashlib.sha256(text).hexdigest())
+    store.put("run", run.id, frozen.to_document())
+    assert store.flush()
+    store.stop()
+
+    with running(node):
+        found = Evidence(state / "evidence", SystemClock()).records("run")
+        assert node.stop() == 0
+        node.start()
+        assert Evidence(state / "evidence", SystemClock()).records("run") == found
+
+    assert [record.body["run"] for record in found] == [run.id]

@@ -16,6 +16,8 @@ import pytest
 from node import Node, running
 from testbed import eventually, free_port
 
+from dvfd.clock import SystemClock
+from dvfd.evidence import Evidence
 from dvfd.runs import ending
 
 pytest.importorskip("torch")
@@ -107,6 +109,10 @@ def test_without_a_daemon_one_is_started_and_nothing_is_left_but_the_runs_files(
     assert {".checkpoints", ".db", ".json"} <= kept
     eventually(lambda: not stewards(tmp_path), 30)
     assert not list(tmp_path.glob("dvfd-ranks-*"))
+    ledger = Evidence(tmp_path / "state" / "evidence", SystemClock())
+    (record,) = ledger.records("run", "stability_phase1")
+    assert record.body["shortened"] == "15 s of 24 h"
+    assert ledger.verify() == []
 
 
 def test_the_daemon_of_the_node_is_asked_where_one_answers(torchrun, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ from node import Node, running
 from testbed import eventually
 
 from dvfd.catalogue import load
+from dvfd.clock import SystemClock
 from dvfd.config import Config
+from dvfd.evidence import Evidence
 from dvfd.model import Verdict
 from dvfd.runs.availability import stretches
 from dvfd.runs.freezing import judged_again
@@ -111,6 +114,21 @@ def test_what_no_rank_could_tell_is_missing_for_no_longer_than_the_daemon_was_aw
         m.covered for m in file(node, run).minutes() if m.metric == "node_memory_used_ratio"
     )
     assert DURATION - covered <= away + 10.0  # and up to one interval of the probe at either end
+
+
+def test_it_stands_in_the_ledger_once_with_the_report_that_it_was_frozen_with(
+    killed: tuple[Node, Run, float],
+) -> None:
+    node, run, _ = killed
+    ledger = Evidence(node.directory / "state" / "evidence", SystemClock())
+    eventually(lambda: ledger.records("run"), 30, every=0.2)  # written down after it was frozen
+
+    (record,) = ledger.records("run", "stability_phase1")
+    assert ledger.verify() == []
+    assert record.body["run"] == run.id
+    assert record.body["report"] == {"where": f"runs/{run.id}.json", "sha256": run.frozen}
+    assert record.body["shortened"] == "30 s of 24 h"
+    assert record.body["fingerprint"]["kernel"] == platform.release()
 
 
 def test_what_it_saw_is_all_that_it_may_say(killed: tuple[Node, Run, float]) -> None:

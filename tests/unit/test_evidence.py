@@ -202,6 +202,15 @@ def test_a_tail_that_was_cut_off_stays_missed_after_further_records(desk: Desk) 
     assert any("record 4 was removed" in problem for problem in desk.opened().verify())
 
 
+def test_a_store_that_is_behind_after_a_kill_misses_nothing(desk: Desk) -> None:
+    before = dict(desk.heads.kept)
+    desk.run(3)
+    desk.heads.kept = before
+
+    assert desk.opened().verify() == []
+    assert desk.run(4, desk.opened()).number == 6
+
+
 def test_a_ledger_that_was_removed_is_missed_also_after_further_records(desk: Desk) -> None:
     desk.path.unlink()
     assert "the store knows of 4" in desk.ledger.verify()[0]
