@@ -335,6 +335,16 @@ def evidence_alone() -> Shown:
     return Shown(_evidence(config, store, clock), state_dir())
 
 
+def renew_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `evidence_renew`. Raises StoreError if the store is in use."""
+    config, catalogue, clock = _framework()
+    with _opened(catalogue, clock) as store:
+        shown = Shown(_evidence(config, store, clock), state_dir())
+        made = shown.renew(request, _here().name)
+        _kept(store)
+        return made
+
+
 def bundle_checked(path: Path, *, cluster: str, head: str) -> dict[str, Any]:
     """The bundle at *path*, checked; it says so where the ledger here is of another cluster."""
     found = bundle.opened(path, cluster=cluster, head=head)

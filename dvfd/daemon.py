@@ -394,9 +394,14 @@ class Daemon:
             reload=lambda: self._reload,
             web=lambda: self._web or NoWeb(),
             run=self._run_on,
+            evidence=self._ledger_notices,
             failures=self._failures,
             gates=self._gates,
         )
+
+    def _ledger_notices(self) -> list[str]:
+        broken = [f"the ledger does not verify: {p}" for p in self._evidence.problems()[:1]]
+        return [*broken, *self._evidence.notices()]
 
     def _log_lines(self) -> list[dict[str, Any]]:
         return [asdict(match) for match in self._probes.logs.recent()]

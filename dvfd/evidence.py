@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import structlog
 
-from dvfd.chain import FOUNDED, Chain, Record, read, sealed
+from dvfd.chain import FOUNDED, ORIGIN, Chain, Record, read, sealed
 from dvfd.errors import StoreError
 
 if TYPE_CHECKING:
@@ -123,6 +123,32 @@ class Evidence:
             except Exception:  # the record is safe; who listens answers for himself
                 log.exception("listener of the ledger crashed", number=record.number)
         return record
+
+    def renew(self, body: Mapping[str, Any], *, submitted: str) -> Path:
+        """Move the ledger aside and found another, whose first record says *body* and what the
+        one before it ended with. The file that it is kept in. Raises StoreError.
+        """
+        with self._lock, self._opened() as file:
+            self._look(file)
+            former = dict(self._head()) or {
+                "number": self._chain.number,
+                "sha256": self._chain.sha256,
+                "cluster": self._chain.cluster,
+            }
+            aside = self._path.with_name(f"ledger.until-{int(self._clock.now())}.jsonl")
+            try:
+                if aside.exists():
+                    raise FileExistsError(17, f"{aside} exists")
+                self._path.rename(aside)
+            except OSError as error:
+                raise self._refused(error) from None
+            with self._opened() as fresh:
+                self._forget()
+                told = {"format": FORMAT, "former": {**former, "file": aside.name}, **body}
+                self._write(fresh, FOUNDED, uuid.uuid4().hex, told, submitted, first=True)
+                settle(self._directory)
+        log.warning("ledger of evidence founded anew", former=str(aside), by=submitted)
+        return aside
 
     def listen(self, listener: Callable[[Record], None]) -> None:
         """Have *listener* told of each record that this object appends, in the appending thread."""
@@ -265,6 +291,10 @@ class Evidence:
             raise self._refused(error) from None
         with os.fdopen(descriptor, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            if _signature(os.fstat(descriptor))[:2] == self.stamp()[:2]:
+                yield file
+                return
+        with self._opened() as file:  # somebody founded another while we waited
             yield file
 
     def _set_aside(self, file: BufferedReader) -> None:
@@ -289,8 +319,10 @@ class Evidence:
         subject: str,
         body: Mapping[str, Any],
         submitted: str,
+        *,
+        first: bool = False,
     ) -> Record:
-        number, previous = self._last()
+        number, previous = (0, ORIGIN) if first else self._last()
         record, line = sealed(
             {
                 "number": number + 1,

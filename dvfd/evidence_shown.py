@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from dvfd import bundle
+from dvfd.attestations import NOTE, WORDS, words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError
 
@@ -65,6 +66,19 @@ class Shown:
         problems = dict.fromkeys((*found.problems, *self._evidence.problems()))
         return replace(found, problems=tuple(problems), notices=tuple(self._evidence.notices()))
 
+    def renew(self, request: Mapping[str, Any], submitted: str) -> dict[str, Any]:
+        """Found the ledger anew, as the one in *request* says: name, role, reason.
+
+        Raises DvfdError, also if nothing is wrong with the one that there is; StoreError.
+        """
+        body = {"by": words(request, "name", WORDS), "role": words(request, "role", WORDS)}
+        body["reason"] = words(request, "reason", NOTE)
+        problems = self._evidence.verify()
+        if not problems:
+            raise DvfdError("the ledger is whole: it is never founded anew without need")
+        aside = self._evidence.renew(body | {"problems": problems}, submitted=submitted)
+        return {"aside": str(aside), "cluster": self._evidence.cluster, "problems": problems}
+
     def fetch(self, where: str) -> bytes | None:
         """A report below the state directory, None if it cannot be read."""
         try:
@@ -91,7 +105,11 @@ def operations(shown: Shown) -> dict[str, Operation]:
         head, cluster = str(request.get("head") or ""), str(request.get("cluster") or "")
         return document(shown.verified(head, cluster))
 
+    def renew(request: Mapping[str, Any], peer: Peer) -> Any:
+        return shown.renew(request, peer.name)
+
     return {
+        "evidence_renew": Operation(renew, changes=True),
         "evidence": Operation(listed),
         "evidence_record": Operation(one),
         "evidence_verify": Operation(verify),

@@ -350,6 +350,7 @@ class Sources:
     run: Callable[[], RunState | None] = lambda: None
     failures: Callable[[], Failures] = Failures
     gates: Callable[[], Mapping[str, Any]] = dict
+    evidence: Callable[[], Sequence[str]] = tuple  # what a person should know of the ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,6 +397,7 @@ class Snapshot:
     run: RunState | None = None  # the stability run that is on
     failures: Failures = Failures()
     gates: Mapping[str, Any] = field(default_factory=dict)  # as dvfd.gatehouse tells them
+    evidence: tuple[str, ...] = ()
 
     @property
     def results(self) -> dict[str, Result]:
@@ -426,7 +428,7 @@ class Snapshot:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person must read although dvfd is well: a store lost, ranks turned away, a
-        baseline of another node.
+        baseline of another node, a ledger that somebody touched.
         """
         lost = [f"store: {self.store.reason}"] if self.store.ok and self.store.reason else []
         count = self.ingest.get("refused", 0)
@@ -435,7 +437,7 @@ class Snapshot:
         baseline = self.config.calibrated.notices
         trouble = self.failures.trouble
         stuck = [f"incidents do not move on: {trouble}"] if trouble else []
-        return (*refused, *lost, *baseline, *([away] if count else []), *stuck)
+        return (*refused, *lost, *self.evidence, *baseline, *([away] if count else []), *stuck)
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,6 +551,7 @@ class State:
             run=ask.run(),
             failures=ask.failures(),
             gates=ask.gates(),
+            evidence=tuple(ask.evidence()),
         )
 
     def _note(self, results: Iterable[Result]) -> None:

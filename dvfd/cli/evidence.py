@@ -117,6 +117,35 @@ def export(file: Path, output: str) -> None:
     sys.exit(_code(answer))
 
 
+@evidence.command("renew", short_help="Found another ledger in the place of a spoilt one.")
+@click.option("--name", required=True, metavar="NAME", help="Who decides that.")
+@click.option("--role", required=True, metavar="ROLE", help="In which role.")
+@click.option("--reason", required=True, metavar="TEXT", help="What happened.")
+@output_option
+def renew(name: str, role: str, reason: str, output: str) -> None:
+    """Move a ledger that does not verify aside, and found another with an id of its own.
+
+    The last resort, where no backup or export brings the old one back. Nothing of the old one
+    counts any more: tests are run again, people sign and attest again. Stability runs with their
+    frozen reports, and attestations, come back from the store when the daemon starts. The first
+    record says who decided it and what the old ledger ended with. Refused for one that is whole.
+
+    Example: dvfd evidence renew --name "Ann Lee" --role CTO --reason "the disk lost a block"
+    """
+    request = {"name": name, "role": role, "reason": reason}
+    answer = daemon("evidence_renew", **request)
+    if answer is None:
+        from dvfd.alone import renew_alone
+
+        answer = renew_alone(request)
+    show(answer, output, _renewed)
+
+
+def _renewed(made: Mapping[str, Any]) -> str:
+    words = f"the old ledger is kept as {made['aside']}; the new one is of cluster"
+    return "\n".join(wrapped(f"{words} {made['cluster']}"))
+
+
 def _code(found: Mapping[str, Any]) -> int:
     if found["problems"]:
         return 2

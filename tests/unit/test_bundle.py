@@ -228,6 +228,21 @@ def test_a_daemon_answers_the_same(desk: Desk) -> None:
     assert replace(desk.shown.verified()).records == answer("evidence_verify")["records"]
 
 
+def test_a_whole_ledger_is_not_founded_anew_nor_is_one_by_nobody(desk: Desk) -> None:
+    request = {"name": "Ann", "role": "CTO", "reason": "because"}
+    with pytest.raises(DvfdError, match="the ledger is whole"):
+        desk.shown.renew(request, "root")
+
+    path = desk.state / "evidence" / FILE
+    path.write_bytes(path.read_bytes().replace(b'"run":"a"', b'"run":"x"'))
+    with pytest.raises(DvfdError, match="name: missing"):
+        desk.shown.renew({**request, "name": ""}, "root")
+    made = desk.shown.renew(request, "root")
+
+    assert "line 2: edited" in made["problems"][0]
+    assert desk.shown.verified().problems == ()
+
+
 @pytest.mark.slow
 def test_ten_thousand_records_are_verified_within_a_second(tmp_path: Path) -> None:
     rows = [

@@ -325,3 +325,31 @@ def test_what_is_no_json_is_refused(desk: Desk, body: dict[str, Any]) -> None:
 def test_a_record_larger_than_a_megabyte_is_refused(desk: Desk) -> None:
     with pytest.raises(StoreError, match="wanted at most 1048576"):
         desk.ledger.append("run", "hardware", {"x": "y" * (1 << 20)}, submitted="root")
+
+
+# --- Founded anew -------------------------------------------------------------------------------
+
+
+def test_a_ledger_that_is_founded_anew_names_the_one_before_and_keeps_it(desk: Desk) -> None:
+    old = desk.ledger.cluster
+    desk.leave(*desk.lines()[:-1])
+
+    aside = desk.ledger.renew({"by": "Ann", "reason": "a block was lost"}, submitted="root")
+
+    first = desk.ledger.records()[0]
+    assert (first.number, first.body["by"]) == (1, "Ann")
+    assert first.body["former"]["cluster"] == old
+    assert first.body["former"]["number"] == 4
+    assert desk.ledger.cluster == first.subject != old
+    assert desk.opened().verify() == []
+    assert len(aside.read_bytes().splitlines()) == 3
+
+
+def test_after_that_others_write_into_the_new_one(desk: Desk) -> None:
+    other = desk.opened()
+    assert other.problems() == []
+    desk.ledger.renew({}, submitted="root")
+
+    assert desk.run(0, other).number == 2
+    assert runs(desk.ledger) == ["r0"]
+    assert desk.ledger.verify() == []
