@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import structlog
 
-from dvfd.chain import FOUNDED, ORIGIN, Chain, Record, read, sealed
+from dvfd.chain import FOUNDED, ORIGIN, RECORD, Chain, Record, read, sealed
 from dvfd.errors import StoreError
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ TORN = "ledger.torn"
 """Where the piece of a record lies that a crash cut off; nobody was told that it was safe."""
 
 FORMAT = 1
+
+LINE = 2 * RECORD
+"""Bytes of a line at most, with room for its hash."""
 
 KIND, HEAD = "evidence", "head"
 """Kind and key of the store's record of where the ledger ends."""
@@ -190,7 +193,8 @@ class Evidence:
                 self._look()
             except StoreError as error:
                 return [str(error)]
-            return [*self._chain.problems, *self._missing()]
+            chain = self._chain
+            return [*chain.problems, *self.held(chain.cluster, chain.number, chain.sha256)]
 
     def verify(self) -> list[str]:
         """The same, of a file that is read anew."""
@@ -199,14 +203,21 @@ class Evidence:
             return self.problems()
 
     def notices(self) -> list[str]:
-        """What a person should know and no evidence is lost by."""
-        with self._lock:
-            with suppress(StoreError):
-                self._look()
-            torn = f"{self._path}: {self._torn} bytes of a record that a crash cut off at its end"
-            aside = self._directory / TORN
-            kept = f"{aside}: what a crash cut off: read it, then remove it"
-            return [*([torn] if self._torn else []), *([kept] if aside.exists() else [])]
+        """What a person should know and no evidence is lost by. Cheap."""
+        aside, torn = self._directory / TORN, self._cut_off()
+        return [
+            *([f"{self._path}: {torn} bytes of a record that a crash cut off"] if torn else []),
+            *([f"{aside}: what a crash cut off: read it, then remove it"] * aside.exists()),
+        ]
+
+    def _cut_off(self) -> int:
+        """Bytes after the last newline."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(-min(self._path.stat().st_size, LINE), os.SEEK_END)
+                return len(file.read().rpartition(b"\n")[2])
+        except OSError:
+            return 0
 
     # --- Inside -------------------------------------------------------------------------------
 
@@ -214,21 +225,20 @@ class Evidence:
         """Where the ledger ends, as the store says; empty if it does not know."""
         return (self._store.get(KIND, HEAD) if self._store else None) or {}
 
-    def _missing(self) -> list[str]:
-        """What the store knows of, and the ledger has not."""
+    def held(self, cluster: str, number: int, sha256: str) -> list[str]:
+        """What the store knows, and a ledger of *cluster* that ends with that record has not."""
         if not (head := self._head()):
             return []
-        number, sha256, cluster = head["number"], head["sha256"], head["cluster"]
-        ours = self._chain
+        there, known, of = head["number"], head["sha256"], head["cluster"]
         found = ""
-        if ours.cluster and ours.cluster != cluster:
-            found = f"of cluster {ours.cluster}, the store is of {cluster}"
-        elif number > ours.number:
-            found = f"ends with record {ours.number}, the store knows of {number}: cut off"
-        elif number == ours.number and sha256 != ours.sha256:
+        if cluster and cluster != of:
+            found = f"of cluster {cluster}, the store is of {of}"
+        elif there > number:
+            found = f"ends with record {number}, the store knows of {there}: cut off"
+        elif there == number and known != sha256:
             found = (
-                f"its last record, {number}, has the hash {ours.sha256[:12]}, the store says "
-                f"{sha256[:12]}: it was exchanged"
+                f"its last record, {number}, has the hash {sha256[:12]}, the store says "
+                f"{known[:12]}: it was exchanged"
             )
         return [f"{self._path}: {found}"] if found else []
 

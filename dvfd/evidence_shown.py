@@ -63,8 +63,9 @@ class Shown:
 
     def _held(self, found: Checked) -> Checked:
         """*found* with what the store knows of the ledger's end."""
-        problems = dict.fromkeys((*found.problems, *self._evidence.problems()))
-        return replace(found, problems=tuple(problems), notices=tuple(self._evidence.notices()))
+        known = self._evidence.held(found.cluster, found.number, found.sha256)
+        notices = tuple(self._evidence.notices())
+        return replace(found, problems=(*found.problems, *known), notices=notices)
 
     def renew(self, request: Mapping[str, Any], submitted: str) -> dict[str, Any]:
         """Found the ledger anew, as the one in *request* says: name, role, reason.
