@@ -34,6 +34,9 @@ ROUNDING = 1e-3
 """Seconds by which two sums of the same spans may differ: far above a float's last digit, far below
 the time between two looks."""
 
+ROLLED = 3600.0
+"""Seconds before the first look from which a rollup may stand for what was so at it."""
+
 OF_STORE = (
     "saving and loading checkpoints and announced pauses are in other: the store keeps no times "
     "of them"
@@ -220,4 +223,5 @@ class Ledger:
         return Worker(self._course(STEPS, own), self._course(STEP, own), self._course(COMPUTE, own))
 
     def _course(self, metric: str, own: Labels) -> Course:
-        return Course(self._past.series(metric, own, since=self._ends[0], until=self._ends[1]))
+        since, until = self._ends
+        return Course(self._past.series(metric, own, since=since - ROLLED, until=until))

@@ -258,7 +258,7 @@ class Reviews:
         else:
             yield Sample(SYNC, 1.0 - min(differed, made) / made, 0.0, own)
             text = f"job {job.name}: {differed:.0f} of {made:.0f} comparisons differed"
-            yield Remark(SYNC, f"{text}, {share:.4g} of {period.name} observed", own)
+            yield Remark(SYNC, f"{text}, {share:.2%} of {period.name} observed", own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,4 +367,4 @@ def _too_few(job: Job, period: Period, found: Trend | str, wanted: float) -> str
 
 def little(share: float, wanted: float, period: Period) -> str:
     """That too little was observed."""
-    return f"{share:.4g} of {period.name} was observed, wanted at least {wanted:g}"
+    return f"{share:.2%} of {period.name} was observed, wanted at least {wanted:.0%}"
