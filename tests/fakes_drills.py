@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dvfd.drills.drill import Options, Task
 from dvfd.drills.findings import Findings
 from dvfd.errors import ToolError
 from dvfd.judge import judge
-from dvfd.model import Result, Verdict
+from dvfd.model import Catalogue, Result, Verdict
 from dvfd.shell import Output
 
 
@@ -54,14 +55,21 @@ def said(stdout: str = "", *, code: int = 0, stderr: str = "") -> Output:
     return Output(code, stdout, stderr, 0.01)
 
 
+@cache
+def site(toml: str) -> tuple[Config, Catalogue]:
+    """A configuration and its catalogue, which no test changes: loading one takes 50 ms."""
+    config = parse(toml) if toml else Config()
+    return config, load(config)
+
+
 def task(name: str, directory: Path, /, *, toml: str = "", **world: Any) -> Task:
     """A task of check *name* with the configuration *toml*; a world is empty unless given."""
-    config = parse(toml) if toml else Config()
+    config, catalogue = site(toml)
     scratch, state = directory / "scratch", directory / "state"
     scratch.mkdir(exist_ok=True, parents=True)
     state.mkdir(exist_ok=True)
     given = {
-        "check": load(config).checks[name],
+        "check": catalogue.checks[name],
         "clock": FakeClock(),
         "run": FakeRunner(),
         "options": Options(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,15 @@ PURE = {
 """What the pure rooms may import of ours."""
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -63,7 +70,7 @@ def imports(path: Path) -> set[str]:
             found |= {
                 f"{node.module}.{alias.name}" for alias in node.names if node.module == "dvfd"
             }
-    return found
+    return frozenset(found)
 
 
 def name(path: Path) -> str:
@@ -104,7 +111,7 @@ def test_sinks_never_judge(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_every_file_says_which_idea_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert ast.get_docstring(tree(path))
 
 
 CATALOGUE = load(Config())
