@@ -203,7 +203,7 @@ class _Desk:
             body, state = record.body, str(record.body.get("state"))
             if body.get("phase") == self._gate.id and state.casefold() not in SETTLED:
                 told = f"incident {id_} is {state}: {body.get('why') or 'no reason given'}"
-                todo = f"dvfd incident {id_}"
+                todo = f"dvfd incident show {id_}"
                 yield _condition(INCIDENT, "No failure is open", told, todo, record=record.number)
 
     # --- What lines stand on ----------------------------------------------------------------------

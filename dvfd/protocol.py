@@ -25,6 +25,7 @@ from dvfd.attestations import moment, words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError, StoreError
 from dvfd.incidents import Cause, Incident, Moment, Need, Ran, State
+from dvfd.masking import masked
 from dvfd.model import Severity, Verdict, worst
 from dvfd.reduce import seconds
 from dvfd.sinks.alert import delayed_alert, phase_test_alert
@@ -424,7 +425,8 @@ class Incidents:
         with self._lock:
             found = sorted(self._found.values(), key=lambda i: (i.over, -i.opened_at))
             told = [self._brief(incident) for incident in found]
-            return {"at": self._clock.now(), "trouble": self._trouble, "incidents": told}
+            document = {"at": self._clock.now(), "trouble": self._trouble, "incidents": told}
+            return masked(document)
 
     def failures(self) -> Failures:
         """Those that are not over, for page and status."""
@@ -448,7 +450,8 @@ class Incidents:
             document = incident.to_document()
             for private in ("mark", "fixed_after"):
                 del document[private]
-            return {**document, **self._brief(incident), "suite": list(self.suite(incident))}
+            suite = list(self.suite(incident))
+            return masked({**document, **self._brief(incident), "suite": suite})
 
     def update(self, request: Mapping[str, Any], submitted: str) -> dict[str, Any]:
         """Take what *request* says of an incident: `finding`, `cause`, `delay` in weeks, `file`

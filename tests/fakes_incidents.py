@@ -77,10 +77,12 @@ class Preserver:
 class Place:
     """A node with a ledger; `restart` is another daemon on what the first one left."""
 
-    def __init__(self, directory: Path, *, phase: str = "phase1") -> None:
+    def __init__(
+        self, directory: Path, *, phase: str = "phase1", clock: FakeClock | None = None
+    ) -> None:
         self.directory = directory
         self.phase = phase
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self.boot_id = "a"
         self.store = Kept()
         self.at_once = Preserver()

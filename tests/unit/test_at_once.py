@@ -1,0 +1,147 @@
+"""What is done at once where a test failed: stop or only say so, and what goes into the bundle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes_incidents import CATALOGUE, moment, ran
+
+from dvfd import incidents as rules
+from dvfd.at_once import AtOnce
+from dvfd.config import parse
+from dvfd.errors import DvfdError
+from dvfd.incidents import Incident
+from dvfd.preserve import Bundle, Orders
+from dvfd.protocol import LATE
+from dvfd.telemetry.processes import Process, Processes
+
+STOPS = '[node]\nphase = "phase1"\n[incidents]\ngrace = 20\n'
+
+
+class Seal:
+    """Takes orders and makes nothing of them."""
+
+    def __init__(self) -> None:
+        self.orders: Orders | None = None
+
+    def __call__(self, orders: Orders) -> Bundle:
+        self.orders = orders
+        return Bundle(path=str(orders.path))
+
+
+def opened() -> Incident:
+    return rules.opened(ran(), incident_id="i-7", node="n1", now=moment())
+
+
+@pytest.fixture
+def rank() -> Iterator[subprocess.Popen[str]]:
+    """A process with a secret in its environment."""
+    environment = {"HF_TOKEN": "geheim", "LR": "0.1", "PATH": "/usr/bin:/bin"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)"],
+        env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert child.stdout
+    child.stdout.readline()
+    yield child
+    child.kill()
+    child.wait()
+    child.stdout.close()
+
+
+def at_once(tmp_path: Path, text: str, pid: int = 0, *, at: float = 0.0, **more: Any) -> AtOnce:
+    process = Processes().identify(pid)
+    known: list[Process] = [process] if process else []
+    given = {
+        "state": tmp_path, "now": lambda: moment(at), "job_of": lambda _run: "gpt",
+        "registered": lambda job: known if job == "gpt" else [], "seal": Seal(),
+    }  # fmt: skip
+    return AtOnce(parse(text), CATALOGUE, **{**given, **more})
+
+
+def test_in_a_phase_the_job_is_stopped(tmp_path: Path, rank: subprocess.Popen[str]) -> None:
+    done = at_once(tmp_path, STOPS, rank.pid)(opened(), None)
+
+    assert rank.wait(10) != 0
+    assert (done.action["action"], done.action["job"]) == ("stop", "gpt")
+    assert "1 processes of job gpt were asked to end" in done.action["words"]
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "words"),
+    [
+        ('[node]\nphase = "production"', 0.0, "job gpt was left alone"),
+        (STOPS + 'action = "notify"', 0.0, "job gpt was left alone"),
+        (STOPS, LATE + 1, "noticed 10 min after it was recorded"),
+    ],
+)
+def test_a_job_goes_on_where_it_is_only_told_of(
+    tmp_path: Path, rank: subprocess.Popen[str], text: str, at: float, words: str
+) -> None:
+    done = at_once(tmp_path, text, rank.pid, at=at)(opened(), None)
+
+    assert rank.poll() is None
+    assert words in done.action["words"]
+
+
+def test_a_test_that_is_no_run_has_no_job_to_stop(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
+    def none(_run: str) -> str:
+        raise DvfdError("no run of that name")
+
+    done = at_once(tmp_path, STOPS, rank.pid, job_of=none)(opened(), None)
+
+    assert rank.poll() is None
+    assert "the test's own processes ended with it" in done.action["words"]
+
+
+def test_the_environment_is_read_before_the_stop_and_redacted(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
+    seal = Seal()
+
+    at_once(tmp_path, STOPS, rank.pid, seal=seal)(opened(), None)
+
+    assert seal.orders
+    found = json.loads(seal.orders.texts[f"environment/pid-{rank.pid}.json"])
+    assert (found["HF_TOKEN"], found["LR"]) == ("***", "0.1")
+
+
+def test_an_environment_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    seal = Seal()
+    gone = [Process(999_999_999, 5)]
+
+    at_once(tmp_path, STOPS, registered=lambda _job: gone, seal=seal)(opened(), None)
+
+    assert seal.orders
+    told = json.loads(seal.orders.texts["environment/pid-999999999.json"])
+    assert told == {"not readable": "No such file or directory"}
+
+
+def test_the_bundle_holds_configuration_logs_kernel_and_the_window(tmp_path: Path) -> None:
+    seal = Seal()
+    text = (
+        STOPS + 'window = 1800\nbundle_bytes = 5000000\n[[logs]]\nname = "job"\npath = "/j.log"\n'
+    )
+    text += '[[logs]]\nname = "unit"\njournal_unit = "trainer.service"\n'
+    text += '[alerting]\nurls = ["http://u:geheim@am:9093"]\n'
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "r7.log").touch()
+
+    at_once(tmp_path, text, seal=seal)(opened(), None)
+
+    orders = seal.orders
+    assert orders
+    assert orders.path == tmp_path / "incidents" / "i-7.tar.gz"
+    assert (orders.limit, orders.until - orders.since) == (5_000_000, 1800.0)
+    assert "geheim" not in orders.texts["configuration.json"]
+    assert {"logs/job.log", "logs/run.log"} <= set(orders.files)
+    assert {"kernel/dmesg.txt", "kernel/journal.txt", "logs/unit.txt"} <= set(orders.commands)
+    assert "--unit=trainer.service" in orders.commands["logs/unit.txt"]
