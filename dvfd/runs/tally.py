@@ -59,6 +59,10 @@ SILENCE = 180.0
 """Seconds after which a node of which no row came is unseen, whatever it said last: it writes
 minutes."""
 
+BLAMED = 120.0
+"""Seconds for which what other nodes lose is laid to a fault that was injected into one and ended:
+four times what a recovery may take."""
+
 HEARING = frozenset({What.SILENT, What.HEARD})
 
 COUNTS = {
@@ -530,12 +534,31 @@ class Tally:
         )
 
     def _failures(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
-        """As they were seen; a process that another one replaced unseen was lost, too."""
-        seen = self._counted(What.FAILURE, span)
+        """As they were seen; a process that another one replaced unseen was lost, too. A node to
+        which nobody said that a fault is injected elsewhere tells what follows as a failure.
+        """
+        planned = self._disturbances()
+        seen = [
+            e
+            for e in self._counted(What.FAILURE, span)
+            if not any(node != e.node and since <= e.t <= until for node, since, until in planned)
+        ]
         count = len(seen)
         if not seen and not self._counted(What.PLANNED, span) and not self.disturbed:
             count = self._grid.returned(span.since)
         return [self._watched(criterion, count, span, ())]
+
+    def _disturbances(self) -> list[tuple[str, float, float]]:
+        """On which node a fault was injected, from when to when it is to blame: until that node
+        trained again, and no longer than BLAMED.
+        """
+        back = sorted((e.t, e.node) for e in self._events.get(What.RECOVERED, ()))
+        found = []
+        for event in self._events.get(What.INJECTED, ()):
+            latest = event.t + (event.value or 0.0) + BLAMED
+            ends = (t for t, node in back if node == event.node and t >= event.t)
+            found.append((event.node, event.t, min(latest, next(ends, latest))))
+        return found
 
     def _restarts(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
         """As they were seen, and no fewer than the processes that told of steps show."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from fakes_runs import ARMED_AT, BEGAN, LENGTH, Story, healthy
@@ -152,6 +153,32 @@ def test_processes_that_were_replaced_after_an_injected_fault_are_no_failures() 
     came_back(story, HALF)
     story.happens(What.INJECTED, LENGTH / 2, text="kill")
     assert story.judged()["unplanned_failures"].result.verdict is PASS
+
+
+@pytest.mark.parametrize(
+    ("node", "after", "verdict"),
+    [("n1", 1012.0, PASS), ("n1", 1030.0, FAIL), ("n1", 990.0, FAIL), ("n0", 1012.0, FAIL)],
+    ids=["meanwhile", "once it trained again", "before", "on the node that knew of it"],
+)
+def test_what_other_nodes_lose_by_an_injected_fault_was_planned(
+    node: str, after: float, verdict: Verdict
+) -> None:
+    story = healthy("stability_phase2a")
+    story.happens(What.INJECTED, 1000.0, text="partition", value=14.0)
+    story.happens(What.HEALED, 1014.0)
+    story.happens(What.RECOVERED, 1020.0, value=6.0)
+    story.happens(What.FAILURE, after, text="rank 5 died")
+    story.events[-1] = replace(story.events[-1], node=node)
+    assert story.judged()["unplanned_failures"].result.verdict is verdict
+
+
+def test_a_fault_is_not_to_blame_for_ever() -> None:
+    story = healthy("stability_phase2a")
+    story.happens(What.INJECTED, 1000.0, text="partition", value=14.0)
+    for after in (1100.0, 1200.0):
+        story.happens(What.FAILURE, after, text="rank 5 died")
+        story.events[-1] = replace(story.events[-1], node="n1")
+    assert story.judged()["unplanned_failures"].result.observed == 1
 
 
 def test_a_second_reporter_in_the_same_process_is_no_restart() -> None:
