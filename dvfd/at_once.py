@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from dvfd.model import Catalogue
     from dvfd.telemetry.processes import Process
 
+RETURNS = 20.0
+"""Seconds in which a launcher that restarts its ranks has them registered again: importing torch
+takes ten of them on a busy node.
+"""
+
 log = structlog.get_logger()
 
 SUFFIX = ".tar.gz"
@@ -46,13 +52,15 @@ class AtOnce:
         now: Callable[[], Moment],
         job_of: Callable[[str], str] = lambda _run: "",
         registered: Callable[[str], Iterable[Process]] = lambda _job: (),
+        unseen: Callable[[str], int] = lambda _job: 0,
         status: Callable[[], Mapping[str, Any]] = dict,
         settle: Callable[[], object] = bool,
         seal: Callable[[Orders], Bundle] = by_child,
         proc: Path = Path("/proc"),
     ) -> None:
         """*job_of* names the job of a run, empty where there is none; *registered* gives a job's
-        processes; *status* is the status document; *settle* has the store write what waits.
+        processes, *unseen* how many of its ranks run where they cannot be seen; *status* is the
+        status document; *settle* has the store write what waits.
         """
         self._config = config
         self._catalogue = catalogue
@@ -60,6 +68,7 @@ class AtOnce:
         self._now = now
         self._job_of = job_of
         self._registered = registered
+        self._unseen = unseen
         self._status = status
         self._settle = settle
         self._seal = seal
@@ -76,7 +85,9 @@ class AtOnce:
             log.info("evidence preserved", incident=incident.id, path=bundle.path)
         else:
             log.error("evidence not preserved", incident=incident.id, why=bundle.missing)
-        return Done(bundle=asdict(bundle), action=action)
+        stopped = action["action"] == "stop" and action.get("asked")
+        again = partial(self._again, job) if stopped else None
+        return Done(bundle=asdict(bundle), action=action, again=again)
 
     # --- Stop, or only say so -------------------------------------------------------------------
 
@@ -94,10 +105,23 @@ class AtOnce:
             return told | {"words": f"job {job} was left alone: [incidents] action is notify here"}
         if overdue(incident, self._now()):
             return told | {"words": too_late(incident, self._now())}
+        unseen = self._unseen(job)
         halted = halt(lambda: self._registered(job), grace=self._config.incidents.grace)
         words = halted.words(job)
+        if unseen:
+            where = "run where they cannot be seen from here: end them yourself"
+            words = f"{words}; {unseen} ranks of job {job} {where}"
         log.warning("job stopped", incident=incident.id, job=job, words=words)
-        return told | {"words": words}
+        return told | {"words": words, "asked": len(halted.asked)}
+
+    def _again(self, job: str) -> str:
+        """Stop what a launcher started again; what was done, or nothing."""
+        grace = self._config.incidents.grace
+        halted = halt(lambda: self._registered(job), grace=grace, linger=RETURNS)
+        if not (halted.asked or halted.refused):
+            return ""
+        log.warning("job stopped again", job=job, words=halted.words(job))
+        return f"job {job} was started again, and stopped again: {halted.words(job)}"
 
     # --- Preserve -------------------------------------------------------------------------------
 
@@ -118,7 +142,7 @@ class AtOnce:
         return Orders(
             incident=incident.id,
             node=incident.node,
-            path=self._state / "incidents" / f"{incident.id}{SUFFIX}",
+            path=self._place(incident.id),
             limit=settings.bundle_bytes,
             spare=settings.free_bytes,
             at=now.wall,
@@ -130,6 +154,11 @@ class AtOnce:
             since=since,
             until=until,
         )
+
+    def _place(self, id_: str) -> Path:
+        """Where the bundle goes: what lies there, of a ledger before this one, is not touched."""
+        place = self._state / "incidents" / f"{id_}{SUFFIX}"
+        return place.with_name(f"{id_}-{self._now().wall:.0f}{SUFFIX}") if place.exists() else place
 
     def _framework(self) -> dict[str, Any]:
         return {"hash": self._catalogue.hash, "overrides": list(self._catalogue.overrides)}

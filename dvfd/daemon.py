@@ -487,6 +487,7 @@ class Daemon:
             now=partial(present, self._clock, boot_id),
             job_of=lambda run: self._runs.run(run).plan.job,
             registered=self._book.registered,
+            unseen=self._book.unseen,
             status=lambda: document(self._state.snapshot(), running=True),
             settle=self._store.flush,
         )

@@ -27,6 +27,11 @@ LOOK = 0.1
 GOING = 5.0
 """Seconds for killed processes to go; one in uninterruptible sleep may stay, and is named."""
 
+LONGEST = 900.0
+"""Seconds after which a job that is started again and again is left to people: longer than any
+grace.
+"""
+
 DROP_IN = "systemd/drop-ins/stop-jobs.conf"
 
 
@@ -59,23 +64,48 @@ def halt(
     registered: Callable[[], Iterable[Process]],
     *,
     grace: float,
+    linger: float = 0.0,
     processes: Processes | None = None,
     wait: Callable[[float], object] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Halted:
     """End what *registered* names, asking it again: a launcher may start ranks anew, which then
-    register too. *grace* seconds pass between SIGTERM and SIGKILL.
+    register too, for *linger* seconds after the last one went. *grace* seconds pass between
+    SIGTERM and SIGKILL.
     """
     table = processes or Processes()
     halted, began = Halted(), monotonic()
     groups: dict[int, set[Process]] = {}
-    while (left := _living(registered(), table)) and monotonic() - began < grace:
-        for process in left:
-            if process.pid not in halted.asked | set(halted.refused):
-                _ask(process, table, halted, groups)
-        if {process.pid for process in left} <= set(halted.refused):
+    asked: dict[Process, float] = {}
+    seen = began
+    while (now := monotonic()) - began < LONGEST:
+        left = _living(registered(), table)
+        seen = now if left else seen
+        if not left and now - seen >= linger:
+            break
+        if any(now - asked.get(process, now) >= grace for process in left):
+            break
+        for process in (each for each in left if each not in asked):
+            asked[process] = now
+            _ask(process, table, halted, groups)
+        if left and {process.pid for process in left} <= set(halted.refused):
             break
         wait(LOOK)
+    _kill(registered, table, halted, groups, wait=wait, monotonic=monotonic)
+    halted.seconds = monotonic() - began
+    return halted
+
+
+def _kill(
+    registered: Callable[[], Iterable[Process]],
+    table: Processes,
+    halted: Halted,
+    groups: Mapping[int, set[Process]],
+    *,
+    wait: Callable[[float], object],
+    monotonic: Callable[[], float],
+) -> None:
+    """Kill what is left of them and of the groups that they led, and see it gone."""
     until = monotonic() + GOING
     while left := [*_living(registered(), table), *_living(_of(groups), table)]:
         _kill_groups(groups, table)
@@ -86,8 +116,6 @@ def halt(
             break
         wait(LOOK)
     halted.left = {process.pid for process in left} - set(halted.refused)
-    halted.seconds = monotonic() - began
-    return halted
 
 
 def _living(registered: Iterable[Process], table: Processes) -> list[Process]:

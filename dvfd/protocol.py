@@ -12,8 +12,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -56,6 +55,9 @@ the wall clock, so that a step of it before counts for nothing.
 LATE = 600.0
 """Seconds after which a failure is too old to stop anything: what runs now is not what failed."""
 
+STUCK = 60.0
+"""Seconds without a look at the deadlines after which that is told."""
+
 ENDING = 10.0
 """Seconds that a bundle in the making may hold up the daemon's end: most take two."""
 
@@ -82,10 +84,13 @@ class Kept(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What was done at once: the sealed bundle, and what was stopped, each as a document."""
+    """What was done at once: the sealed bundle, and what was stopped, each as a document. `again`
+    looks for some seconds whether what was stopped comes back, and says what it did then.
+    """
 
     bundle: Mapping[str, Any]
     action: Mapping[str, Any]
+    again: Callable[[], str] | None = None
 
 
 AtOnce = Callable[[Incident, "Record | None"], Done]
@@ -131,6 +136,8 @@ class Incidents:
         self._busy: set[str] = set()
         self._owing: set[str] = set()
         self._trouble = ""
+        self._shown: Sequence[Mapping[str, Any]] = ()
+        self._looked = clock.boot()
         self._lock = threading.RLock()
         self._news = True
         self._wake = threading.Event()
@@ -144,17 +151,21 @@ class Incidents:
         """Bring back what was kept, and open what failed while nobody listened."""
         with self._lock:
             for document in self._store.all(KIND).values():
-                with suppress(DvfdError):
+                try:
                     found = Incident.from_document(document)
-                    self._found[found.id] = found
-                    if self._keeps:
-                        self._owing.add(found.id)
+                except DvfdError as error:
+                    log.error("stored incident not restored", problem=str(error))  # noqa: TRY400
+                    continue
+                self._found[found.id] = found
+                if self._keeps:
+                    self._owing.add(found.id)
         self.tick()
         with self._lock:
             self._tell_all()
 
     def start(self) -> None:
         """Begin to look after deadlines."""
+        self._looked = self._clock.boot()
         self._thread.start()
 
     def stop(self) -> None:
@@ -190,11 +201,17 @@ class Incidents:
             if str(error) != self._trouble:
                 log.exception("incidents not moved on")
             self._trouble = str(error)
+        self._shown = self.on()
+        self._looked = self._clock.boot()
         self._do_at_once()
 
     @property
     def trouble(self) -> str:
         """Why incidents do not move on; empty while they do."""
+        silent = self._clock.boot() - self._looked
+        watching = self._thread.ident is not None and not self._stop.is_set()
+        if watching and silent > STUCK:  # it waits for a disk, or died
+            return f"nobody looked after them for {seconds(silent)}: is the disk dead?"
         return self._trouble
 
     def now(self) -> Moment:
@@ -388,7 +405,7 @@ class Incidents:
             self._busy |= set(todo)
         for id_ in todo:
             act = threading.Thread(target=self.act, args=(id_,), name="incident", daemon=True)
-            self._acts.append(act)
+            self._acts = [*(other for other in self._acts if other.is_alive()), act]
             act.start()
 
     def unpreserved(self) -> list[str]:
@@ -417,6 +434,15 @@ class Incidents:
             after = rules.noted(after, now, rules.DVFD, "stop", str(done.action.get("words", "")))
             self._keep(after, before)
             self._busy.discard(incident_id)
+        if done.again is not None:
+            args = (incident_id, done.again)
+            threading.Thread(target=self._look_again, args=args, name="again", daemon=True).start()
+
+    def _look_again(self, incident_id: str, again: Callable[[], str]) -> None:
+        if words := again():
+            with self._lock:
+                before = self._found[incident_id]
+                self._keep(rules.noted(before, self.now(), rules.DVFD, "stop", words), before)
 
     # --- What people ask and say ----------------------------------------------------------------
 
@@ -425,12 +451,14 @@ class Incidents:
         with self._lock:
             found = sorted(self._found.values(), key=lambda i: (i.over, -i.opened_at))
             told = [self._brief(incident) for incident in found]
-            document = {"at": self._clock.now(), "trouble": self._trouble, "incidents": told}
+            document = {"at": self._clock.now(), "trouble": self.trouble, "incidents": told}
             return masked(document)
 
     def failures(self) -> Failures:
-        """Those that are not over, for page and status."""
-        return Failures(on=self.on(), trouble=self._trouble)
+        """Those that are not over, for page and status, as they were at the last look: whoever asks
+        never waits for the disk.
+        """
+        return Failures(on=self._shown, trouble=self.trouble)
 
     def ids(self) -> list[str]:
         """All names."""

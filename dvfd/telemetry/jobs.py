@@ -250,6 +250,12 @@ class JobBook:
             jobs = [job for job in self._jobs.values() if name in {job.name, job.label}]
             return [r.process for job in jobs for r in job.ranks.values() if r.process]
 
+    def unseen(self, name: str) -> int:
+        """How many live ranks of a job have no process that can be seen from here."""
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if name in {job.name, job.label}]
+            return sum(r.live and not r.process for job in jobs for r in job.ranks.values())
+
     def checkpoints(self) -> list[CheckpointState]:
         """What every job that has not ended said of its checkpoints."""
         with self._lock:

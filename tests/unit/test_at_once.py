@@ -114,6 +114,41 @@ def test_the_environment_is_read_before_the_stop_and_redacted(
     assert (found["HF_TOKEN"], found["LR"]) == ("***", "0.1")
 
 
+def test_what_a_launcher_starts_again_is_looked_for_afterwards(
+    tmp_path: Path, rank: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dvfd.at_once.RETURNS", 0.2)
+
+    done = at_once(tmp_path, STOPS, rank.pid)(opened(), None)
+
+    assert done.again is not None
+    assert not done.again()  # nothing came
+    process = subprocess.Popen(["/usr/bin/sleep", "60"])
+    try:
+        back = at_once(tmp_path, STOPS, process.pid)._again("gpt")
+        assert "was started again, and stopped again" in back
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ranks_that_cannot_be_seen_are_told_of(tmp_path: Path) -> None:
+    done = at_once(tmp_path, STOPS, unseen=lambda _job: 2)(opened(), None)
+
+    assert "2 ranks of job gpt run where they cannot be seen" in done.action["words"]
+
+
+def test_a_bundle_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    (tmp_path / "incidents").mkdir()
+    (tmp_path / "incidents" / "i-7.tar.gz").touch()
+    seal = Seal()
+
+    at_once(tmp_path, STOPS, seal=seal)(opened(), None)
+
+    assert seal.orders
+    assert seal.orders.path.name == "i-7-1800000000.tar.gz"
+
+
 def test_an_environment_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
     seal = Seal()
     gone = [Process(999_999_999, 5)]

@@ -143,6 +143,24 @@ def test_ranks_that_a_launcher_starts_again_are_ended_as_well(job: Job) -> None:
     assert len(found.asked) == 2
 
 
+def test_ranks_that_come_back_after_a_while_are_ended_if_it_is_waited_for_them(job: Job) -> None:
+    first, _ = job.start(OBEYS)
+    known, gone = [first], [0.0]
+
+    def registered() -> list[Process]:
+        if TABLE.state(first) in "ZX" and not gone[0]:
+            gone[0] = time.monotonic()
+        if len(known) == 1 and gone[0] and time.monotonic() - gone[0] > 0.5:
+            known.append(job.start(OBEYS)[0])
+        return known
+
+    assert len(halt(registered, grace=20).asked) == 1
+    found = halt(registered, grace=20, linger=1.5)
+
+    assert len(known) == 2
+    assert found.asked == {known[1].pid}
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be somebody else afterwards")
 def test_without_the_right_it_says_so_and_names_the_drop_in(job: Job) -> None:
     process, _ = job.start(OBEYS)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fakes_incidents import DAY, HOUR, STABILITY, SUITE, WEEK, Place, moment, ran
+from testbed import eventually
 
 from dvfd import incidents as rules
 from dvfd.errors import DvfdError, StoreError
@@ -453,3 +456,42 @@ def test_a_further_failure_opens_another_whose_alert_outlives_a_restart(place: P
 
     assert place.calls() == {"DvfdPhaseTestFailed": "team_lead"}
     assert len(place.incidents.document()["incidents"]) == 2
+
+
+def test_whoever_asks_how_it_stands_never_waits_for_the_disk(place: Place) -> None:
+    place.run()
+
+    with place.incidents._lock:  # as while the ledger is being written
+        other = threading.Thread(target=place.incidents.failures, daemon=True)
+        other.start()
+        other.join(10)
+
+        assert not other.is_alive()
+
+
+def test_deadlines_that_nobody_looks_after_are_told(place: Place) -> None:
+    place.incidents.start()
+    try:
+        with place.incidents._lock:
+            place.clock.advance(120)
+
+            assert "nobody looked after them for 120 s" in place.incidents.failures().trouble
+    finally:
+        place.incidents.stop()
+
+
+def test_what_was_stopped_again_is_written_down(place: Place) -> None:
+    place.run()
+    done = replace(place.at_once(rules_of(place), None), again=lambda: "stopped again")
+    place.incidents._at_once = lambda _incident, _record: done
+
+    place.incidents.act(place.on["id"])
+
+    def journal() -> list[str]:
+        return [e["why"] for e in place.incidents.show({"id": place.on["id"]})["journal"]]
+
+    assert eventually(lambda: "stopped again" in journal(), 10)
+
+
+def rules_of(place: Place) -> Incident:
+    return place.incidents._found[place.on["id"]]
