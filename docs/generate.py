@@ -203,8 +203,6 @@ def _own(measured: set[str]) -> Iterator[str]:
 
 
 def _absent(metrics: list[Metric], judged: Mapping[str, list[str]]) -> str:
-    if not metrics:
-        return "Nothing: every metric that a criterion rests on has a source.\n"
     rows = [
         f"| {m.name} | {m.unit} | {_cell(m.help)} | {len(judged.get(m.name, ()))} |"
         for m in metrics

@@ -92,17 +92,9 @@ class Attestations:
     """Every statement that was made here. Any thread."""
 
     def __init__(
-        self,
-        catalogue: Catalogue,
-        store: Kept,
-        clock: Clock,
-        evidence: Ledger | None = None,
-        due: Callable[[], Mapping[str, tuple[str, float]]] = dict,
+        self, catalogue: Catalogue, store: Kept, clock: Clock, evidence: Ledger | None = None
     ) -> None:
-        """With *evidence* each statement is written down there as well; *due* gives the list that
-        asks for an item next, and when, in Unix seconds.
-        """
-        self._due = due
+        """With *evidence* each statement is written down there as well."""
         self._evidence = evidence
         self._answers = answers(catalogue)
         self._roles = roles(catalogue)
@@ -210,10 +202,9 @@ class Attestations:
     def document(self) -> dict[str, Any]:
         """Every item: what rests on it, what stands, what was ever said."""
         at = self._clock.now()
-        due = self._due()
-        return {"at": at, "items": [self._item(item, at, due.get(item)) for item in self.items]}
+        return {"at": at, "items": [self._item(item, at) for item in self.items]}
 
-    def _item(self, item: str, at: float, due: tuple[str, float] | None) -> dict[str, Any]:
+    def _item(self, item: str, at: float) -> dict[str, Any]:
         said = self.history(item)
         state = "nobody"
         if said:
@@ -223,7 +214,6 @@ class Attestations:
             "state": state,
             "answers": list(self._answers[item]),
             "lack": self.lack(item, at),
-            "due": due and {"check": due[0], "at": due[1]},
             "history": [asdict(each) for each in said],
         }
 

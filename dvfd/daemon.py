@@ -40,7 +40,7 @@ from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
 from dvfd.reviews.capacity import capacity
-from dvfd.reviews.due import Dues, asked_for
+from dvfd.reviews.due import Dues
 from dvfd.reviews.restore import Restorer
 from dvfd.reviews.review import Reviews
 from dvfd.runs.baselines import Baselines
@@ -316,13 +316,7 @@ class Daemon:
         self._gatehouse = Gatehouse(config, catalogue, self._evidence, clock)
         self._waivers = Waivers(catalogue, self._evidence, clock)
         self._witness = Witness(self._evidence, self._state_dir)
-        self._attestations = Attestations(
-            catalogue,
-            self._store,
-            clock,
-            self._evidence,
-            due=lambda: asked_for(catalogue, self._schedule.next_runs()),
-        )
+        self._attestations = Attestations(catalogue, self._store, clock, self._evidence)
         self._baselines = Baselines(self._state_dir / "runs", self._store, clock)
         self._ledger = Ledger(self._store, self._baselines, clock)
         self._reviews = self._review()

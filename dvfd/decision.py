@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from dvfd.model import Verdict, worst
-from dvfd.words import duration
 
 if TYPE_CHECKING:
     from dvfd.model import Gate
@@ -199,11 +198,3 @@ def _plain(cited: Cited) -> dict[str, Any]:
     found = asdict(cited)
     found["verdict"], found["overridden"] = str(cited.verdict), list(cited.overridden)
     return found
-
-
-def older(cited: Cited) -> str:
-    """Where a figure is from: `record 12, 3 d old`."""
-    if cited.record is None:
-        return ""
-    age = f", {duration(cited.age)} old" if cited.age is not None else ""
-    return f"record {cited.record}{age}"

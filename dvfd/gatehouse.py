@@ -160,6 +160,7 @@ class Gatehouse:
             "gate": gate.id,
             "title": gate.title,
             "record": record.number,
+            "at": record.at,
             **body,
             "authorised": not missing,
             "missing": list(missing),

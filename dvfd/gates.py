@@ -27,7 +27,7 @@ from dvfd.decision import (
     Outcome,
     Signature,
 )
-from dvfd.model import Severity, Verdict
+from dvfd.model import Comparison, Severity, Verdict
 from dvfd.proof import (
     SKEW,
     Present,
@@ -319,6 +319,9 @@ def again(check: Check, wanted: Size) -> str:
     """What to type for another run of *check* in a phase of that size."""
     if check.every:
         return f"dvfd stability start {check.phase} -- COMMAND"
+    if check.ledger:
+        about = f" --processes {wanted.processes}" if wanted.processes in check.counts else ""
+        return f"dvfd check {check.id}{about}"
     nodes = f" --nodes {wanted.nodes}, on each node" if wanted.nodes > 1 else ""
     return f"dvfd check {check.id}{nodes}"
 
@@ -417,7 +420,7 @@ def _against(veto: Criterion, cited: Cited) -> Cited:
 def _left(row: Row) -> float:
     """What is left of a limit, as a share of it."""
     margin, limit = number(row.get("margin")), number(row.get("limit"))
-    if margin is None:
+    if margin is None or row.get("comparison") == Comparison.EQUAL:  # met, with nothing to spare
         return math.inf
     return abs(margin) / abs(limit) if limit else abs(margin) or math.inf
 

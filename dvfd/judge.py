@@ -14,19 +14,12 @@ from typing import TYPE_CHECKING
 from dvfd import derive
 from dvfd.model import NONE_YET, WORST_FIRST, Combine, Comparison, Result, Verdict
 from dvfd.reduce import ANYTHING, FINITE, Interval, Reading, exactly, read
+from dvfd.words import UNITLESS, digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dvfd.model import Criterion, Labels, Limit, Sample
-
-UNITLESS = frozenset({"", "bool", "ratio", "version"})
-"""Units that a message leaves out: the number says it all."""
-
-GIGA = 1e9
-
-VERSIONS = 1e6
-"""Above any major version, below where a float can no longer tell patches apart."""
 
 _PLACE = {verdict: place for place, verdict in enumerate(WORST_FIRST)}
 
@@ -316,15 +309,7 @@ def _measured(criterion: Criterion, reading: Reading) -> str:
 
 
 def _digits(criterion: Criterion, value: float) -> str:
-    """*value* as people write it: 4.001006 of a version is 4.1.6, 6.4e10 bytes are 64 GB."""
-    if criterion.unit == "bytes" and GIGA <= abs(value) < math.inf:
-        return f"{value / GIGA:.6g} GB"
-    if criterion.unit != "version" or not 0 < value < VERSIONS:
-        return f"{value:.6g}"
-    halves = round(value * 2e6)  # an odd one is a pre-release, half a patch below its release
-    whole = (halves + 1) // 2
-    text = f"{whole // 10**6}.{whole // 1000 % 1000}.{whole % 1000}"
-    return f"before {text}" if halves % 2 else text
+    return digits(value, criterion.unit)
 
 
 def _wanted(criterion: Criterion, limit: Interval, observed: float) -> str:

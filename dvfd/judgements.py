@@ -132,7 +132,7 @@ class Judgements:
 
         With *criteria* only those are judged anew; the others keep their newest result.
         """
-        called, began = self._clock.now(), self._clock.boot()
+        began = self._clock.boot()
         review = self._review(check)  # may take minutes: before the lock
         at = self._clock.now()
         drilled = self._drilled(check.id) if check.drill else review
@@ -143,7 +143,7 @@ class Judgements:
                 if not of_run or criterion.source == ATTESTATION:  # nobody's word ends with a run
                     self._results[criterion.id] = self._judge(criterion, at, drilled)
             results = tuple(self._waived(self._results[c.id], at) for c in check.criteria)
-            late = max(0.0, called - scheduled) if scheduled is not None else 0.0
+            late = max(0.0, at - scheduled) if scheduled is not None else 0.0
             took = self._clock.boot() - began
             crashes = "; ".join(
                 self._crashes[c.id] for c in check.criteria if c.id in self._crashes

@@ -211,7 +211,8 @@ def _other_terms(check: Check, body: Row) -> str:
     every word.
     """
     rows = {str(row.get("criterion")): row for row in listed(body.get("results"))}
-    for criterion in check.criteria:
+    processes = int(number(body.get("processes")) or 0)
+    for criterion in (each.among(processes) for each in check.criteria):
         row = rows.get(criterion.id)
         if row is None:
             return f"{criterion.id} was not judged in it"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dvfd.decision import urgency
+from dvfd.gate_words import lacking
 from dvfd.masking import masked
 from dvfd.state import CheckState, Snapshot
 from dvfd.store.documents import result_document, run_document
@@ -62,8 +62,7 @@ def document(snapshot: Snapshot, *, running: bool) -> dict[str, Any]:
 
 def brief(gate: Mapping[str, Any]) -> dict[str, Any]:
     """A gate in a line: what dvfd recommends, how much is open, who has yet to sign."""
-    lacking = [line for line in gate["lines"] if line["verdict"] not in {"PASS", "WAIVED"}]
-    lacking.sort(key=lambda line: urgency(line["kind"], line["verdict"]))
+    open_ = lacking(gate["lines"])
     return {
         "gate": gate["gate"],
         "title": gate["title"],
@@ -72,9 +71,9 @@ def brief(gate: Mapping[str, Any]) -> dict[str, Any]:
         "missing": gate["missing"],
         "due": gate["due"]["day"] if gate["due"] else "",
         "lines": len(gate["lines"]),
-        "open": len(lacking),
-        "failed": sum(line["verdict"] == "FAIL" for line in lacking),
-        "first": f"{lacking[0]['id']}: {lacking[0]['reason']}" if lacking else "",
+        "open": len(open_),
+        "failed": sum(line["verdict"] == "FAIL" for line in open_),
+        "first": f"{open_[0]['id']}: {open_[0]['reason']}" if open_ else "",
         "overridden": any(each["override"] for each in gate["signatures"]),
     }
 

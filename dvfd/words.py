@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dvfd.model import WORST_FIRST, Severity, Verdict
@@ -21,6 +23,15 @@ PHRASES = {
     Verdict.NOT_APPLICABLE: ("does not apply", "do not apply"),
 }
 """How one criterion does, and how several do."""
+
+
+UNITLESS = frozenset({"", "bool", "ratio", "version"})
+"""Units that a message leaves out: the number says it all."""
+
+GIGA = 1e9
+
+VERSIONS = 1e6
+"""Above any major version, below where a float can no longer tell patches apart."""
 
 
 SOURCES = ("overdue", "down", "partly", "up", "not applicable")
@@ -91,6 +102,23 @@ def lasting(seconds: float) -> str:
     hours, minutes = whole // 3600, whole % 3600 // 60
     parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]
     return " ".join(filter(None, parts)) or f"{whole} s"
+
+
+def minute(at: float) -> str:
+    """A moment to the minute, as it is read in more than one time zone."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def digits(value: float, unit: str) -> str:
+    """*value* as people write it: 4.001006 of a version is 4.1.6, 6.4e10 bytes are 64 GB."""
+    if unit == "bytes" and GIGA <= abs(value) < math.inf:
+        return f"{value / GIGA:.6g} GB"
+    if unit != "version" or not 0 < value < VERSIONS:
+        return f"{value:.6g}"
+    halves = round(value * 2e6)  # an odd one is a pre-release, half a patch below its release
+    whole = (halves + 1) // 2
+    text = f"{whole // 10**6}.{whole // 1000 % 1000}.{whole % 1000}"
+    return f"before {text}" if halves % 2 else text
 
 
 def printable(text: str) -> str:

@@ -103,7 +103,7 @@ def run(check: Check, of: Size, *, ended: float = AT - DAY, **changes: Any) -> d
         "hashes": {"catalogue": "c", "profile": "p", "environment": "e"},
         "fingerprint": dict(MACHINE),
         "job_hash": "j",
-        "results": [row(criterion) for criterion in check.criteria],
+        "results": [row(criterion.among(of.processes)) for criterion in check.criteria],
         "report": {"where": f"runs/{check.id}-1.json", "sha256": "a" * 64},
     } | changes
 
@@ -168,7 +168,7 @@ class Book:
     def observe(self, criterion_id: str, observed: float | None = None, **changes: Any) -> None:
         """Change what was observed for one criterion, and the verdict with it."""
         criterion = self.catalogue.criteria[criterion_id]
-        made = row(criterion, observed, **changes)
+        made = row(criterion.among(size(self.gate, self.catalogue).processes), observed, **changes)
         rows = self.records[self.found("run", criterion.check)].body["results"]
         verdict = made["verdict"] if made["severity"] == "critical" else "PASS"
         self.change("run", criterion.check, results=_exchanged(rows, made), verdict=verdict)

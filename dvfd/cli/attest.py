@@ -123,8 +123,6 @@ def _item(item: Mapping[str, Any], *, history: bool) -> Iterator[str]:
     yield mark + item["item"]
     yield from wrapped(newest, 9)
     yield from wrapped(f"for {', '.join(item['answers'])}", 9)
-    if due := item.get("due"):
-        yield from wrapped(f"due for the {due['check']} list on {when(due['at'])}", 9)
     if item["lack"] and said:
         yield from wrapped(item["lack"], 9)
     for earlier in reversed(said[:-1] if history else []):

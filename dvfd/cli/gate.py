@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dvfd import gate_words as words
 from dvfd.cli.common import daemon, output_option, show
 from dvfd.cli.completion import names
-from dvfd.cli.text import MARK, columns, paint, tint, wrapped
-from dvfd.decision import urgency
+from dvfd.cli.text import MARK, columns, paint, shortened, tint, wrapped
 from dvfd.errors import DvfdError
 from dvfd.query import known
-from dvfd.words import NONE, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from dvfd.gate_words import Cause
 
     Document = Mapping[str, Any]
 
@@ -27,11 +27,6 @@ NOWHERE = 3
 """Nothing is decided here: exit code of UNKNOWN."""
 
 COLOURS = {"GO": "green", "HOLD": "yellow", "NO_GO": "red"}
-
-PREFIX = {"veto": "No-Go ", "test": "test ", "go": "", "condition": ""}
-"""How the kinds of lines are told apart where their names are listed."""
-
-STANDS = ("PASS", "WAIVED")
 
 
 @click.command(short_help="What stands between here and GO, on one screen.")
@@ -127,92 +122,49 @@ def _of(found: Document, phase: str) -> Document:
 
 
 def _screen(gate_: Document) -> Iterator[str]:
+    lines = gate_["lines"]
     yield f"{gate_['title']}: {_outcome(gate_['outcome'])}"
-    yield from wrapped(f"{_due(gate_)}; {_authority(gate_)}")
+    yield from wrapped(f"{words.due(gate_)}; {words.authority(gate_)}")
     for each in gate_["signatures"]:
-        yield from wrapped(_signature(each))
+        yield from wrapped(words.signature(each))
     yield from (line for each in gate_["overrides"] for line in wrapped(f"override: {each}"))
-    lacking = [line for line in gate_["lines"] if line["verdict"] not in STANDS]
-    yield from wrapped(_count(gate_["lines"], lacking))
+    yield from wrapped(words.counted(lines))
     yield ""
-    yield from _causes(lacking)
-    yield from _standing(gate_["lines"], whole=not lacking)
+    for cause in words.causes(lines):
+        yield from _cause(cause)
+    yield from _standing(lines)
     yield ""
-    yield from wrapped(f"next: {_next(gate_)}")
+    yield from wrapped(f"next: {words.next_step(gate_)}")
 
 
-def _count(lines: Sequence[Document], lacking: Sequence[Document]) -> str:
-    failed = sum(line["verdict"] == "FAIL" for line in lacking)
-    good = len(lines) - len(lacking)
-    parts = [f"{good} stand" if good != 1 else "1 stands"]
-    if failed:
-        parts.append(f"{failed} do not" if failed > 1 else "1 does not")
-    if blind := len(lacking) - failed:
-        parts.append(f"{blind} cannot be known" if blind > 1 else "1 cannot be known")
-    return f"Of {len(lines)} lines, {', '.join(parts)}."
+def _cause(cause: Cause) -> Iterator[str]:
+    told = f"{cause.reason}   > {cause.todo}" if cause.todo else cause.reason
+    first, *more = wrapped(told, MARK, columns())
+    yield paint(cause.verdict, MARK) + first[MARK:]
+    yield from more
+    yield from () if cause.alone else wrapped(f"for {', '.join(cause.lines)}", MARK)
 
 
-def _causes(lacking: Sequence[Document]) -> Iterator[str]:
-    """What keeps the gate shut, the failed first; what shares a reason is told once."""
-    groups: dict[tuple[str, str, str, str], dict[str, None]] = {}
-    for line in sorted(lacking, key=_urgency):
-        for each in line["evidence"]:
-            if each["verdict"] not in STANDS:
-                stem = each["what"].partition(".")[0]
-                key = each["verdict"], _told(each), each["todo"], stem
-                groups.setdefault(key, {})[PREFIX[line["kind"]] + _short(line["id"])] = None
-    for (verdict, reason, todo, stem), named in groups.items():
-        told = f"{reason}   > {todo}" if todo else reason
-        first, *more = wrapped(told, MARK, columns())
-        yield paint(verdict, MARK) + first[MARK:]
-        yield from more
-        if not named.keys() <= {stem, f"test {stem}"}:
-            yield from wrapped(f"for {', '.join(named)}", MARK)
-
-
-def _urgency(line: Document) -> int:
-    return urgency(line["kind"], line["verdict"])
-
-
-def _told(each: Document) -> str:
-    """The reason, and which record it is of."""
-    if each["record"] is None:
-        return str(each["reason"])
-    age = f", {duration(each['age'])} old" if each["age"] is not None else ""
-    return f"{each['reason']} (record {each['record']}{age})"
-
-
-def _standing(lines: Sequence[Document], *, whole: bool) -> Iterator[str]:
+def _standing(lines: Sequence[Document]) -> Iterator[str]:
     """What stands: a line each where all of it does, else their names."""
-    mine = [line for line in lines if line["verdict"] in STANDS]
-    if whole:
-        for line in mine:
-            name = PREFIX[line["kind"]] + _short(line["id"])
-            yield from wrapped(f"{paint(line['verdict'], MARK)}{name}: {_brief(line)}")
-    elif mine:
-        told = ", ".join(PREFIX[line["kind"]] + _short(line["id"]) for line in mine)
-        yield from wrapped(f"{paint('PASS', MARK)}{told}")
+    mine = [line for line in lines if line["verdict"] in words.STANDS]
+    if len(mine) < len(lines):
+        names_ = wrapped(", ".join(map(words.name, mine)) or "nothing yet", MARK, columns())
+        yield paint("PASS", MARK) + names_[0][MARK:]
+        yield from names_[1:]
+        return
+    told: set[str] = set()
+    for line in mine:
+        whats = {each["what"] for each in line["evidence"]}
+        if line["kind"] != "test" or not whats <= told:  # a GO line may be of the very test
+            yield paint(line["verdict"], MARK) + shortened(_stands(line), max(0, columns() - MARK))
+        told |= whats
 
 
-def _brief(line: Document) -> str:
-    """The figure that a line stands on with the least left, beside what is wanted."""
+def _stands(line: Document) -> str:
     each = line["evidence"][0]
-    if each["observed"] is None:
-        return _told(each) if line["kind"] != "condition" else line["text"]
-    not_ = "not " if line["kind"] == "veto" else ""
-    limit = NONE if each["limit"] is None else f"{each['limit']:.6g}"
-    figure = f"{each['criterion']} {each['observed']:.6g}, {not_}{each['comparison']} {limit}"
-    return f"{figure} (record {each['record']}, {duration(each['age'])} old)"
-
-
-def _next(gate_: Document) -> str:
-    if gate_["authorised"]:
-        return "nothing: it is authorised"
-    if gate_["outcome"] == "GO":
-        role = gate_["missing"][0]
-        return f'dvfd sign {gate_["gate"]} --name NAME --role "{role}"'
-    todo = [e["todo"] for line in gate_["lines"] for e in line["evidence"] if e["todo"]]
-    return todo[0] if todo else "wait, or see the reasons above"
+    told = words.figure(line, each) or (each["reason"] if each["record"] else line["text"])
+    return f"{words.name(line)}: {told}" + (f" ({words.source(each)})" if each["record"] else "")
 
 
 # --- Four gates, the table, a signature -----------------------------------------------------------
@@ -222,20 +174,20 @@ def _four(found: Document) -> Iterator[str]:
     for problem in found["problems"]:
         yield from wrapped(f"the ledger: {problem}")
     for each in found["gates"]:
-        lacking = [line for line in each["lines"] if line["verdict"] not in STANDS]
-        state = "authorised" if each["authorised"] else _due(each)
-        spite = " in spite of " + _spite(each) if _spite(each) else ""
-        told = f"{state}{spite}; {len(lacking)} of {len(each['lines'])} lines open"
-        if lacking and not each["authorised"]:
-            worst = min(lacking, key=_urgency)
-            told += f", first {_short(worst['id'])}: {worst['reason']}"
-        width = columns()
-        mark = f"{each['gate']:<8} {_outcome(each['outcome'], 6)} "
-        yield mark + (told if not width else told[: max(20, width - 16)])
+        told, width = _line(each), columns()
+        yield f"{each['gate']:<8} {_outcome(each['outcome'], 6)} " + shortened(
+            told, max(0, width - 16)
+        )
 
 
-def _spite(each: Document) -> str:
-    return ", ".join(s["outcome"] for s in each["signatures"] if s["override"])
+def _line(each: Document) -> str:
+    """A gate behind its outcome."""
+    open_ = words.lacking(each["lines"])
+    if each["authorised"]:
+        spite = [f" in spite of {s['outcome']}" for s in each["signatures"] if s["override"]]
+        return f"authorised{''.join(spite)}; {len(open_)} of {len(each['lines'])} lines open today"
+    first = f", first {words.name(open_[0])}: {open_[0]['reason']}" if open_ else ""
+    return f"{words.due(each)}; {len(open_)} of {len(each['lines'])} lines open{first}"
 
 
 def _table(found: Document) -> Iterator[str]:
@@ -247,50 +199,17 @@ def _table(found: Document) -> Iterator[str]:
         yield "  ".join([f"{row['title']:<{widest}}", *cells, paint(row["verdict"])])
     for each in found["gates"]:
         for signature in each["signatures"]:
-            yield from wrapped(f"{each['gate']}: {_signature(signature)}")
+            yield from wrapped(f"{each['gate']}: {words.signature(signature)}")
 
 
 def _signed(made: Document) -> Iterator[str]:
-    yield from wrapped(
-        f"{made['gate']}: {_signature({**made, 'at': time.time()})}; it stands on "
-        f"{len(made['evidence'])} records"
-    )
+    yield from wrapped(f"{made['gate']}: {words.signature(made)}")
+    yield f"it stands on {len(made['evidence'])} records of the ledger"
     if made["authorised"]:
         yield f"{made['title']}: authorised"
     else:
         yield from wrapped(f"not authorised before {' and '.join(made['missing'])} has signed")
 
 
-def _signature(each: Document) -> str:
-    who, when = f"{each['by']} ({each['role']})", _day(each["at"])
-    note = f": {each['note']}" if each["note"] else ""
-    spite = f" IN SPITE OF {each['outcome']}: {each['override']}" if each["override"] else ""
-    return f"signed by {who} on {when}, record {each['record']}{spite}{note}"
-
-
-def _authority(gate_: Document) -> str:
-    who = " and ".join(gate_["authority"])
-    if gate_["authorised"]:
-        return f"authorised by {who}"
-    missing = " and ".join(gate_["missing"])
-    return f"{who} decides, {missing} has not signed" if missing != who else f"{who} decides"
-
-
-def _due(gate_: Document) -> str:
-    due = gate_["due"]
-    if not due:
-        return f"due {gate_['due_words']} ([programme] start is not set)"
-    late = f", {due['slipped']} weeks later than planned" if due["slipped"] > 1 else ""
-    return f"due {due['day']}" + (", 1 week later than planned" if due["slipped"] == 1 else late)
-
-
-def _short(id_: str) -> str:
-    return id_.removeprefix("no_go_")
-
-
 def _outcome(outcome: str, width: int = 0) -> str:
     return tint(outcome.ljust(width), COLOURS[outcome])
-
-
-def _day(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -82,8 +82,20 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
         *(line for n in answer["notices"] for line in wrapped(f"notice: {n}")),
         *(line for o in answer["overrides"] for line in wrapped(f"override: {o}")),
         *_waived(answer["checks"]),
+        *_gates(answer.get("gates", ())),
         *wrapped(f"store: {answer['store']['path'] or 'in memory only'}"),
     ]
+
+
+def _gates(gates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the gates stand; one that was signed in spite of something says so."""
+    told = [f"{gate['gate']} {_standing(gate)}" for gate in gates]
+    return wrapped(f"gates: {', '.join(told)}") if told else []
+
+
+def _standing(gate: Mapping[str, Any]) -> str:
+    spite = " in spite of what was open" if gate["overridden"] else ""
+    return f"signed{spite}" if gate["authorised"] else f"{gate['outcome']}, {gate['open']} open"
 
 
 def _waived(checks: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -149,12 +149,6 @@ class Dues:
         return float(kept["since"])
 
 
-def asked_for(catalogue: Catalogue, next_runs: Mapping[str, float]) -> dict[str, tuple[str, float]]:
-    """The list that asks for each item, and when it is judged next."""
-    found = items([check for check in catalogue.checks.values() if check.id in next_runs])
-    return {item.name: (item.check.id, next_runs[item.check.id]) for item in found}
-
-
 def items(checks: list[Check]) -> list[Item]:
     """What *checks* rest on that people state, each once; nothing that does not apply here."""
     found: dict[str, Item] = {}

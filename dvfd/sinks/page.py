@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
+from dvfd import gate_words
 from dvfd.model import NONE_YET, WORST_FIRST, Comparison, Severity, Verdict, labels
 from dvfd.sinks.chart import draw
 from dvfd.sinks.http import SECURITY, Response
@@ -166,6 +167,7 @@ def render(snapshot: Snapshot, view: View | None = None, past: Past | None = Non
         waived=[r for c in snapshot.checks.values() for r in c.results if r.waived],
         unmeasured=unmeasured(snapshot),
         sources=sources(snapshot),
+        gates=[(gate, *gate_words.state(gate)) for gate in snapshot.gates.get("gates", ())],
         jobs=snapshot.jobs,
         courses=courses(snapshot, past, view.span),
         idle=all(job["state"] == "ended" for job in snapshot.jobs),
@@ -339,6 +341,7 @@ def _template() -> Template:
         "tally": tally,
         "ordered": ordered,
         "ran": ran,
+        "words": gate_words,
     }
     return template(TEMPLATES / "page.html.j2", helpers)
 

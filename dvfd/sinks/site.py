@@ -1,4 +1,4 @@
-"""What is served where: /metrics, /healthz, the page, /api/v1. Reads a snapshot, no more."""
+"""What is served where: /metrics, /healthz, the pages, /api/v1. Reads a snapshot, no more."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ class Site:
                 from dvfd.sinks import page  # noqa: PLC0415
 
                 return page.response(self._snapshot(), request.query, self._past)
+            case "/gates":
+                from dvfd.sinks import gates_page  # noqa: PLC0415  # as the page
+
+                return gates_page.response(self._snapshot(), request.query)
             case path if path == "/api" or path.startswith("/api/"):
                 from dvfd.sinks import api  # noqa: PLC0415  # few nodes are ever asked
 
@@ -55,7 +59,8 @@ class Site:
                 return api.response(request, self._snapshot, self._past, who, self._runs)
             case _:
                 return plain(
-                    HTTPStatus.NOT_FOUND, "not found: try /, /metrics, /healthz or /api/v1/status"
+                    HTTPStatus.NOT_FOUND,
+                    "not found: try /, /gates, /metrics, /healthz or /api/v1/status",
                 )
 
 

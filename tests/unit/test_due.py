@@ -12,7 +12,7 @@ from dvfd.attestations import Attestations
 from dvfd.breaches import Breaches
 from dvfd.catalogue import load
 from dvfd.config import Config
-from dvfd.reviews.due import DAY, EVERY, Dues, asked_for
+from dvfd.reviews.due import DAY, EVERY, Dues
 from dvfd.sinks.pager import Pager
 from dvfd.state import LATE
 
@@ -135,16 +135,6 @@ def test_a_list_that_was_not_judged_for_longer_than_its_period_is_told_and_then_
 def test_a_list_that_was_never_judged_is_overdue_from_when_it_came_into_the_calendar(desk):
     desk.after(0)
     assert "overdue:weekly" in desk.after(8)
-
-
-def test_every_item_of_a_list_says_when_it_is_asked_for(desk):
-    due = asked_for(CATALOGUE, desk.next)
-    assert due["operational_review"] == ("weekly", desk.next["weekly"])
-    assert due["capacity_planning"] == ("monthly", desk.next["monthly"])
-    book = Attestations(CATALOGUE, desk.shelf, desk.clock, due=lambda: due)
-    shown = {item["item"]: item["due"] for item in book.document()["items"]}
-    assert shown["cost_analysis"] == {"check": "monthly", "at": desk.next["monthly"]}
-    assert shown["team_trained"] is None
 
 
 def test_it_looks_once_an_hour_and_first_after_one(desk):

@@ -71,15 +71,6 @@ def test_a_daily_rhythm_widens_the_interval_and_makes_no_alarm():
     assert slope.low < 0.0 < slope.high
 
 
-def test_what_a_fitted_line_takes_of_the_resemblance_is_given_back():
-    """Without that it would be 0.77."""
-    found = []
-    for seed in range(400):
-        values = noise(0.8, seed)
-        found.append(resemblance(HOURS, values - np.polyval(np.polyfit(HOURS, values, 1), HOURS)))
-    assert np.mean(found) == pytest.approx(0.8, abs=0.01)
-
-
 def test_hours_that_are_missing_are_no_neighbours():
     kept = np.flatnonzero(np.arange(WEEK) % 2 == 0)
     assert resemblance(HOURS[kept], noise(0.8, 2)[kept]) == MOST
