@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,30 +80,15 @@ def spoilt(lan: Lan, how: str, rate: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def network(nodes: int, rate: int, *, ranks: int = 1, toml: str = "") -> Iterator[Lan]:
-    """So many hosts with cables of *rate* Mbit/s, which the profile knows of."""
+def network(nodes: int, rate: int, *, ranks: int = 1) -> Iterator[Lan]:
+    """So many hosts with cables of *rate* Mbit/s, which the profile knows of, and without MPI."""
     profile = (
         f"[profile]\nnodes = {nodes}\nprocesses_per_node = {ranks}\n"
-        f"link_gbps = {rate / 1000}\nlink_gbps_reason = 'shaped cables'\n{toml}"
+        f"link_gbps = {rate / 1000}\nlink_gbps_reason = 'shaped cables'\nopenmpi = 'optional'\n"
     )
-    with hosts(nodes, profile) as lan, tempfile.TemporaryDirectory() as place:
-        script = agent(lan, Path(place))
-        for host in lan:
-            text = host.config.read_text().replace("wait = 60", f"wait = 60\nrsh = '{script}'")
-            host.config.write_text(text)
+    with hosts(nodes, profile) as lan:
         lan.shape(f"{rate}mbit")
         yield lan
-
-
-def agent(lan: Lan, place: Path) -> Path:
-    """What takes ssh's place for mpirun: `AGENT ADDRESS COMMAND...`."""
-    cases = "\n".join(f"{host.address}) to={host.namespace};;" for host in lan)
-    path = place / "agent"
-    path.write_text(
-        f'#!/bin/sh\ncase $1 in\n{cases}\nesac\nshift\nexec ip netns exec "$to" sh -c "$*"\n'
-    )
-    path.chmod(0o755)
-    return path
 
 
 def ask(
