@@ -20,7 +20,7 @@ from dvfd.chain import FOUNDED, ORIGIN, RECORD, Chain, Record, read, sealed
 from dvfd.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from io import BufferedReader
     from pathlib import Path
 
@@ -63,6 +63,10 @@ class Place(NamedTuple):
     length: int
     kind: str
     subject: str
+
+    def of(self, kind: str | None, subject: str | None) -> bool:
+        """Whether it is of that kind and subject, None being any."""
+        return kind in (None, self.kind) and subject in (None, self.subject)
 
 
 class Evidence:
@@ -159,21 +163,31 @@ class Evidence:
 
     def records(self, kind: str | None = None, subject: str | None = None) -> list[Record]:
         """Every record that is as it was written, of that kind and subject, oldest first."""
+        return list(self.each(kind, subject))
+
+    def each(
+        self, kind: str | None = None, subject: str | None = None, *, last: int | None = None
+    ) -> Iterator[Record]:
+        """The same one by one, the *last* so many: the bodies of all may not fit in memory."""
         with self._lock:
             self._look()
-            return self._bodies(
-                place
-                for place in self._places
-                if kind in (None, place.kind) and subject in (None, place.subject)
-            )
+            found = [place for place in self._places if place.of(kind, subject)]
+        return self._bodies(found if last is None else found[-last:])
+
+    def count(self, kind: str | None = None, subject: str | None = None) -> int:
+        """How many there are."""
+        with self._lock:
+            self._look()
+            return sum(place.of(kind, subject) for place in self._places)
 
     def newest(self, kind: str, subject: str) -> Record | None:
         """The last record of that kind and subject."""
         with self._lock:
             self._look()
             wanted = (kind, subject)
-            found = (p for p in reversed(self._places) if (p.kind, p.subject) == wanted)
-            return next(iter(self._bodies(place for place in (next(found, None),) if place)), None)
+            places = (p for p in reversed(self._places) if (p.kind, p.subject) == wanted)
+            found = next(places, None)
+        return next(self._bodies([found]), None) if found else None
 
     def lines(self) -> Iterator[bytes]:
         """The whole lines of the file as they lie there. Raises StoreError if it cannot be read."""
@@ -280,13 +294,13 @@ class Evidence:
         kind, subject = intern(record.kind), intern(record.subject)
         self._places.append(Place(self._end, length, kind, subject))
 
-    def _bodies(self, places: Iterator[Place]) -> list[Record]:
-        found = list(places)
-        if not found:
-            return []
+    def _bodies(self, places: Sequence[Place]) -> Iterator[Record]:
+        if not places:
+            return
         try:
             with self._path.open("rb") as file:
-                return [read(_at(file, place)) for place in found]
+                for place in places:
+                    yield read(_at(file, place))
         except OSError as error:
             raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
 

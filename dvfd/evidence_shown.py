@@ -31,18 +31,18 @@ class Shown:
 
     def listed(self, kind: str | None, subject: str | None) -> dict[str, Any]:
         """The newest records of that kind and subject, oldest first, without their long parts."""
-        found = self._evidence.records(kind or None, subject or None)
+        of = (kind or None, subject or None)
         return {
             "cluster": self._evidence.cluster,
-            "count": len(found),
-            "records": [bundle.row(record) for record in found[-LISTED:]],
+            "count": self._evidence.count(*of),
+            "records": [bundle.row(record) for record in self._evidence.each(*of, last=LISTED)],
             "problems": self._evidence.problems(),
             "notices": self._evidence.notices(),
         }
 
     def one(self, number: int) -> dict[str, Any]:
         """A record whole. Raises DvfdError if there is none of that number."""
-        for record in self._evidence.records():
+        for record in self._evidence.each():
             if record.number == number:
                 return record.to_document()
         raise DvfdError(f"no record {number} can be read: dvfd evidence list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any, Protocol
 
 from dvfd.model import Catalogue, Check, Criterion, Report, Result, Run, Verdict, Waived, labels
@@ -77,4 +78,7 @@ def _result(criterion: Criterion, row: Mapping[str, Any] | None, at: float) -> R
 
 
 def _waived(row: Mapping[str, Any] | None) -> Waived | None:
-    return Waived(**{**row, "verdict": Verdict(row["verdict"])}) if row else None
+    if not row:
+        return None
+    told = {f.name: row[f.name] for f in fields(Waived)}
+    return Waived(**{**told, "verdict": Verdict(told["verdict"])})

@@ -71,7 +71,7 @@ class Witness:
         """
         with self._lock:
             if self._known is None:
-                self._known = {str(r.body.get("run")) for r in self._evidence.records(KIND)}
+                self._known = {str(r.body.get("run")) for r in self._evidence.each(KIND)}
             wanted = [run for run in runs if run.frozen and run.id not in self._known]
             made = [self._end(run, checks.get(run.plan.check)) for run in wanted]
             self._known |= {str(record.body["run"]) for record in made if record}
