@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.control import Peer
 from dvfd.errors import DvfdError
+from dvfd.evidence import Evidence
 from dvfd.judgements import Judgements
 from dvfd.model import ATTESTATION, Verdict
 from dvfd.runs.tally import Context
@@ -263,3 +266,43 @@ def test_a_run_keeps_who_stated_what_as_it_was_at_its_end(desk):
     assert "nobody has attested team_operational_confidence: dvfd attest" in (
         found["confidence"].result.reason
     )
+
+
+# --- In the ledger of evidence ------------------------------------------------------------------
+
+
+def test_what_people_say_stands_in_the_ledger_as_well(tmp_path: Path) -> None:
+    desk = Desk()
+    ledger = Evidence(tmp_path, desk.clock)
+    desk.book = Attestations(CATALOGUE, desk.shelf, desk.clock, ledger)
+
+    made = desk.says(value=False)
+
+    (record,) = ledger.records("attestation", ITEM)
+    assert record.body == asdict(made)
+    assert record.submitted == "root"
+
+
+def test_what_was_said_before_there_was_a_ledger_is_entered_once(tmp_path: Path) -> None:
+    desk = Desk()
+    first = desk.says(name="Bo")
+    desk.clock.advance(5)
+    ledger = Evidence(tmp_path, desk.clock)
+    book = Attestations(CATALOGUE, desk.shelf, desk.clock, ledger)
+
+    book.enter()
+    book.enter()
+
+    assert [record.body for record in ledger.records("attestation")] == [asdict(first)]
+    assert book.newest(ITEM) == first
+
+
+def test_what_cannot_be_written_down_is_not_said(tmp_path: Path) -> None:
+    desk = Desk()
+    (tmp_path / "file").write_text("", encoding="ascii")
+    ledger = Evidence(tmp_path / "file" / "evidence", desk.clock)
+    desk.book = Attestations(CATALOGUE, desk.shelf, desk.clock, ledger)
+
+    with pytest.raises(DvfdError, match="nothing was recorded"):
+        desk.says()
+    assert desk.book.newest(ITEM) is None

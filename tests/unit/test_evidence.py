@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -353,3 +354,21 @@ def test_after_that_others_write_into_the_new_one(desk: Desk) -> None:
     assert desk.run(0, other).number == 2
     assert runs(desk.ledger) == ["r0"]
     assert desk.ledger.verify() == []
+
+
+def test_who_waits_while_it_is_founded_anew_writes_into_the_new_one(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, other, left = fcntl.flock, desk.opened(), [1]
+
+    def waited(file: Any, how: int) -> None:
+        if left and how == fcntl.LOCK_EX:
+            left.pop()
+            desk.ledger.renew({}, submitted="root")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", waited)
+    desk.run(0, other)
+
+    assert runs(desk.opened()) == ["r0"]
+    assert desk.opened().verify() == []

@@ -16,7 +16,7 @@ from fakes_report import run as run_of
 from dvfd.drills.findings import Findings
 from dvfd.errors import StoreError
 from dvfd.evidence import Evidence
-from dvfd.model import Report, Result, Severity, Verdict
+from dvfd.model import Report, Result, Severity, Verdict, Waived
 from dvfd.runs.report import as_text
 from dvfd.runs.run import Stage
 from dvfd.witness import Witness
@@ -42,12 +42,14 @@ class Desk:
         """As after a restart."""
         return Witness(self.ledger, self.state)
 
-    def tested(self, *verdicts: Verdict, **more: Any) -> dict[str, Any]:
+    def tested(
+        self, *verdicts: Verdict, waived: Waived | None = None, **more: Any
+    ) -> dict[str, Any]:
         """The body of the record of a test of hardware whose criteria begin with *verdicts*."""
         now = self.clock.now()
         given = [*verdicts, *[Verdict.PASS] * len(HARDWARE.criteria)]
         results = tuple(
-            Result(c, v, now, "so it is", observed=1.0)
+            Result(c, v, now, "so it is", observed=1.0, waived=waived if v in verdicts else None)
             for c, v in zip(HARDWARE.criteria, given, strict=False)
         )
         report = Report(HARDWARE, results, now, "n1", "cat", "prof", "env")
@@ -106,6 +108,19 @@ def test_every_criterion_stands_in_the_record_with_both_sides(desk: Desk) -> Non
     assert [row["criterion"] for row in rows_] == [c.id for c in HARDWARE.criteria]
     assert rows_[0]["observed"] == 1.0
     assert rows_[0]["comparison"] == HARDWARE.criteria[0].comparison.value
+
+
+def test_what_somebody_waives_is_written_down_as_it_was_found(desk: Desk) -> None:
+    waived = Waived(
+        verdict=Verdict.FAIL, found="too hot", by="Bo", role="CTO", reason="fan", expires=2e9,
+        record=1,
+    )  # fmt: skip
+    body = desk.tested(Verdict.WAIVED, waived=waived)
+
+    assert body["results"][0]["verdict"] == "FAIL"
+    assert body["verdict"] == "FAIL"
+    report = json.loads((desk.state / body["report"]["where"]).read_bytes())
+    assert (report["verdict"], report["results"][0]["waived"]["by"]) == ("WAIVED", "Bo")
 
 
 def test_the_report_is_kept_under_the_hash_that_the_record_names(desk: Desk) -> None:
@@ -171,7 +186,8 @@ def test_a_run_without_a_report_waits(desk: Desk) -> None:
 
 def test_a_report_that_was_changed_is_no_evidence(desk: Desk) -> None:
     run = desk.frozen()
-    (desk.state / "runs" / f"{run.id}.json").write_text("{}", encoding="ascii")
+    path = desk.state / "runs" / f"{run.id}.json"
+    path.write_bytes(path.read_bytes().replace(b'"UNKNOWN"', b'"PASS"'))
 
     assert desk.ran(run) == []
     assert desk.witness.owed
