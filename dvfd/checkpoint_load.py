@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from typing import Any, Iterator  # noqa: UP035  # for Python 3.8
 
 
+NO_MEMORY = (None, "needs more memory than checkpoints.memory_bytes")
+
+
 def tensors(value: object, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every tensor in a nest of dicts and lists, under its dotted name."""
     if hasattr(value, "untyped_storage"):
@@ -66,9 +69,24 @@ def answer(question: dict[str, Any]) -> tuple[bool | None, str]:
 
 
 def _load(torch: Any, path: str, question: dict[str, Any]) -> tuple[bool | None, str]:
+    """Load one file; what is too large for the memory at once, a tensor after the other."""
+    whole = question.get("whole", False)
+    found = _read(torch, path, question, mapped=not whole)
+    if not whole or found != NO_MEMORY:
+        return found
+    loadable, words = _read(torch, path, question, mapped=True)
+    return (
+        loadable,
+        f"{words}, one after the other: at once it {NO_MEMORY[1]}" if loadable else words,
+    )
+
+
+def _read(
+    torch: Any, path: str, question: dict[str, Any], *, mapped: bool
+) -> tuple[bool | None, str]:
     try:
         whole = question.get("whole", False)
-        mmap = not whole and _maps(path)
+        mmap = mapped and _maps(path)
         state = torch.load(
             path, map_location="cpu", weights_only=question["weights_only"], mmap=mmap
         )
@@ -81,7 +99,7 @@ def _load(torch: Any, path: str, question: dict[str, Any]) -> tuple[bool | None,
 
 
 def _restored(state: object, *, compared: bool) -> str:
-    """What is in memory now; a tensor that nothing was compared with is read all the same."""
+    """What was in memory; a tensor that nothing was compared with is read all the same."""
     found = [tensor for _, tensor in tensors(state)]
     if not compared:
         for tensor in found:
@@ -104,7 +122,7 @@ def _refused(error: Exception, path: str) -> tuple[bool | None, str]:
     if "Unsupported global" in words or "Unsupported class" in words:
         return None, f"{path}: holds objects that weights_only refuses: a pickle is code"
     if "not enough memory" in words or "Cannot allocate memory" in words:
-        return None, "needs more memory than checkpoints.memory_bytes"
+        return NO_MEMORY
     first = words.strip().splitlines()[0] if words.strip() else ""
     return False, f"{path}: {type(error).__name__}: {first[:200]}"
 

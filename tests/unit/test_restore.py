@@ -6,11 +6,12 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes_checkpoints import FakeVerifier, Records, archive, flip
 
-from dvfd import shell
+from dvfd import checkpoint_load, manifest, shell
 from dvfd.config import Checkpoints
 from dvfd.reviews.restore import MANIFESTS, TRIES, Restorer, last_seen
 from dvfd.shell import Output
@@ -131,8 +132,6 @@ def test_a_whole_state_is_restored_and_each_tensor_compared(saved):
 @pytest.mark.torch
 def test_a_state_that_is_not_the_one_that_was_saved_is_found(saved, tmp_path):
     """Files that agree with their manifest, whose tensors do not: somebody made both anew."""
-    from dvfd import manifest
-
     copy = tmp_path / saved.name
     shutil.copytree(saved, copy)
     document = json.loads((copy / manifest.NAME).read_text())
@@ -141,6 +140,31 @@ def test_a_state_that_is_not_the_one_that_was_saved_is_found(saved, tmp_path):
     equal, why = really(copy)
     assert equal is False
     assert "tensor model.w is not the one that was saved" in why
+
+
+class SmallMemory:
+    """torch where a state has no room in memory as a whole."""
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+
+    def load(self, path: str, *, mmap: bool, **more: Any) -> Any:
+        if not mmap:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] not enough memory: you tried")
+        return self._torch.load(path, mmap=mmap, **more)
+
+
+@pytest.mark.torch
+def test_a_state_that_is_larger_than_the_memory_is_read_one_tensor_after_the_other(saved):
+    torch = pytest.importorskip("torch")
+    [file] = [str(path) for path in saved.iterdir() if path.suffix != ".json"]
+    document = json.loads((saved / manifest.NAME).read_text())
+    asked = {"tensors": document["tensors"], "weights_only": True, "whole": True}
+    equal, why = checkpoint_load._load(SmallMemory(torch), file, asked)
+    assert equal is True
+    assert "each equal to the one that was saved, one after the other" in why
+    asked["tensors"] |= {"model.w": "0" * 64}
+    assert checkpoint_load._load(SmallMemory(torch), file, asked)[0] is False
 
 
 @pytest.mark.torch

@@ -187,6 +187,10 @@ def test_without_an_accepted_run_efficiency_is_unknown_and_says_what_to_type():
     assert "dvfd stability accept" in result.reason
 
 
+def test_a_run_of_another_job_is_no_yardstick():
+    assert judged(FakePast(), accepted(job="bert"))["efficiency"].verdict is UNKNOWN
+
+
 def test_an_efficiency_above_one_is_not_clamped_but_said():
     past = FakePast(200, pace=lambda hour: 260.0 + hour % 3)
     result = judged(past, accepted())["efficiency"]
@@ -217,7 +221,9 @@ def test_hashes_of_a_week_that_was_hardly_seen_prove_nothing():
 def test_no_hash_compared_is_unknown():
     past = FakePast()
     past.courses.pop("job_hash_comparisons_total")
-    assert judged(past)["gradient_sync"].verdict is UNKNOWN
+    result = judged(past)["gradient_sync"]
+    assert result.verdict is UNKNOWN
+    assert "no hash was compared in 7d" in result.reason
 
 
 # --- The checkpoint -----------------------------------------------------------------------------
