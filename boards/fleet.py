@@ -6,6 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from boards import colours
 from boards.job import EFFICIENCY, THROUGHPUT, training_job
+from boards.limits import limit
 from boards.parts import (
     NONE_WANTED,
     VERDICT,
@@ -17,9 +18,17 @@ from boards.parts import (
     rows,
     states,
 )
-from boards.promql import CODES, Query, counted, node_verdict, of, rate
+from boards.promql import CODES, Query, against, counted, fleet_verdicts, node_verdict, of, rate
 
 NOBODY = "no node is scraped: UNKNOWN, not well."
+UNRECORDED = "the group dvfd-recording-cluster of dvfd-recording.rules.yml is not loaded: UNKNOWN."
+CHOSEN_JOB = 'training_job=~"$training_job"'
+SPREADS = {
+    "compute section": "training_job:dvfd_rank_compute_seconds:spread",
+    "throughput": "training_job:dvfd_job_throughput_samples_per_second:spread",
+}
+"""Recorded for jobs on two nodes or more."""
+
 WORST = 40
 """Rows of a timeline that a person still reads."""
 
@@ -33,6 +42,7 @@ def make() -> Dashboard:
         "readings stand still, is UNKNOWN and counts as that.",
         (
             Row("Now", _now()),
+            Row("Fleet", _as_one()),
             Row("Nodes", _nodes()),
             Row("What fails where", _failing()),
             Row("Jobs, heat, power", _work()),
@@ -130,6 +140,39 @@ def _now() -> tuple[object, ...]:
             named=True,
             blank="no node says what it costs.",
             span=3,
+        ),
+    )
+
+
+def _as_one() -> tuple[object, ...]:
+    odd = ((None, colours.UNKNOWN), (0, colours.PASS), (0.5, colours.UNKNOWN))
+    return (
+        states(
+            "Checks, all nodes as one",
+            "The worst verdict of each check over all nodes. Who is missing or says nothing "
+            "makes it UNKNOWN.",
+            Query(fleet_verdicts(), "{{check}}"),
+            blank=UNRECORDED,
+        ),
+        number(
+            "Missing",
+            "Nodes that are silent, and those of the last hour that are no target any more.",
+            Query("fleet:dvfd_nodes_missing:count{}"),
+            unit="none",
+            steps=odd,
+            blank=UNRECORDED,
+        ),
+        *(
+            lines(
+                f"Balance of {what}",
+                f"How far the node that is furthest from the mean {what} of its job is from it.",
+                Query(f"{spread}{{{CHOSEN_JOB}}}", "{{training_job}}"),
+                against(limit("stability_phase2b.balance"), f"{spread}{{{CHOSEN_JOB}}}"),
+                unit="percentunit",
+                blank=f"{UNRECORDED} One node alone is balanced with nothing.",
+                span=10,
+            )
+            for what, spread in SPREADS.items()
         ),
     )
 

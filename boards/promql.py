@@ -72,6 +72,16 @@ def or_unknown(expr: str, by: Iterable[str], selector: str, code: int = CODES["U
     return f"{expr} or {code} * group by ({', '.join(by)}) (present_over_time({selector}[1h]))"
 
 
+FLEET = "fleet_check:dvfd_check_verdict:worst"
+"""Each check's verdict over all nodes, as a label: recorded by dvfd-recording-cluster."""
+
+
+def fleet_verdicts() -> str:
+    """That verdict as a number; UNKNOWN once nobody records it any more."""
+    each = (f'0 * {FLEET}{{verdict="{v}"}} + {code}' for v, code in reversed(CODES.items()))
+    return or_unknown(f"max by (check) ({' or '.join(each)})", ["check"], f"{FLEET}{{}}")
+
+
 FROZEN = 120
 """Seconds after which readings that do not move are no observation, whatever they were."""
 

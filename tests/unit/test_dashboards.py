@@ -116,6 +116,10 @@ def plain(expr: str) -> str:
 @each_target
 def test_target_job_and_instance_rules(expr: str) -> None:
     for metric, matchers, _ in SELECTOR.findall(expr):
+        level, recorded, _ = metric.partition(":")
+        if recorded and "instance" not in level:  # of all nodes: it has neither label
+            assert "instance=" not in matchers
+            continue
         assert 'job=~"$job"' in matchers, metric
         assert 'instance=~"$instance"' in matchers, metric
     named = set(re.findall(r"\b(?:dvfd_[a-z0-9_]+|[a-z_]+:[a-z0-9_]+:[a-z0-9]+)\b", expr))
@@ -188,8 +192,8 @@ def test_dashboards_name_only_series_that_are_exported_or_recorded() -> None:
     known = {line.split()[2] for line in shown.splitlines() if line.startswith("# TYPE")}
     known |= {"dvfd_profile_cost_per_hour", "dvfd_profile_expected_throughput_samples_per_second",
               "dvfd_profile_single_process_throughput_samples_per_second"}  # fmt: skip
-    rules = (ROOT / "alert_rules" / "dvfd-recording-dashboards.rules.yml").read_text("utf-8")
-    known |= set(re.findall(r"record: (\S+)", rules))
+    for rules in (ROOT / "alert_rules").glob("dvfd-recording*.rules.yml"):
+        known |= set(re.findall(r"record: (\S+)", rules.read_text("utf-8")))
     asked = {metric for *_, expr in TARGETS for metric, *_ in SELECTOR.findall(expr)}
     scrape = {"up", "scrape_duration_seconds", "scrape_samples_post_metric_relabeling"}
     assert asked - scrape <= known
