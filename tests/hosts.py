@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 from testbed import need
 
+from dvfd.cluster import endpoint
+
 PREFIX = "dvfdtest"
-NETWORK = "10.77.0"
+NETWORK = "10.77.0."
+IPV6 = "fd77:77::"
 DEVICE = "eth0"
 
 
@@ -129,8 +132,8 @@ class Lan:
 
 
 @contextlib.contextmanager
-def hosts(count: int, toml: str = "") -> Iterator[Lan]:
-    """So many hosts, n1 the lead, with *toml* in the configuration of each."""
+def hosts(count: int, toml: str = "", network: str = NETWORK) -> Iterator[Lan]:
+    """So many hosts, n1 the lead, with *toml* in the configuration of each, all on *network*."""
     if os.geteuid() != 0:
         message = "network namespaces need root"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
@@ -138,7 +141,7 @@ def hosts(count: int, toml: str = "") -> Iterator[Lan]:
         need(program)
     _sweep()
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}-") as place:
-        lan = _plan(count, Path(place))
+        lan = _plan(count, Path(place), network)
         try:
             _build(lan, toml)
             yield lan
@@ -146,10 +149,10 @@ def hosts(count: int, toml: str = "") -> Iterator[Lan]:
             _remove([host.namespace for host in lan] + [lan.switch])
 
 
-def _plan(count: int, place: Path) -> Lan:
+def _plan(count: int, place: Path, network: str) -> Lan:
     base = f"{PREFIX}-{os.getpid()}-{place.name.rpartition('-')[2]}"
     made = tuple(
-        Host(f"n{i}", f"{NETWORK}.{i}", f"{base}-n{i}", place / f"n{i}", f"p{i}")
+        Host(f"n{i}", f"{network}{i}", f"{base}-n{i}", place / f"n{i}", f"p{i}")
         for i in range(1, count + 1)
     )
     return Lan(made, f"{base}-switch")
@@ -164,7 +167,9 @@ def _build(lan: Lan, toml: str) -> None:
         cable = ["link", "add", host.port, "type", "veth", "peer", "name", DEVICE]
         _ip("ip", "-n", lan.switch, *cable, "netns", host.namespace)
         _ip("ip", "-n", lan.switch, "link", "set", host.port, "master", "br0", "up")
-        _ip("ip", "-n", host.namespace, "address", "add", f"{host.address}/24", "dev", DEVICE)
+        wide = ["64", "dev", DEVICE, "nodad"] if ":" in host.address else ["24", "dev", DEVICE]
+        where = [f"{host.address}/{wide[0]}", *wide[1:]]
+        _ip("ip", "-n", host.namespace, "address", "add", *where)
         _ip("ip", "-n", host.namespace, "link", "set", DEVICE, "up")
         _ip("ip", "-n", host.namespace, "link", "set", "lo", "up")
         # All hosts share this machine's processors. Where they are busy an acknowledgement comes
@@ -178,7 +183,7 @@ def settings(lan: Lan, host: Host) -> str:
     """The head of a host's configuration: who it is, and all of them."""
     nodes = "".join(
         f"[[cluster.nodes]]\nname = '{each.name}'\naddress = '{each.address}'\n"
-        f"url = 'http://{each.address}:9109'\n"
+        f"url = 'http://{endpoint(each.address, 9109)}'\n"
         for each in lan
     )
     return f"node.name = '{host.name}'\n[cluster]\nlead = 'n1'\nwait = 60\n{nodes}"
@@ -198,13 +203,13 @@ def _sweep() -> None:
 
 def _remove(namespaces: Sequence[str]) -> None:
     for name in namespaces:
-        for pid in _inside(name):
+        for pid in inside(name):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
-def _inside(namespace: str) -> list[int]:
+def inside(namespace: str) -> list[int]:
     found = subprocess.run(
         ["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False
     )

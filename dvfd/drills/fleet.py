@@ -25,7 +25,14 @@ from dvfd import __version__, cluster, drills
 from dvfd.drills import inside
 from dvfd.drills.drill import Fact
 from dvfd.drills.interface import interfaces
-from dvfd.drills.interpreter import BARE, LOADING, first_to_fall, last_words, read_answer
+from dvfd.drills.interpreter import (
+    BARE,
+    LOADING,
+    ended,
+    first_to_fall,
+    last_words,
+    read_answer,
+)
 from dvfd.drills.launchers import TORCHRUN
 from dvfd.errors import DvfdError, ProbeError, ToolError
 
@@ -39,14 +46,14 @@ FINISHED = "dvfd-fleet: finished"
 """How a worker's line begins that says that this node's answer is written; torchrun's pid follows.
 The worker has the same words."""
 
-LEAVING = 10.0
+LEAVING = 5.0
 """Seconds for torchrun to end after that. Where a node is lost it would wait for it: 300 s."""
 
 SPARE = 120.0
 """Seconds beyond all exercises: who they are, a silent rank noticed, the answer fetched."""
 
 FELL = "ended first"
-"""In the words of `first_to_fall`: the ranks had met."""
+"""In the words of `first_to_fall` and of a torchrun that was killed: no question of who came."""
 
 PLAN, ANSWER = "fleet-plan.json", "fleet.json"
 
@@ -256,6 +263,8 @@ def _launch(task: Task, me: Member, plan: Path) -> str:
             return str(error)
     if done.code == 0:
         return ""
+    if done.code < 0:  # not even it could say why
+        return f"this node's torchrun {FELL}: {ended(done.code)}"
     return first_to_fall(done.stderr) or _said(done.stderr) or last_words(done)
 
 

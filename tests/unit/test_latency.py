@@ -114,6 +114,12 @@ def test_who_answers_something_else_is_no_mirror() -> None:
 # --- Judging --------------------------------------------------------------------------------------
 
 
+def test_mpirun_is_given_no_ipv6_address_of_which_it_takes_the_colon_for_that_of_slots() -> None:
+    found = worker.mpi(("fd77::1", "fd77::2"), "eth0", {})
+    assert found["times"] == []
+    assert "mpirun takes no IPv6 address, fd77::2: give" in found["why"]
+
+
 def test_each_method_is_judged_by_itself_on_its_median(tmp_path: Path) -> None:
     found = answer(said({"n2": row(35.0)}, mpi={"n1 n2": row(220.0)}), said({"n1": row(38.0)}))
     chosen, yielded = played("network", tmp_path, found, latency.RoundTrips())
