@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,12 +105,6 @@ def test_processes_join_a_job_under_load(survived: Survived) -> None:
 # --- Two hosts ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def tidy() -> Iterator[None]:
-    yield
-    assert not namespaces()
-
-
 def test_a_job_cut_in_two_comes_back(tmp_path: Path) -> None:
     need_namespaces()
     chosen = real(tmp_path)
@@ -121,6 +115,7 @@ def test_a_job_cut_in_two_comes_back(tmp_path: Path) -> None:
     assert 0 < seconds(found, "partition") < LONG
     lost = [s.value for s in found if isinstance(s, Sample) and s.metric == "recovery_lost_steps"]
     assert lost == [0.0]
+    assert not namespaces(os.getpid())
 
 
 def test_a_tester_that_is_killed_leaves_no_cut_no_host_and_no_job(tmp_path: Path) -> None:
@@ -138,7 +133,7 @@ def test_a_tester_that_is_killed_leaves_no_cut_no_host_and_no_job(tmp_path: Path
             assert soon(lambda: TABLE in rules(host)), "no cut was made"
         finally:
             tester.kill()
-    assert soon(lambda: not namespaces()), rules(host)
+    assert soon(lambda: not namespaces(tester.pid)), rules(host)
     assert soon(lambda: not [p for p in running(str(tmp_path)) if p != os.getpid()])
     lock = tmp_path / "state/drills/reliability/lease"
     assert soon(lambda: free(lock)), "the lease outlived the fuse"
@@ -149,8 +144,8 @@ def need_namespaces() -> None:
         pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
 
 
-def namespaces() -> list[str]:
-    return [path.name for path in Path("/run/netns").glob(f"{PREFIX}-*")]
+def namespaces(pid: int) -> list[str]:
+    return [path.name for path in Path("/run/netns").glob(f"{PREFIX}-{pid}-*")]
 
 
 def rules(namespace: str) -> str:
