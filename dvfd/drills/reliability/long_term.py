@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dvfd.catalogue import load
 from dvfd.drills import trail
@@ -28,7 +28,7 @@ from dvfd.store import Store
 from dvfd.store.run_file import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dvfd.drills.drill import Task
@@ -175,13 +175,21 @@ def _within(began: float, spans: Iterable[tuple[float, float]]) -> bool:
 # --- Production ---------------------------------------------------------------------------------
 
 
+class Documents(Protocol):
+    """What is asked of the store beside its series."""
+
+    def all(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        """The documents of a kind by key."""
+        ...
+
+
 def _add_production(found: Sum, runs: Sequence[Run], task: Task, path: Path) -> None:
     """What the store knows of the same job outside its runs. Raises DvfdError."""
     if not path.exists():
         return
     store = Store.read_only(path, load(task.config).metrics, task.clock)
     try:
-        since = _known_since(found, store, task)
+        since = known_since(found, store, task)
         if since is None:
             found.left_out.append(
                 f"production of {found.job}: its command is not known to be this training; it is "
@@ -192,12 +200,12 @@ def _add_production(found: Sum, runs: Sequence[Run], task: Task, path: Path) -> 
             (run.armed_at, run.ended_at or run.seen_at) for run in runs if run.plan.job == found.job
         )
         for began, ended in free(since, task.clock.now(), taken):
-            _add_time(found, store, began, ended)
+            add_time(found, store, began, ended)
     finally:
         store.stop()
 
 
-def _known_since(found: Sum, store: Store, task: Task) -> float | None:
+def known_since(found: Sum, store: Documents, task: Task) -> float | None:
     """From which Unix second on the job of this name is known to be the same training."""
     if found.hash == hash_of((), found.job):
         return FIRST_LOOK
@@ -227,7 +235,8 @@ def free(
         yield since, until
 
 
-def _add_time(found: Sum, past: Past, since: float, until: float) -> None:
+def add_time(found: Sum, past: Past, since: float, until: float) -> None:
+    """Add what the store knows of the job in that time."""
     try:
         spent = of_job(past, found.job, since=since, until=until)
     except DvfdError:  # nobody looked at it in that time
