@@ -261,7 +261,7 @@ def _absent(found: Journal, rates: Mapping[tuple[str, str], float | None]) -> It
 
 
 def _table(found: Journal, rates: Mapping[tuple[str, str], float | None]) -> Iterator[Fact]:
-    both = {row.pair: row for row in found.rows if row.round.endswith("both")}
+    both = {row.pair: row for row in found.rows if row.round.endswith(("both", ".1"))}
     for pair, rate in list(rates.items())[:SHOWN]:
         alone = gbps(rate) if rate is not None else "nothing"
         beside = both[pair].rate if pair in both else None

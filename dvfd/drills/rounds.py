@@ -119,14 +119,16 @@ class Width:
         return Flow(source, destination, slot, processes, each)
 
 
-def speed(count: int, width: Width) -> Iterator[Round]:
-    """Each pair alone in one direction, in the other, and in both at once."""
+def speed(count: int, width: Width, *, both: bool = True) -> Iterator[Round]:
+    """Each pair alone in one direction, in the other, and in both at once unless a bisection, whose
+    rounds are the same, does that."""
     for number, pairs in enumerate(pairings(count), 1):
         there = tuple(width.flow(a, b) for a, b in pairs)
         back = tuple(width.flow(b, a) for a, b in pairs)
         yield Round(f"speed {number} there", there)
         yield Round(f"speed {number} back", back)
-        yield Round(f"speed {number} both", there + back)
+        if both:
+            yield Round(f"speed {number} both", there + back)
 
 
 def bisection(count: int, width: Width) -> Iterator[Round]:

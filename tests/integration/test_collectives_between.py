@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -87,6 +88,17 @@ def test_bandwidth_is_that_of_a_plain_loop(reports: Mapping[str, Ended]) -> None
     # by itself has no pair on the other side of it.
     assert ratios[0] < 1.1, ratios
     assert ratios[-1] > 0.9, ratios
+
+
+def test_over_a_link_that_is_the_limit_bandwidth_is_a_plain_loops_within_a_tenth() -> None:
+    """The processors, busy or not, have no part in it."""
+    with hosts(2, TOML) as two:
+        two.shape("200mbit")
+        ended = together({h.name: start(h, NODE, ONLY_PLAIN="1") for h in two}, 200)
+    pairs = json.loads(facts(ended["n1"])["plain"])
+    assert statistics.median(plain / ours for ours, plain in pairs) == pytest.approx(1, abs=0.1)
+    rate = 1.5 * (1 << 20) / statistics.median(ours for ours, _ in pairs)  # busbw of four ranks
+    assert 12e6 < rate < 35e6, "the link, of 25 MB/s and bursts of 256 kB, was not the limit"
 
 
 def test_training_on_four_ranks_is_compared_with_one(reports: Mapping[str, Ended]) -> None:

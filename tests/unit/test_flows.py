@@ -56,7 +56,7 @@ class Played:
 
     def journal(self) -> dict[str, Any]:
         width, rows = Width(), list[dict[str, Any]]()
-        for each in rounds.speed(self.count, width):
+        for each in rounds.speed(self.count, width, both=self.count % 2 == 1 or self.count == 2):
             rows += played(each, self.rate, self.slow)
         for each in rounds.bisection(self.count, width) if self.count % 2 == 0 else ():
             rows += played(each, self.rate, self.slow)

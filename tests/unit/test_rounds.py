@@ -24,6 +24,15 @@ def test_pairings_have_every_pair_once_and_no_node_twice_in_a_round(count: int) 
     assert len(found) == count - 1 + count % 2
 
 
+def test_a_bisection_has_the_rounds_of_both_directions_already() -> None:
+    plain = [r.flows for r in rounds.speed(4, WIDTH) if r.name.endswith("both")]
+    first = [r.flows for r in rounds.bisection(4, WIDTH) if r.name.endswith(".1")]
+    assert plain == first
+    names = [r.name for r in rounds.speed(4, WIDTH, both=False)]
+    assert len(names) == 6
+    assert not any(name.endswith("both") for name in names)
+
+
 def test_4096_nodes_meet_in_4095_rounds() -> None:
     count = met = 0
     for pairs in rounds.pairings(4096):

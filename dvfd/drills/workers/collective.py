@@ -146,7 +146,7 @@ class Bench:
             for exercise, collective, _, series in self._plan:
                 wanted = int(series.paced["iterations"]) if series.paced else exercise.iterations
                 if count := pacing.turn(wanted, turn):
-                    first = not series.slowest
+                    first = turn == 0 if series.paced is None else not series.slowest
                     warm_up = _warm_up(first=first, paced=series.paced is not None)
                     self._turn(exercise, collective, series, warm_up, count)
         return [(exercise, series) for exercise, _, _, series in self._plan]

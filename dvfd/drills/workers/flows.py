@@ -96,7 +96,8 @@ class Flows:
 
     def _speeds(self) -> None:
         """Every pair, and again what was slow."""
-        for each in rounds.speed(self._count, self._width):
+        both = BISECTION not in self._kinds
+        for each in rounds.speed(self._count, self._width, both=both):
             self._do(each, self._short)
         rates = alone(self._found["rows"])
         failing = [p for p in rounds.ordered(self._count) if rates.get(p, 0.0) < self._wanted]
