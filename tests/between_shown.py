@@ -140,6 +140,9 @@ CASES = (
 
 RATE = 200
 
+ALIKE = {"speed_verified", "link"}
+"""As speed is, and unknown of cables that are virtual."""
+
 
 def main(*chosen: str) -> None:
     """Print a row for each case, as soon as there is one."""
@@ -158,11 +161,12 @@ def row(case: Case) -> str:
         report = ask(lan, case.check, case.seconds)["n1"]
         took = time.monotonic() - began
     rows = results(report)
-    fails = [f"{name}: {told(rows[name])}" for name in sorted(failing(report))]
+    fails = [f"{name}: {told(rows[name])}" for name in sorted(failing(report) - ALIKE)]
     unknown = [
         f"{name}: {cut(each['reason'])}"
         for name, each in rows.items()
         if each["verdict"] == "UNKNOWN" and "passes so far" not in each["reason"]
+        if name not in ALIKE
     ]
     cells = [
         case.nodes, case.check, case.how, f"{took:.0f}", f"{os.getloadavg()[0]:.1f}",
@@ -173,8 +177,10 @@ def row(case: Case) -> str:
 
 def told(found: Mapping[str, Any]) -> str:
     """What a criterion that fails saw and who is named."""
-    note = str(found.get("note") or "").partition("; Reading")[0]
-    return f"{found['observed']:.4g}; {cut(note)}"
+    notes = str(found.get("note") or "").partition("; Reading")[0].split("; ")
+    named = [note for note in notes if note.startswith(("named: ", "smallest: ", "pair by pair: "))]
+    where = ", ".join(f"{key} {value}" for key, value in found["labels"].items())
+    return f"{found['observed']:.4g} ({where}); {cut('; '.join(named or notes))}"
 
 
 def cut(text: str) -> str:
