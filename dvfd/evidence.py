@@ -228,7 +228,11 @@ class Evidence:
         """Bytes after the last newline."""
         try:
             with self._path.open("rb") as file:
-                file.seek(-min(self._path.stat().st_size, LINE), os.SEEK_END)
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 1))
+                if file.read() in {b"", b"\n"}:
+                    return 0
+                file.seek(max(0, size - LINE))
                 return len(file.read().rpartition(b"\n")[2])
         except OSError:
             return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes_output import valid
 from fakes_report import report as report_of
 from fakes_report import run as run_of
 from node import Node, running
@@ -67,6 +68,7 @@ def test_without_a_daemon_the_ledger_is_written_read_verified_and_exported(alone
     assert "waiver       monthly.team_feedback: Ann Lee (CTO)" in listed
     file = str(alone.directory / "all.tar")
     made = told(alone, "evidence", "export", file)
+    valid(made, "evidence")
     assert dvfd(alone, "evidence", "verify").returncode == 0
     kept = ("--cluster", made["cluster"], "--head", made["sha256"])
     assert dvfd(alone, "evidence", "verify", file, *kept).returncode == 0
@@ -138,7 +140,9 @@ def test_beside_a_daemon_the_ledger_is_listed_shown_verified_and_exported(node: 
     dvfd(node, *WAIVE, "--days", "3")
     number = told(node, "evidence", "list", "--kind", "waiver")["records"][-1]["number"]
 
-    assert told(node, "evidence", "verify")["problems"] == []
+    verified = told(node, "evidence", "verify")
+    valid(verified, "evidence")
+    assert verified["problems"] == []
     shown = json.loads(dvfd(node, "evidence", "show", str(number)).stdout)
     assert shown["body"]["reason"] == "asked on Monday"
     file = node.directory / "beside.tar"
