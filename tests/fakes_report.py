@@ -217,4 +217,5 @@ def _fold(window: Window, of: Run) -> StepFold:
         loss_sum=window.loss, loss_count=window.losses, nonfinite=window.nonfinite,
         compute_sum=window.compute, compute_count=window.computes, began=window.began,
         ended=window.ended, norm_sum=window.norm, norm_count=window.norms,
+        exposed_sum=window.communication, stepping_sum=window.stepping,
     )  # fmt: skip
