@@ -285,7 +285,7 @@ def test_a_phase_fails_is_mended_and_is_signed(lead: Lead) -> None:
     before = line(lead.gate("phase2a")[1], "before", "condition")
     assert before["verdict"] == "PASS"
     assert lead.gate("phase2a")[0] == 1
-    assert "Bo Lind" in lead.page("/gates")
+    assert "Bo Lind" in lead.page("/gates?gate=phase1")
     assert lead.shell("evidence", "verify")[0] == 0
 
     # Somebody mends history: nothing stands on it any more.
