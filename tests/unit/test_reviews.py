@@ -204,6 +204,35 @@ def test_the_accepted_communication_is_the_limit_of_the_week():
     assert "accepted" in judged(FakePast())["communication"].reason
 
 
+class Exchanging(Bare):
+    """A store in which a week of communication shares lies."""
+
+    def __init__(self, share):
+        self.share = share
+
+    def samples(self, criterion, *, until):
+        if criterion.metric != "job_communication_ratio":
+            return ()
+        hours = range(168, -1, -1)
+        return [
+            Sample(criterion.metric, self.share, NOW - ago * HOUR, labels(job="gpt"), span=HOUR)
+            for ago in hours
+        ]
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.09, PASS), (0.11, FAIL)])
+def test_communication_is_stable_within_two_points_of_what_was_accepted(share, verdict):
+    report = Judgements(
+        CATALOGUE,
+        store=Exchanging(share),
+        clock=FakeClock(NOW),
+        reviewed=reviews(FakePast(), accepted()).of,
+    ).run_check(CATALOGUE.checks["weekly"])
+    found = {r.criterion.id: r for r in report.results}["weekly.communication"]
+    assert found.verdict is verdict, found.reason
+    assert "against run r1, accepted by Ann Lee" in found.note
+
+
 # --- Gradients ----------------------------------------------------------------------------------
 
 
