@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,8 +32,13 @@ DAY = 86_400.0
 
 KIND = "decision"
 
-KINDS = frozenset({"run", "attestation", "waiver", KIND, "delay", "incident"})
-"""Kinds of records that decisions rest on."""
+RUN = "run"
+
+SAID = ("attestation", "waiver", KIND, "delay", "incident")
+"""Kinds of records that decisions rest on beside runs."""
+
+RUNS = 50
+"""The newest runs of a check that are looked at: what a test is run again within two weeks."""
 
 STANDS = 60.0
 """Seconds that a decision is shown before it is made anew, though nothing was written down: only
@@ -50,8 +55,10 @@ class Ledger(Protocol):
         """Write a record down. Raises StoreError."""
         ...
 
-    def records(self, kind: str | None = None, subject: str | None = None) -> list[Record]:
-        """The records, oldest first. Raises StoreError."""
+    def each(
+        self, kind: str | None = None, subject: str | None = None, *, last: int | None = None
+    ) -> Iterator[Record]:
+        """The records, oldest first, the *last* so many. Raises StoreError."""
         ...
 
     def problems(self) -> list[str]:
@@ -193,15 +200,11 @@ class Gatehouse:
         stamp = self._evidence.stamp()
         if stamp != self._stamp:
             since = at - self._config.programme.evidence_days * DAY
-            every = [record for record in self._evidence.records() if record.kind in KINDS]
-            newest = {record.subject: record.number for record in every if record.kind == "run"}
-            self._records = [
-                record
-                for record in every
-                if record.kind != "run"
-                or (number(record.body.get("ended")) or 0.0) >= since
-                or record.number == newest[record.subject]
-            ]
+            found = [record for kind in SAID for record in self._evidence.each(kind)]
+            for check in self._catalogue.checks:
+                runs = list(self._evidence.each(RUN, check, last=RUNS))
+                found += [r for r in runs if _ended(r) >= since or r is runs[-1]]
+            self._records = sorted(found, key=lambda record: record.number)
             self._stamp = stamp
         return self._records
 
@@ -291,6 +294,10 @@ def _cell(row: SummaryRow, decision: Decision, signed: Mapping[str, str]) -> str
     now = {line.id: str(line.verdict) for line in decision.lines if line.kind is Kind.TEST}
     told = signed if granted else now
     return str(worst(_verdict(told.get(name)) for name in mine))
+
+
+def _ended(record: Record) -> float:
+    return number(record.body.get("ended")) or 0.0
 
 
 def _verdict(said: str | None) -> Verdict:

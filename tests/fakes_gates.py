@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
@@ -207,8 +208,11 @@ class Ledger:
         self.kept.append(made)
         return made
 
-    def records(self, kind: str | None = None, subject: str | None = None) -> list[Record]:
-        return [r for r in self.kept if kind in (None, r.kind) and subject in (None, r.subject)]
+    def each(
+        self, kind: str | None = None, subject: str | None = None, *, last: int | None = None
+    ) -> Iterator[Record]:
+        of = [r for r in self.kept if kind in (None, r.kind) and subject in (None, r.subject)]
+        return iter(of if last is None else of[-last:])
 
     def problems(self) -> list[str]:
         return []
