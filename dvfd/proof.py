@@ -206,6 +206,10 @@ def _changed(body: Row, present: Present) -> str:
     return f"the cluster changed since: {'; '.join(told)}" if told else ""
 
 
+OWN = frozenset({"injection", "job"})
+"""What is not the profile's to take away, but a run's own: nobody disturbed it, say."""
+
+
 def _other_terms(check: Check, body: Row) -> str:
     """Why the run was not held against what is wanted today; limits decide, not the catalogue's
     every word.
@@ -223,8 +227,10 @@ def _other_terms(check: Check, body: Row) -> str:
 
 def _moved(criterion: Criterion, row: Row) -> str:
     """How the terms of *row* differ from *criterion*'s; only what was judged has any."""
-    if row.get("verdict") == Verdict.NOT_APPLICABLE or criterion.inapplicable:
+    if criterion.inapplicable:
         return ""
+    if row.get("verdict") == Verdict.NOT_APPLICABLE:
+        return "" if OWN & set(criterion.requires) else "was not applicable then, and is now"
     if row.get("comparison") != str(criterion.comparison):
         return f"was held to {row.get('comparison')}, now {criterion.comparison} is wanted"
     then, now = number(row.get("limit")), criterion.limit.value

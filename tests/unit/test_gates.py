@@ -251,7 +251,10 @@ def test_a_criterion_that_lies_is_not_known(phase, data):
     runs = [record for record in made.records if record.kind == "run"]
     record = data.draw(st.sampled_from(runs))
     whole = {*made.gate.tests, *(name for each in made.gate.requires for name in each.checks)}
-    judged = [c for c in made.catalogue.checks[record.subject].criteria if not c.inapplicable]
+    about = (
+        c.among(record.body["processes"]) for c in made.catalogue.checks[record.subject].criteria
+    )
+    judged = [c for c in about if not c.inapplicable]
     needed = {each for gate_line in made.gate.requires for each in gate_line.criteria}
     judged = [
         c for c in judged
@@ -260,6 +263,7 @@ def test_a_criterion_that_lies_is_not_known(phase, data):
     criterion = data.draw(st.sampled_from(judged))
     lies = [{"observed": None}, {"observed": math.inf}, {"observed": failing(criterion)}]
     lies += [{"limit": None}, {"comparison": "!="}, {"verdict": "FINE"}, {"verdict": "UNKNOWN"}]
+    lies += [] if "injection" in criterion.requires else [{"verdict": "NOT_APPLICABLE"}]
     if criterion.limit.value is not None:
         lies += [{"limit": criterion.limit.value * 1.5 + 7}]
     if criterion.possible is not None and criterion.possible.high < math.inf:
