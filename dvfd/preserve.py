@@ -46,6 +46,9 @@ ROOM = 64 << 10
 PRESERVING = 600.0
 """Seconds that it may take: some twenty logs of PART on a slow disk take below half of that."""
 
+EMPTY = "-- No entries --"
+"""What journalctl says where there is nothing."""
+
 COMMAND = 20.0
 """Seconds for one tool: journalctl reads a day of messages in about one."""
 
@@ -224,11 +227,11 @@ class Sealing:
             self._lacks(str(error))
             return None
         words = done.stderr.strip().splitlines()
-        if done.code or (words and not done.stdout):
+        found = "" if done.stdout.strip() == EMPTY else done.stdout
+        if done.code or words:  # journalctl hints here at what it does not show
             said = words[0][:200] if words else f"it ended with code {done.code}"
             self._lacks(f"{' '.join(argv)}: {said}")
-            return None
-        return done.stdout
+        return found or None
 
     def _metrics(self, path: Path) -> bytes:
         """The window of every series that lived in it, a sample a line, as far as it fits."""

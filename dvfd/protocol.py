@@ -430,8 +430,8 @@ class Incidents:
             before = self._found[incident_id]
             after = replace(before, bundle=dict(done.bundle), action=dict(done.action))
             now = self.now()
-            after = rules.noted(after, now, rules.DVFD, "preserved", _sealed(done.bundle))
             after = rules.noted(after, now, rules.DVFD, "stop", str(done.action.get("words", "")))
+            after = rules.noted(after, now, rules.DVFD, "preserved", _sealed(done.bundle))
             self._keep(after, before)
             self._busy.discard(incident_id)
         if done.again is not None:

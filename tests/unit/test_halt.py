@@ -32,6 +32,15 @@ FORKS = (
     "time.sleep(60)"
 )
 
+LATER = (
+    "import os,signal,time\n"
+    "def fork(*_):\n"
+    "    pid = os.fork()\n"
+    "    print(pid, flush=True) if pid else None\n"
+    "signal.signal(15, fork); print('up', flush=True)\n"
+    "while True: time.sleep(1)"
+)
+
 
 class Job:
     """Processes that were started, and registered or not."""
@@ -96,6 +105,15 @@ def test_the_group_that_a_registered_process_leads_goes_with_it(job: Job) -> Non
     assert eventually(lambda: TABLE.identify(int(worker)) is None, 10)
 
 
+def test_what_was_forked_after_it_was_asked_goes_with_the_group(job: Job) -> None:
+    process, _ = job.start(LATER)
+
+    halt(lambda: [process], grace=1)
+
+    worker = int(job.rest())  # ends only once nobody holds the pipe
+    assert eventually(lambda: TABLE.identify(worker) is None, 10)
+
+
 def test_the_group_of_somebody_else_is_left_alone(job: Job) -> None:
     """A rank that was started from a shell is in that shell's group, as this one is in ours."""
     process, _ = job.start(IGNORES, own_group=False)
@@ -115,6 +133,27 @@ def test_a_pid_that_was_given_away_is_not_touched(job: Job) -> None:
 
     assert job.children[0].poll() is None
     assert found.words("j") == "nothing of job j ran here any more"
+
+
+class Late(Processes):
+    """The process table as it was a moment ago: everybody lives."""
+
+    def state(self, process: Process) -> str:
+        return "S"
+
+
+def test_a_pid_that_is_given_away_between_look_and_signal_is_not_touched(job: Job) -> None:
+    process, _ = job.start(OBEYS)
+    before = Process(process.pid, process.start - 1)
+    passed = [0.0]
+
+    found = halt(
+        lambda: [before], grace=1, processes=Late(), monotonic=lambda: passed[0],
+        wait=lambda seconds: passed.__setitem__(0, passed[0] + seconds),
+    )  # fmt: skip
+
+    assert job.children[0].poll() is None
+    assert not found.asked | found.killed
 
 
 def test_a_stopped_process_ends_too(job: Job) -> None:

@@ -137,6 +137,18 @@ def test_what_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
     assert manifest(Path(found.path))["missing"] == list(found.missing)
 
 
+def test_what_a_tool_shows_in_part_is_kept_with_what_it_says_of_the_rest(tmp_path: Path) -> None:
+    partly = ("sh", "-c", "echo one entry; echo 'not seeing messages from others' >&2")
+    nothing = ("echo", "-- No entries --")
+
+    found = Sealing(orders(tmp_path, commands={"a.txt": partly, "b.txt": nothing})).make()
+
+    kept = members(Path(found.path))
+    assert kept["a.txt"] == b"one entry\n"
+    assert "b.txt" not in kept
+    assert "not seeing messages from others" in found.missing[0]
+
+
 def test_no_secret_leaves_in_a_bundle(tmp_path: Path) -> None:
     log = tmp_path / "job.log"
     log.write_text("WANDB_API_KEY=geheim1\nsaved to s3://u:geheim2@h/x\nstep 5 loss 2.5\n")
