@@ -232,7 +232,7 @@ def told(*, signed: bool = False) -> dict[str, Any]:
     ledger = Ledger()
     known = Gatehouse(config, catalogue("phase2a"), ledger, FakeClock(AT), facts=lambda: FACTS)
     for phase in ("phase1", "phase2a"):
-        made = book(phase)
+        made = book(phase, on="phase2a")
         if phase == "phase2a":
             made.observe("network.speed", 0.8 * 50e9)
             made.records = [r for r in made.records if r.subject not in {"pytorch", "phase1"}]
@@ -252,9 +252,11 @@ def _exchanged(rows: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str
     return [new if old["criterion"] == new["criterion"] else old for old in rows]
 
 
-def book(phase: str) -> Book:
-    """A ledger on which that gate is GO, and nothing in it that is not needed."""
-    known = catalogue(phase)
+def book(phase: str, *, on: str = "") -> Book:
+    """A ledger on which that gate is GO, and nothing in it that is not needed; with nodes as in the
+    phase *on*, by default its own.
+    """
+    known = catalogue(on or phase)
     gate = known.gates[phase]
     made = Book(gate, known)
     for earlier in GATES[: GATES.index(phase)][-1:]:
