@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,69 +75,104 @@ def conduct(
     *monotonic* is the clock that stands still while the machine sleeps; *connect* gives who asks
     other nodes' daemons.
     """
-    boot_id = Processes().boot_id()
     ledger = Ledger(store, baselines, clock)
-    known = held_against or partial(context, config, attestations, baselines, ledger)
-    freezing = freezes or partial(freeze, config=config, catalogue=catalogue)
-    checking = verifier or partial(
-        Verifier, config.checkpoints, records=Manifestless(), run=shell.run
+    makes = Making(
+        config=config,
+        catalogue=catalogue,
+        book=book,
+        clock=clock,
+        directory=directory,
+        monotonic=monotonic,
+        connect=connect,
+        verifier=verifier or partial(_verifier, config),
+        known=held_against or partial(context, config, attestations, baselines, ledger),
+        freezes=freezes or partial(freeze, config=config, catalogue=catalogue),
     )
-
-    def watch(run: Run, check: Check, *, fresh: bool) -> Watched:
-        path = directory / f"{run.id}.db"
-        file = RunFile.create(path, run.to_document()) if fresh else RunFile.open(path)
-        file.job, file.every, file.node = run.plan.job, run.plan.every, run.node
-        file.set_axis(run.axis, run.armed_t)
-        saves = Saves(checking(), file)
-        recorder = Recorder(
-            run,
-            check,
-            metrics=catalogue.metrics,
-            book=book,
-            pen=file,
-            saves=saves,
-            clock=clock,
-            monotonic=monotonic,
-        )
-        return Watched(
-            run,
-            check,
-            file=file,
-            recorder=recorder,
-            tally=Tally(run.plan, known(run)),
-            sight=Sight(book, armed=run.armed_t - run.axis.offset),
-            clock=clock,
-            company=company(run, file),
-        )
-
-    def company(run: Run, file: RunFile) -> Company:
-        return others(config, run, file, clock=clock, connect=connect)
-
-    def close(on: Watched) -> Frozen:
-        on.file.put_document(on.run.to_document() | {CONTEXT: known(on.run).to_document()})
-        return freezing(on)
-
-    def past(run: Run, check: Check) -> tuple[Judged, ...]:
-        return judged_again(directory / f"{run.id}.db", run, check)
-
-    def reports(run: Run, check: Check) -> Frozen:
-        path = directory / f"{run.id}.db"
-        return by_child(evidence(path, check, config=config, catalogue=catalogue))
-
     return Conductor(
         catalogue.checks,
         store=store,
         clock=clock,
         node=config.node.name,
-        boot_id=boot_id,
+        boot_id=Processes().boot_id(),
         book=book,
-        watch=watch,
-        past=past,
+        watch=makes.watched,
+        past=makes.judged,
         judge=judge,
-        reports=reports,
-        freeze=close,
+        reports=makes.reported,
+        freeze=makes.frozen,
         leader=partial(leader, config),
     )
+
+
+def _verifier(config: Config) -> Verifier:
+    return Verifier(config.checkpoints, records=Manifestless(), run=shell.run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """What the conductor needs of one run: who watches it, its report, how it is judged again."""
+
+    config: Config
+    catalogue: Catalogue
+    book: JobBook
+    clock: Clock
+    directory: Path
+    monotonic: Callable[[], float]
+    connect: Callable[[], Callable[[str], Any]] | None
+    verifier: Callable[[], Verifier]
+    known: Callable[[Run], Context]
+    freezes: Callable[[Watched], Frozen]
+
+    def watched(self, run: Run, check: Check, *, fresh: bool) -> Watched:
+        """*run* as it goes on, with a *fresh* file or that of before a restart."""
+        file = self._file(run, fresh=fresh)
+        return Watched(
+            run,
+            check,
+            file=file,
+            recorder=self._recorder(run, check, file),
+            tally=Tally(run.plan, self.known(run)),
+            sight=Sight(self.book, armed=run.armed_t - run.axis.offset),
+            clock=self.clock,
+            company=others(self.config, run, file, clock=self.clock, connect=self.connect),
+        )
+
+    def _file(self, run: Run, *, fresh: bool) -> RunFile:
+        path = self._path(run)
+        file = RunFile.create(path, run.to_document()) if fresh else RunFile.open(path)
+        file.job, file.every, file.node = run.plan.job, run.plan.every, run.node
+        file.set_axis(run.axis, run.armed_t)
+        return file
+
+    def _recorder(self, run: Run, check: Check, file: RunFile) -> Recorder:
+        return Recorder(
+            run,
+            check,
+            metrics=self.catalogue.metrics,
+            book=self.book,
+            pen=file,
+            saves=Saves(self.verifier(), file),
+            clock=self.clock,
+            monotonic=self.monotonic,
+        )
+
+    def frozen(self, on: Watched) -> Frozen:
+        """Its file closed with what it was held against, and the report of that."""
+        on.file.put_document(on.run.to_document() | {CONTEXT: self.known(on.run).to_document()})
+        return self.freezes(on)
+
+    def judged(self, run: Run, check: Check) -> tuple[Judged, ...]:
+        """What its file says, judged again."""
+        return judged_again(self._path(run), run, check)
+
+    def reported(self, run: Run, check: Check) -> Frozen:
+        """Its report, made again by a child."""
+        return by_child(
+            evidence(self._path(run), check, config=self.config, catalogue=self.catalogue)
+        )
+
+    def _path(self, run: Run) -> Path:
+        return self.directory / f"{run.id}.db"
 
 
 def leader(config: Config, check: Check) -> str | None:
