@@ -31,7 +31,7 @@ from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Order
 from dvfd.runs.freezing import judged_again
 from dvfd.store import Store
-from dvfd.store.run_file import Reading
+from dvfd.store.run_reading import Reading
 from dvfd.telemetry import receiver as receiving
 from dvfd.telemetry import reporter as reporting
 from dvfd.telemetry.jobs import JobBook

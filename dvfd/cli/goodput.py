@@ -64,7 +64,7 @@ def _of_run(run_id: str) -> dict[str, Any]:
     from dvfd.runs import shelf
     from dvfd.runs.run import Run
     from dvfd.spent import of_run
-    from dvfd.store.run_file import Reading
+    from dvfd.store.run_reading import Reading
 
     status = daemon("status")
     state = state_dir() if status is None else Path(status["store"]["path"]).parent

@@ -92,7 +92,7 @@ def _judged(file: Path) -> dict[str, Any]:
     from dvfd.config import load as load_config
     from dvfd.runs.freezing import evidence, report_of
     from dvfd.runs.run import Run
-    from dvfd.store.run_file import Reading
+    from dvfd.store.run_reading import Reading
 
     config = load_config()
     catalogue = load_catalogue(config)

@@ -20,7 +20,7 @@ from dvfd.runs.availability import stretches
 from dvfd.runs.rows import Event, What
 from dvfd.runs.run import Run
 from dvfd.runs.shelf import documents
-from dvfd.store.run_file import Reading
+from dvfd.store.run_reading import Reading
 
 if TYPE_CHECKING:
     from dvfd.drills.drill import Task

@@ -24,7 +24,7 @@ from dvfd.runs.intervals import Grid, smoothed
 from dvfd.runs.run import Run, Stage
 from dvfd.runs.tally import HALF_LIFE
 from dvfd.runs.training import hash_of
-from dvfd.store.run_file import Reading, digest
+from dvfd.store.run_reading import Reading, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

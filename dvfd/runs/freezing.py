@@ -26,7 +26,7 @@ from dvfd.runs.report import as_text, document
 from dvfd.runs.run import Run
 from dvfd.runs.tally import Context, Tally
 from dvfd.runs.verdicts import judged
-from dvfd.store.run_file import Reading, digest
+from dvfd.store.run_reading import Reading, digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import DvfdError
 from dvfd.runs.told import KINDS, Told, table
-from dvfd.store.run_file import Reading
+from dvfd.store.run_reading import Reading
 
 if TYPE_CHECKING:
     from pathlib import Path

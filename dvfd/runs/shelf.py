@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import DvfdError, StoreError
 from dvfd.runs.run import Run
-from dvfd.store.run_file import Reading
+from dvfd.store.run_reading import Reading
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,6 @@ refuses shows in `trouble`; nothing here raises to those who only hand rows over
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 import threading
@@ -18,8 +17,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import StoreError
-from dvfd.runs.rows import Event, Minute, What, Window
-from dvfd.store.database import WAL_BYTES, is_corrupt
+from dvfd.runs.rows import Event, Minute, Window
+from dvfd.store.run_reading import Reading, digest
+from dvfd.store.run_tables import COLUMNS, HEARD, connect, made, newest_mark, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from dvfd.runs.rows import Row
     from dvfd.runs.run import Axis
     from dvfd.store.folds import StepFold
-
-VERSION = 1
-"""The file's `user_version`: a run is judged by the dvfd that knows its tables."""
-
-BATCH = 2000
-"""Rows fetched at once: the daemon never holds a whole run in memory."""
 
 PATIENCE = 10.0
 """Seconds that a file which is to be frozen waits for those who read it just then."""
@@ -44,52 +38,15 @@ MARKED = 5000
 WAITING = 200_000
 """Minutes and events that wait for a disk that refuses; above it the oldest are lost, and told."""
 
-ROWS = ("windows", "minutes", "events")
-
-HEARD = "peer:{}"
-"""Key of what the run's leader has heard of another node."""
-
 SUMS = (
     "nonfinite", "losses", "norms", "computes", "allreduces", "loss", "norm", "compute",
     "communication", "stepping", "allreduce", "moved",
 )  # fmt: skip
 
-TABLES = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
-    """CREATE TABLE sessions (
-        id INTEGER PRIMARY KEY, session TEXT NOT NULL UNIQUE, sequence INTEGER NOT NULL) STRICT""",
-    """CREATE TABLE windows (
-        node TEXT NOT NULL, rank INTEGER NOT NULL, window INTEGER NOT NULL, session TEXT NOT NULL,
-        first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, steps INTEGER NOT NULL,
-        began REAL NOT NULL, ended REAL NOT NULL, samples REAL, loss REAL NOT NULL,
-        losses INTEGER NOT NULL, nonfinite INTEGER NOT NULL, norm REAL NOT NULL,
-        norms INTEGER NOT NULL, compute REAL NOT NULL, computes INTEGER NOT NULL,
-        communication REAL NOT NULL, stepping REAL NOT NULL, allreduce REAL NOT NULL,
-        allreduces INTEGER NOT NULL, moved REAL NOT NULL, mark INTEGER NOT NULL,
-        PRIMARY KEY (window, node, rank, session)) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX windows_by_mark ON windows (mark)",
-    """CREATE TABLE series (
-        id INTEGER PRIMARY KEY, node TEXT NOT NULL, metric TEXT NOT NULL, labels TEXT NOT NULL,
-        UNIQUE (node, metric, labels)) STRICT""",
-    """CREATE TABLE minutes (
-        id INTEGER PRIMARY KEY, series INTEGER NOT NULL, minute INTEGER NOT NULL,
-        count INTEGER NOT NULL, sum REAL NOT NULL, low REAL NOT NULL, high REAL NOT NULL,
-        last REAL NOT NULL, grown REAL NOT NULL, covered REAL NOT NULL,
-        mark INTEGER NOT NULL) STRICT""",
-    "CREATE INDEX minutes_by_mark ON minutes (mark)",
-    """CREATE TABLE events (
-        id INTEGER PRIMARY KEY, node TEXT NOT NULL, t REAL NOT NULL, at REAL NOT NULL,
-        what TEXT NOT NULL, rank INTEGER, step INTEGER, value REAL, text TEXT NOT NULL,
-        origin TEXT NOT NULL, mark INTEGER NOT NULL) STRICT""",
-    "CREATE UNIQUE INDEX events_by_origin ON events (origin, what) WHERE origin <> ''",
-    "CREATE INDEX events_by_mark ON events (mark)",
-)
-
-_COLUMNS = Window._fields
 _EVENT = attrgetter(*(field.name for field in fields(Event)))
 _UPSERT = (
-    f"INSERT INTO windows ({', '.join(_COLUMNS)}, mark)"  # noqa: S608  # names of ours
-    f" VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
+    f"INSERT INTO windows ({', '.join(COLUMNS)}, mark)"  # noqa: S608  # names of ours
+    f" VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
     " ON CONFLICT (window, node, rank, session) DO UPDATE SET"
     " first_step = min(first_step, excluded.first_step),"
     " last_step = max(last_step, excluded.last_step), steps = steps + excluded.steps,"
@@ -123,7 +80,7 @@ class RunFile:
         self._series: dict[tuple[str, str, str], int] = {}
         self._sessions: dict[str, int] = {}
         self._inode = path.stat().st_ino
-        self._mark = _newest(connection)
+        self._mark = newest_mark(connection)
 
     # --- Opening and closing --------------------------------------------------------------------
 
@@ -138,7 +95,7 @@ class RunFile:
             what = taken if path.exists() else f"cannot be created: {error}"
             raise StoreError(f"{path}: {what}") from None
         try:
-            return cls(path, _made(path, json.dumps(document, sort_keys=True)))
+            return cls(path, made(path, json.dumps(document, sort_keys=True)))
         except (OSError, sqlite3.Error) as error:
             path.unlink(missing_ok=True)  # what is half made would pass for a run
             raise StoreError(f"{path}: cannot be created: {error}") from None
@@ -152,7 +109,7 @@ class RunFile:
             raise StoreError(f"{path}: is frozen with its report")
         Reading(path).check()  # before anything is written into what may be somebody else's
         try:
-            return cls(path, _connect(path))
+            return cls(path, connect(path))
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{path}: cannot be opened: {error}") from None
 
@@ -208,7 +165,7 @@ class RunFile:
     def put_document(self, document: Mapping[str, Any]) -> None:
         """Keep what the run is, so that the file explains itself."""
         text = json.dumps(document, sort_keys=True)
-        self._write(lambda connection, _mark: _put(connection, "run", text))
+        self._write(lambda connection, _mark: put(connection, "run", text))
 
     def add(self, rows: Iterable[Minute | Event]) -> None:
         """Take rows in; they are on the disk after `flush`, which comes about once a second."""
@@ -251,7 +208,7 @@ class RunFile:
                 for row in rows:
                     self._insert(connection, row, mark)
                 if beat is not None:
-                    _put(connection, "heartbeat", json.dumps(beat))
+                    put(connection, "heartbeat", json.dumps(beat))
 
             written = self._write(work)
             if written:
@@ -274,7 +231,7 @@ class RunFile:
             for row in given:
                 if not isinstance(row, Window):
                     self._insert(connection, row, mark)
-            _put(connection, HEARD.format(node), text)
+            put(connection, HEARD.format(node), text)
 
         return self._write(work)
 
@@ -442,192 +399,3 @@ class RunFile:
     def events(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
         """See Rows."""
         return Reading(self.path).events(since, until)
-
-
-class Reading:
-    """A run's file to be read, also while a daemon writes it. Implements Rows.
-
-    Every method raises StoreError on a file that is none, or that cannot be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def document(self) -> dict[str, Any]:
-        """What the run is."""
-        found: dict[str, Any] = json.loads(self._meta("run") or "{}")
-        return found
-
-    def last_heartbeat(self) -> tuple[float, float] | None:
-        """Run seconds and Unix time at which somebody looked last."""
-        text = self._meta("heartbeat")
-        if text is None:
-            return None
-        t, at = json.loads(text)
-        return float(t), float(at)
-
-    def check(self) -> None:
-        """Read all of it, and look whether it is whole."""
-        with self._open() as connection:
-            said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-        if said != "ok":
-            raise StoreError(f"{self.path}: is damaged: {said}")
-
-    def heard(self, node: str) -> dict[str, Any]:
-        """What was heard of another node so far; nothing before that."""
-        found: dict[str, Any] = json.loads(self._meta(HEARD.format(node)) or "{}")
-        return found
-
-    def reach(self, since: int, rows: int) -> int:
-        """The mark up to which there are about *rows* rows of each kind after mark *since*."""
-        with self._open() as connection:
-            newest = _newest(connection)
-            beyond = [
-                connection.execute(
-                    f"SELECT mark FROM {table} WHERE mark > ? ORDER BY mark LIMIT 1 OFFSET ?",  # noqa: S608
-                    (since, rows),
-                ).fetchone()
-                for table in ROWS
-            ]
-            until = min([newest, *(found[0] - 1 for found in beyond if found)])
-            return int(max(until, min(since + 1, newest)))
-
-    def mark(self) -> int:
-        """The newest mark."""
-        with self._open() as connection:
-            return _newest(connection)
-
-    def windows(self, since: int = 0, until: int | None = None) -> Iterator[Window]:
-        """See Rows."""
-        order = "window, node, rank, began"
-        rows = self._rows(", ".join(_COLUMNS), "windows", order, since, until)
-        yield from map(Window._make, rows)
-
-    def minutes(self, since: int = 0, until: int | None = None) -> Iterator[Minute]:
-        """See Rows."""
-        with self._open() as connection:
-            series = {
-                number: (node, metric, tuple((str(k), str(v)) for k, v in json.loads(labels)))
-                for number, node, metric, labels in connection.execute(
-                    "SELECT id, node, metric, labels FROM series"
-                )
-            }
-        columns = "series, minute, count, sum, low, high, last, grown, covered"
-        for number, *rest in self._rows(columns, "minutes", "id", since, until):
-            yield Minute._make((*series[number], *rest))
-
-    def events(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
-        """See Rows."""
-        columns = "node, t, at, what, rank, step, value, text, origin"
-        known = {str(what): what for what in What}
-        for row in self._rows(columns, "events", "t, id", since, until):
-            node, t, at, what, rank, step, value, text, origin = row
-            if what not in known:
-                raise StoreError(f"{self.path}: is damaged: an event is {what!r}")
-            yield Event(
-                node=node, t=t, at=at, what=known[what], rank=rank, step=step, value=value,
-                text=text, origin=origin,
-            )  # fmt: skip
-
-    def _rows(
-        self, columns: str, table: str, order: str, since: int, until: int | None
-    ) -> Iterator[tuple[Any, ...]]:
-        where = "" if since == 0 and until is None else " WHERE mark > ? AND mark <= ?"
-        bounds = () if not where else (since, 1 << 62 if until is None else until)
-        query = f"SELECT {columns} FROM {table}{where} ORDER BY {order}"  # noqa: S608  # ours
-        with self._open() as connection:
-            cursor = connection.execute(query, bounds)
-            while batch := cursor.fetchmany(BATCH):
-                yield from batch
-
-    def _meta(self, key: str) -> str | None:
-        with self._open() as connection:
-            found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return str(found[0]) if found else None
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = None
-        try:
-            connection = _reader(self.path)
-            _check(self.path, connection)
-            yield connection
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"{self.path}: {_wrong(error)}: {error}") from None
-        finally:
-            if connection is not None:
-                connection.close()
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA cache_size = -512")
-    # NORMAL: a kill -9 loses nothing committed; a power cut may lose the last commits.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-    return connection
-
-
-def _reader(path: Path) -> sqlite3.Connection:
-    path.stat()
-    # A frozen file has no WAL, and may lie where nobody may write.
-    frozen = not path.with_name(f"{path.name}-wal").exists()
-    mode = "immutable=1" if frozen and not path.stat().st_mode & 0o200 else "mode=ro"
-    connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?{mode}", timeout=2.0, isolation_level=None, uri=True,
-        check_same_thread=False,
-    )  # fmt: skip
-    connection.execute("PRAGMA cache_size = -512")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    return connection
-
-
-def _check(path: Path, connection: sqlite3.Connection) -> None:
-    """Raises StoreError if the file is not of a run, or of a newer dvfd."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if version > VERSION:
-        raise StoreError(f"{path}: made by a newer dvfd: version {version}, this knows {VERSION}")
-    if version < 1 or not {"windows", "minutes", "events"} <= tables:
-        raise StoreError(f"{path}: no file of a run: it lacks the tables of one")
-
-
-def _made(path: Path, document: str) -> sqlite3.Connection:
-    """A new file's tables and what the run is, whole or not at all. Raises sqlite3.Error."""
-    connection = _connect(path)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in TABLES:
-            connection.execute(statement)
-        _put(connection, "run", document)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _wrong(error: Exception) -> str:
-    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
-        return "no file of a run"
-    return "is damaged" if is_corrupt(error) else "cannot be read"
-
-
-def _newest(connection: sqlite3.Connection) -> int:
-    marks = [
-        connection.execute(f"SELECT max(mark) FROM {table}").fetchone()[0]  # noqa: S608  # ours
-        for table in ROWS
-    ]
-    return max((mark for mark in marks if mark is not None), default=0)
-
-
-def _put(connection: sqlite3.Connection, key: str, value: str) -> None:
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

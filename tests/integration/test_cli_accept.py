@@ -18,7 +18,7 @@ from dvfd.clock import SystemClock
 from dvfd.config import Config
 from dvfd.runs.conductor import KIND
 from dvfd.store import Store
-from dvfd.store.run_file import digest
+from dvfd.store.run_reading import digest
 
 HOUR = 3600.0
 ORDERED = replace(plan(), planned=HOUR, duration=HOUR)

@@ -20,7 +20,8 @@ from dvfd.config import Jobs
 from dvfd.runs.rows import Event, What
 from dvfd.runs.run import Axis
 from dvfd.store import Store
-from dvfd.store.run_file import Reading, RunFile
+from dvfd.store.run_file import RunFile
+from dvfd.store.run_reading import Reading
 from dvfd.telemetry.jobs import JobBook
 from dvfd.telemetry.receiver import Receiver
 from dvfd.telemetry.reporter import Reporter

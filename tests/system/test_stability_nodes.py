@@ -25,7 +25,7 @@ from testbed import eventually, free_port
 from dvfd.runs.crossed import Crossed
 from dvfd.runs.rows import Event, What
 from dvfd.runs.run import Run
-from dvfd.store.run_file import Reading
+from dvfd.store.run_reading import Reading
 
 pytestmark = pytest.mark.slow
 

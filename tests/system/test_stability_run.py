@@ -22,7 +22,7 @@ from dvfd.runs.availability import stretches
 from dvfd.runs.freezing import judged_again
 from dvfd.runs.rows import What
 from dvfd.runs.run import Run, Stage
-from dvfd.store.run_file import Reading
+from dvfd.store.run_reading import Reading
 
 pytestmark = pytest.mark.slow
 

@@ -37,7 +37,7 @@ from dvfd.runs.training import hash_of
 from dvfd.runs.verdicts import judged
 from dvfd.scaling.ledger import Ledger
 from dvfd.scaling.points import DAY, Point
-from dvfd.store.run_file import digest
+from dvfd.store.run_reading import digest
 
 HOUR = 3600.0
 ROWS = rows(HOUR)

@@ -13,7 +13,8 @@ from dvfd import cli
 from dvfd.cli import progress, stability
 from dvfd.errors import DvfdError
 from dvfd.runs.run import Axis, Plan, Run, Stage
-from dvfd.store.run_file import Reading, RunFile
+from dvfd.store.run_file import RunFile
+from dvfd.store.run_reading import Reading
 
 
 @pytest.fixture

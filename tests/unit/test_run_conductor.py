@@ -23,7 +23,7 @@ from dvfd.runs.freezing import Frozen, judged_again
 from dvfd.runs.run import Run, Stage
 from dvfd.runs.watched import Watched
 from dvfd.store import Store
-from dvfd.store.run_file import Reading
+from dvfd.store.run_reading import Reading
 from dvfd.telemetry.fold import folds
 from dvfd.telemetry.wire import Row
 

@@ -16,9 +16,11 @@ from dvfd.errors import StoreError
 from dvfd.model import labels
 from dvfd.runs.rows import Event, Minute, What, Window
 from dvfd.runs.run import Axis
-from dvfd.store import Store, run_file
+from dvfd.store import Store, run_file, run_tables
 from dvfd.store.folds import StepFold
-from dvfd.store.run_file import TABLES, Reading, RunFile, digest
+from dvfd.store.run_file import RunFile
+from dvfd.store.run_reading import Reading, digest
+from dvfd.store.run_tables import TABLES
 
 BOOT = 1000.0
 MINUTE = Minute(
@@ -205,7 +207,7 @@ def test_a_place_that_is_no_directory_is_told(tmp_path: Path) -> None:
 
 def test_what_is_half_made_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.db"
-    monkeypatch.setattr(run_file, "TABLES", (*TABLES, "no SQL"))
+    monkeypatch.setattr(run_tables, "TABLES", (*TABLES, "no SQL"))
     with pytest.raises(StoreError, match="cannot be created"):
         RunFile.create(path, {})
     monkeypatch.undo()

@@ -25,7 +25,7 @@ from dvfd.runs.run import Run
 from dvfd.runs.training import hash_of
 from dvfd.spent import of_job, of_run
 from dvfd.store import Store
-from dvfd.store.run_file import Reading
+from dvfd.store.run_reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
