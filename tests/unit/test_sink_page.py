@@ -23,7 +23,7 @@ from fakes_sinks import (
     whole,
 )
 
-from dvfd.model import Labels, ProbeHealth, Sample, Verdict
+from dvfd.model import Labels, ProbeHealth, Sample, Verdict, Waived
 from dvfd.sinks.page import View, day, headline, render, response
 from dvfd.state import Delivery, Failures, Loop, NoPast, Peer, Raised, Snapshot
 from dvfd.store.documents import StoredReport
@@ -90,6 +90,22 @@ def test_the_headline_counts_in_words():
 
 def test_without_a_live_check_nothing_is_known():
     assert "nothing is known" in headline(state(check("a", criterion("a.b"))).snapshot())
+
+
+def test_what_is_waived_stands_there_with_who_waived_it_and_what_it_is():
+    waived = Waived(
+        verdict=Verdict.FAIL, found="hot", by="Ann <Lee>", role="CTO", reason="fan",
+        expires=NOW + 9, record=2,
+    )  # fmt: skip
+    reason = "waived by Ann <Lee> (CTO): fan; it is FAIL: hot"
+    page = shown(result(Verdict.WAIVED, waived=waived, reason=reason)).partition("Waived")[2]
+
+    assert "waived by Ann &lt;Lee&gt; (CTO): fan; it is FAIL: hot" in page
+    assert "Waived" not in shown(result(Verdict.FAIL))
+
+
+def test_a_ledger_that_somebody_touched_is_told_of():
+    assert "the ledger does not verify" in shown(evidence=lambda: ["the ledger does not verify"])
 
 
 def test_jobs_and_ranks_say_what_is_wrong_with_them():
