@@ -19,7 +19,7 @@ from dvfd.preserve import Bundle, Orders, by_child
 from dvfd.protocol import Done, overdue, too_late
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dvfd.chain import Record
     from dvfd.config import Config
@@ -51,6 +51,7 @@ class AtOnce:
         state: Path,
         now: Callable[[], Moment],
         job_of: Callable[[str], str] = lambda _run: "",
+        named: Callable[[str], Sequence[str]] = lambda _name: (),
         registered: Callable[[str], Iterable[Process]] = lambda _job: (),
         unseen: Callable[[str], int] = lambda _job: 0,
         status: Callable[[], Mapping[str, Any]] = dict,
@@ -58,7 +59,8 @@ class AtOnce:
         seal: Callable[[Orders], Bundle] = by_child,
         proc: Path = Path("/proc"),
     ) -> None:
-        """*job_of* names the job of a run, empty where there is none; *registered* gives a job's
+        """*job_of* names the job of a run, empty where there is none; *named* gives the labels of
+        the jobs of a name, of which namesakes have one each; *registered* gives a job's
         processes, *unseen* how many of its ranks run where they cannot be seen; *status* is the
         status document; *settle* has the store write what waits.
         """
@@ -67,6 +69,7 @@ class AtOnce:
         self._state = state
         self._now = now
         self._job_of = job_of
+        self._named = named
         self._registered = registered
         self._unseen = unseen
         self._status = status
@@ -77,8 +80,9 @@ class AtOnce:
     def __call__(self, incident: Incident, record: Record | None) -> Done:
         """Read what a stop takes away, stop, then preserve: logs tell of a last checkpoint."""
         job = self._job(incident)
-        texts = self._environments(job)
-        action = self._act(incident, job)
+        labels = self._named(job) or [job]
+        texts = self._environments(labels)
+        action = self._act(incident, job, labels)
         self._settle()
         bundle = self._seal(self.orders(incident, record, texts))
         if bundle.path:
@@ -86,7 +90,7 @@ class AtOnce:
         else:
             log.error("evidence not preserved", incident=incident.id, why=bundle.missing)
         stopped = action["action"] == "stop" and action.get("asked")
-        again = partial(self._again, job) if stopped else None
+        again = partial(self._again, labels[0]) if stopped else None
         return Done(bundle=asdict(bundle), action=action, again=again)
 
     # --- Stop, or only say so -------------------------------------------------------------------
@@ -96,7 +100,7 @@ class AtOnce:
             return self._job_of(incident.failures[0].run)
         return ""
 
-    def _act(self, incident: Incident, job: str) -> dict[str, Any]:
+    def _act(self, incident: Incident, job: str, labels: Sequence[str]) -> dict[str, Any]:
         action = "stop" if self._config.stops else "notify"
         told = {"action": action, "job": job}
         if not job:
@@ -105,8 +109,12 @@ class AtOnce:
             return told | {"words": f"job {job} was left alone: [incidents] action is notify here"}
         if overdue(incident, self._now()):
             return told | {"words": too_late(incident, self._now())}
-        unseen = self._unseen(job)
-        halted = halt(lambda: self._registered(job), grace=self._config.incidents.grace)
+        if len(labels) > 1:
+            which = f"more than one job is named {job}: {', '.join(labels)}"
+            return told | {"words": f"nothing was stopped: {which}; end the one that failed"}
+        (label,) = labels
+        unseen = self._unseen(label)
+        halted = halt(lambda: self._registered(label), grace=self._config.incidents.grace)
         words = halted.words(job)
         if unseen:
             where = "run where they cannot be seen from here: end them yourself"
@@ -163,10 +171,10 @@ class AtOnce:
     def _framework(self) -> dict[str, Any]:
         return {"hash": self._catalogue.hash, "overrides": list(self._catalogue.overrides)}
 
-    def _environments(self, job: str) -> dict[str, str]:
-        """The environment of each registered process of *job*, redacted, by the bundle's name."""
+    def _environments(self, labels: Iterable[str]) -> dict[str, str]:
+        """The environment of each process of the jobs, redacted, by its name in the bundle."""
         found = {}
-        for process in self._registered(job) if job else ():
+        for process in (each for label in labels for each in self._registered(label)):
             name = f"environment/pid-{process.pid}.json"
             try:
                 data = (self._proc / str(process.pid) / "environ").read_bytes()

@@ -480,6 +480,7 @@ class Daemon:
             state=self._state_dir,
             now=partial(present, self._clock, boot_id),
             job_of=lambda run: self._runs.run(run).plan.job,
+            named=self._book.named,
             registered=self._book.registered,
             unseen=self._book.unseen,
             status=lambda: document(self._state.snapshot(), running=True),

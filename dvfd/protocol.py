@@ -211,7 +211,7 @@ class Incidents:
         silent = self._clock.boot() - self._looked
         watching = self._thread.ident is not None and not self._stop.is_set()
         if watching and silent > STUCK:  # it waits for a disk, or died
-            return f"nobody looked after them for {seconds(silent)}: is the disk dead?"
+            return f"nobody looked after them for {seconds(silent)}: the disk hangs, or see the log"
         return self._trouble
 
     def now(self) -> Moment:
@@ -232,7 +232,7 @@ class Incidents:
         records = self._evidence.records("run")
         waived = self._waived()
         seen = int(self._store.all(SEEN).get("ledger", {}).get("number", 0))
-        runs = [ran(record, waived, self._phase_of(record)) for record in records]
+        runs = [run for record in records if (run := self._ran(record, waived))]
         self._runs = runs  # all of them: what was waived meanwhile counts for earlier ones too
         fresh = [run for run in runs if run.number > self._read]
         ended = self._ended() if fresh else {}
@@ -243,6 +243,15 @@ class Incidents:
         if self._read > seen and self._keeps:
             self._store.put(SEEN, "ledger", {"number": self._read})
         self._news = False
+
+    def _ran(self, record: Record, waived: Mapping[str, float]) -> Ran | None:
+        """A recorded run; None for one that says no verdict we know, which opens nothing."""
+        try:
+            return ran(record, waived, self._phase_of(record))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if record.number > self._read:
+                log.error("run in the ledger not understood", number=record.number, why=repr(error))  # noqa: TRY400
+            return None
 
     def _waived(self) -> dict[str, float]:
         """Until when each criterion is waived."""

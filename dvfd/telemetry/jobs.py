@@ -244,17 +244,22 @@ class JobBook:
                 if rank.process and not rank.dead
             ]
 
-    def registered(self, name: str) -> list[Process]:
-        """The processes of the ranks of a job, ended or not, as they were when they registered."""
+    def named(self, name: str) -> list[str]:
+        """The labels of the jobs of that name, ended or not: namesakes have one each."""
         with self._lock:
-            jobs = [job for job in self._jobs.values() if name in {job.name, job.label}]
-            return [r.process for job in jobs for r in job.ranks.values() if r.process]
+            return [job.label for job in self._jobs.values() if job.name == name]
 
-    def unseen(self, name: str) -> int:
+    def registered(self, label: str) -> list[Process]:
+        """The processes of a job's ranks, ended or not, as they were when they registered."""
+        with self._lock:
+            job = self._jobs.get(label)
+            return [r.process for r in job.ranks.values() if r.process] if job else []
+
+    def unseen(self, label: str) -> int:
         """How many live ranks of a job have no process that can be seen from here."""
         with self._lock:
-            jobs = [job for job in self._jobs.values() if name in {job.name, job.label}]
-            return sum(r.live and not r.process for job in jobs for r in job.ranks.values())
+            job = self._jobs.get(label)
+            return sum(r.live and not r.process for r in job.ranks.values()) if job else 0
 
     def checkpoints(self) -> list[CheckpointState]:
         """What every job that has not ended said of its checkpoints."""

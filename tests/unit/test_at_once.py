@@ -132,6 +132,17 @@ def test_what_a_launcher_starts_again_is_looked_for_afterwards(
         process.wait()
 
 
+def test_of_two_jobs_of_one_name_none_is_stopped(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
+    done = at_once(tmp_path, STOPS, rank.pid, named=lambda _name: ["gpt", "gpt~1000"])(
+        opened(), None
+    )
+
+    assert rank.poll() is None
+    assert "more than one job is named gpt: gpt, gpt~1000" in done.action["words"]
+
+
 def test_ranks_that_cannot_be_seen_are_told_of(tmp_path: Path) -> None:
     done = at_once(tmp_path, STOPS, unseen=lambda _job: 2)(opened(), None)
 

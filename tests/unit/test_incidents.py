@@ -495,3 +495,12 @@ def test_what_was_stopped_again_is_written_down(place: Place) -> None:
 
 def rules_of(place: Place) -> Incident:
     return place.incidents._found[place.on["id"]]
+
+
+def test_a_record_that_is_not_understood_stops_nothing_else(place: Place) -> None:
+    broken = {"results": [{"severity": "critical", "verdict": "MAYBE"}], "phase": "phase1"}
+    place.evidence.append("run", "hardware", broken, submitted="ann")
+    place.run()
+
+    assert place.on["check"] == STABILITY
+    assert not place.incidents.trouble

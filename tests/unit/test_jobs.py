@@ -38,6 +38,15 @@ def test_another_users_job_of_one_name_is_another_job(ranks: Ranks) -> None:
     assert labels_of(ranks) == {"gpt", "gpt~2000"}
 
 
+def test_the_processes_of_a_job_are_not_those_of_its_namesake(ranks: Ranks) -> None:
+    ranks.join(0, pid=10, uid=1000)
+    ranks.join(0, pid=11, uid=2000)
+
+    assert ranks.book.named("gpt") == ["gpt", "gpt~2000"]
+    assert [p.pid for p in ranks.book.registered("gpt")] == [10]
+    assert [p.pid for p in ranks.book.registered("gpt~2000")] == [11]
+
+
 def test_a_rank_that_comes_back_before_its_old_lines_end_is_read_has_its_seat(ranks: Ranks) -> None:
     old = ranks.join(0, pid=10)
     del ranks.table.table[10]
