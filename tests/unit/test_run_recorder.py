@@ -179,10 +179,19 @@ def test_a_daemon_that_did_not_look_for_long_saw_nothing(watch: Watch) -> None:
     assert watch.file.events()[-1].what in {What.UP, What.DOWN}
 
 
+def test_how_long_nobody_looked_is_told_whatever_ranks_tell_afterwards(watch: Watch) -> None:
+    watch.restart(away=60)
+    watch.train(1)
+    watch.clock.advance(30)
+    watch.tick()
+    assert [e.value for e in watch.file.events(What.DAEMON)] == pytest.approx([60, 30])
+
+
 def test_four_seconds_are_no_gap(watch: Watch) -> None:
     watch.clock.advance(4)
     watch.tick()
     assert not watch.told(What.UNSEEN)
+    assert not watch.told(What.DAEMON)
 
 
 def test_records_that_ranks_send_afterwards_close_the_gap(watch: Watch) -> None:
