@@ -168,7 +168,8 @@ def checklist(name: str, output: str) -> None:
     """Judge a checklist now, keep the report, and print it.
 
     It judges its whole period (24 hours for daily): what was not observed in most of it is
-    UNKNOWN. Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown.
+    UNKNOWN. For the weekly list the newest checkpoint of each job is restored in a scratch process,
+    which may take minutes. Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown.
 
     Example: dvfd checklist daily
     """
