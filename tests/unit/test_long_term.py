@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes_drills import task
+from fakes_drills import judged, task
 from fakes_runs import healthy
 from fakes_spent import AT, Shelf
 
@@ -17,7 +17,9 @@ from dvfd.drills import trail
 from dvfd.drills.drill import Options
 from dvfd.drills.reliability import long_term
 from dvfd.drills.reliability.long_term import Sum
+from dvfd.drills.supervise import supervise
 from dvfd.errors import ProbeError
+from dvfd.model import Result, Verdict
 from dvfd.runs.training import hash_of
 from dvfd.store.run_file import RunFile
 
@@ -25,9 +27,12 @@ TRAIN = ("torchrun", "--nproc_per_node=4", "train.py", "--lr", "1")
 OTHER = ("torchrun", "--nproc_per_node=4", "train.py", "--lr", "2")
 
 
-def keep(state: Path, name: str, argv: tuple[str, ...] = TRAIN, **more: Any) -> None:
+def keep(
+    state: Path, name: str, argv: tuple[str, ...] = TRAIN, *, spikes: float = 0.0, **more: Any
+) -> None:
     """A healthy run of job gpt, in its file."""
     story = healthy()
+    story.set(long_term.SPIKED, 40, grown=spikes)
     run = story.run()
     run = replace(run, id=name, plan=replace(run.plan, argv=argv), **more)
     file = RunFile.create(state / "runs" / f"{name}.db", run.to_document())
@@ -71,6 +76,35 @@ def test_a_run_whose_file_is_damaged_is_left_out_and_named(tmp_path: Path) -> No
     found = gathered(tmp_path)
     assert [stretch.name for stretch in found.stretches] == ["run b"]
     assert any("run a" in words for words in found.left_out)
+
+
+def judged_with(state: Path, limit: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, Result]:
+    monkeypatch.setenv("DVFD_STATE_DIR", str(state))
+    toml = f'[override."reliability.long_term"]\nlimit = {limit}\nreason = "a test"\n'
+    chosen = task("reliability", state, toml=toml)
+    return judged(chosen, supervise(chosen, [long_term.LongTerm()]))
+
+
+def test_hours_that_are_still_to_come_are_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(tmp_path, "a")
+    found = judged_with(tmp_path, 720_000.0, monkeypatch)
+    assert found["long_term"].verdict is Verdict.UNKNOWN
+    assert "198.20 h are still to come" in found["long_term"].reason
+    assert found["long_term_smooth"].verdict is Verdict.UNKNOWN
+
+
+def test_hours_that_are_all_there_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(tmp_path, "a")
+    found = judged_with(tmp_path, 3600.0, monkeypatch)
+    assert found["long_term"].verdict is Verdict.PASS
+    assert found["long_term_smooth"].verdict is Verdict.PASS
+
+
+def test_a_spike_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(tmp_path, "a", spikes=1.0)
+    assert judged_with(tmp_path, 720_000.0, monkeypatch)["long_term_smooth"].verdict is Verdict.FAIL
 
 
 # --- Production ---------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from dvfd.drills import trail
-from dvfd.drills.reliability import course
+from dvfd.drills.reliability import course, figures
 from dvfd.drills.reliability.course import Team, Timeline, teams
 from dvfd.drills.trail import Process, Step, Trail
+from dvfd.model import Sample
 
 BATCH = 3
 
@@ -126,6 +127,19 @@ def test_a_group_whose_port_came_again_is_another_team() -> None:
     for process in again.processes:
         process.group = "g0.0"
     assert [each.joined for each in teams([*BEFORE.processes, *again.processes])] == [0.0, 100.0]
+
+
+def lost(*verified: int) -> float:
+    after = [AFTER, team(range(60, 80), at=200.0, resumed=59)]
+    found = figures.continued("growth", [BEFORE], after, verified, 0.0)
+    [value] = [s.value for s in found if isinstance(s, Sample) and s.metric == figures.LOST]
+    return value
+
+
+def test_each_resumption_is_held_against_the_checkpoint_that_was_newest_then() -> None:
+    assert lost(40, 59) == 0
+    assert lost(45, 59) == 5
+    assert lost(40, 60) == 1
 
 
 def test_a_timeline_tells_its_parts_in_their_order() -> None:

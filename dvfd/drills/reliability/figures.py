@@ -29,17 +29,22 @@ def timed(scenario: str, line: Timeline, harm: str, at: float) -> Iterator[Figur
 
 
 def continued(
-    scenario: str, before: Sequence[Team], after: Sequence[Team], verified: int, at: float
+    scenario: str,
+    before: Sequence[Team],
+    after: Sequence[Team],
+    verified: Sequence[int],
+    at: float,
 ) -> Iterator[Figure]:
     """Whether the training went on as if nothing had been: *before* the fault, and *after* it.
 
-    *verified* is the step of the newest checkpoint that was whole before the fault.
+    *verified* has, for each team after it, the step of the newest checkpoint that was whole then.
     """
     where = labels(scenario=scenario)
-    resumed = min(team.resumed for team in after)
-    yield Sample(LOST, float(max(0, verified - resumed)), at, where)
-    words = f"went on from step {resumed}; step {verified} was the newest verified checkpoint"
-    yield Remark(LOST, words, where)
+    lost = [max(0, step - team.resumed) for step, team in zip(verified, after, strict=True)]
+    yield Sample(LOST, float(max(lost)), at, where)
+    for step, team in zip(verified, after, strict=True):
+        words = f"went on from step {team.resumed}; step {step} was the newest verified checkpoint"
+        yield Remark(LOST, words, where)
     found = course.seen([*before, *after])
     yield Sample(SAMPLES, float(found.errors), at, where)
     yield Remark(SAMPLES, found.words, where)

@@ -61,11 +61,11 @@ def provoke(job: Job, ranks: int, parts: tuple[int, ...], port: int) -> Iterator
     """Let *parts* join one after the other, and tell what came of it. Raises DvfdError."""
     job.trains(ranks, STEPS_BEFORE + job.newest())
     count = len(job.teams())
-    lines, verified = [], 0
+    lines, verified = [], []
     for more in parts:
-        verified = job.verified()
-        lines.append(_grow(job, ranks, more, port, most=1 + len(parts)))
-        ranks += more
+        old = job.now()
+        lines.append(_grow(job, old, more, port, most=1 + len(parts)))
+        verified.append(job.verified(_as_it_ended(job, old).newest))
     worst = max(lines, key=lambda line: line.recovery)
     at = job.task.clock.now()
     before = job.teams()[:count]
@@ -78,10 +78,9 @@ def provoke(job: Job, ranks: int, parts: tuple[int, ...], port: int) -> Iterator
     yield from figures.continued(NAME, before, after, verified, at)
 
 
-def _grow(job: Job, ranks: int, more: int, port: int, *, most: int) -> Timeline:
-    """Let *more* join *ranks*; the pause, from the last step of the old team on."""
-    old = job.now()
-    asked = fuse.boot()
+def _grow(job: Job, old: Team, more: int, port: int, *, most: int) -> Timeline:
+    """Let *more* join *old*; the pause, from the last step of that team on."""
+    asked, ranks = fuse.boot(), old.world
     job.task.say(f"{more} processes join {ranks}")
     job.start(elastic(more, port, most, host=False))
     wanted = old.newest + STEPS_AFTER

@@ -7,6 +7,7 @@ leaves a trail. Nothing of it outlives the scenario.
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import signal
 import socket
@@ -140,12 +141,14 @@ class Job:
         self.until(reached, seconds, f"step {step} of {ranks} ranks")
         return self.now()
 
-    def verified(self) -> int:
-        """The step of the newest checkpoint that agrees with its manifest, 0 if none does."""
+    def verified(self, most: float = math.inf) -> int:
+        """The step of the newest checkpoint up to step *most* that agrees with its manifest, 0 if
+        none does.
+        """
         for path in sorted(self.checkpoints.glob("step-*"), reverse=True):
-            manner = checkpoint_verify.Manner(load=False)
-            if checkpoint_verify.verify(path, manner=manner).intact:
-                return int(path.name.partition("-")[2])
+            step, manner = int(path.name.partition("-")[2]), checkpoint_verify.Manner(load=False)
+            if step <= most and checkpoint_verify.verify(path, manner=manner).intact:
+                return step
         return 0
 
     def end(self) -> None:

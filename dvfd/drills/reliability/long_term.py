@@ -87,9 +87,14 @@ class LongTerm:
         """Read runs and store. Raises DvfdError."""
         found = gather(task, state_dir())
         at = task.clock.now()
-        low, most = found.add("seconds"), found.add("most")
-        yield Sample(SECONDS, low, at)
-        yield Remark(SECONDS, _words(found, low, most, task.limit("long_term")))
+        low, limit = found.add("seconds"), task.limit("long_term")
+        words = _words(found, low, found.add("most"))
+        if limit is not None and low < limit:  # what may still come can mend it
+            for metric in self.metrics:
+                yield Trouble(metric, f"{words}: {_hours(limit - low)} are still to come")
+        else:
+            yield Sample(SECONDS, low, at)
+            yield Remark(SECONDS, words)
         yield Sample(SPIKES, found.add("spikes") + found.add("nonfinite"), at)
         masked = found.add("masked")
         yield Remark(
@@ -267,13 +272,10 @@ def grown(samples: Sequence[Sample]) -> float:
 # --- Words --------------------------------------------------------------------------------------
 
 
-def _words(found: Sum, low: float, most: float, limit: float | None) -> str:
+def _words(found: Sum, low: float, most: float) -> str:
     unseen = f", {_hours(most - low)} more that nobody saw" if most - low >= 1 else ""
-    left = ""
-    if limit is not None and low < limit:
-        left = f"; {_hours(limit - low)} to go"
     count = f"{len(found.stretches)} stretches of job {found.job}, training {found.hash[:12]}"
-    return f"{_hours(low)} in {count}{unseen}{left}"
+    return f"{_hours(low)} in {count}{unseen}"
 
 
 def _hours(seconds: float) -> str:

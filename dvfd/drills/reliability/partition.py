@@ -107,7 +107,8 @@ def provoke(job: Job, ranks: int, harm: Harm, lease: int) -> Iterator[Figure]:
     if line.joined is None:
         yield Fact(f"{NAME}: ranks", "none ended: they waited until it was healed, and went on")
     if trained := eyes.after():
-        yield from figures.continued(NAME, eyes.before(), trained, verified, at)
+        known = [verified] * len(trained)
+        yield from figures.continued(NAME, eyes.before(), trained, known, at)
 
 
 def _foretold(job: Job, team: Team) -> Iterator[Figure]:

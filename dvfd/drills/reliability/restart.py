@@ -51,4 +51,5 @@ def provoke(job: Job, ranks: int) -> Iterator[Figure]:
     line = eyes.returned(eyes.harmed)
     at = job.task.clock.now()
     yield from figures.timed(NAME, line, harm, at)
-    yield from figures.continued(NAME, eyes.before(), eyes.after(), verified, at)
+    after = eyes.after()
+    yield from figures.continued(NAME, eyes.before(), after, [verified] * len(after), at)
