@@ -176,12 +176,12 @@ class Daemon:
         for report in remembered(self._store, self._catalogue, self._config.profile_hash):
             self._state.tell(report)
         self._runs.take_up()
+        self._incidents.load()
         self._open_doors()
         self._take_stock()
         waived = {c.partition(".")[0] for c in self._waivers.stand(self._clock.now())}
         for check in waived & set(self._catalogue.checks):
             self._judge_anew(check)
-        self._incidents.load()
         self._incidents.start()
         self._runs.start()
         self._sampler.start()
