@@ -38,15 +38,11 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """What is so now: a run from before a change of it says nothing of this cluster.
-
-    `unread` is why that cannot be told.
-    """
+    """What is so now: a run from before a change of it says nothing of this cluster."""
 
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     members: tuple[str, ...] = ()
     profile: str = ""
-    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +138,7 @@ def listed(value: object) -> list[Row]:
 def _foreign(check: Check, record: Record, terms: Terms, age: float) -> str:
     body, present = record.body, terms.present
     return (
-        present.unread
-        or _of_another(check, body, terms.size if check.id in terms.sized else Size())
+        _of_another(check, body, terms.size if check.id in terms.sized else Size())
         or _when(age, terms)
         or _elsewhere(body, present)
         or _changed(body, present)

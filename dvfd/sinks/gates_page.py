@@ -12,15 +12,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-import jinja2
-
 from dvfd import gate_words as words
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.sinks.page import MARKS, TEMPLATES, clock
-from dvfd.words import duration
+from dvfd.template import template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from jinja2 import Template
 
     from dvfd.state import Snapshot
 
@@ -94,27 +94,17 @@ def word(line: Document) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        {
-            "marks": {str(verdict): mark for verdict, mark in MARKS.items()},
-            "w": words,
-            "of": of,
-            "word": word,
-            "state": words.state,
-            "clock": clock,
-            "duration": duration,
-            "link": link,
-        }
-    )
-    return environment.get_template("gates.html.j2")
+def _template() -> Template:
+    helpers: dict[str, Any] = {
+        "marks": {str(verdict): mark for verdict, mark in MARKS.items()},
+        "w": words,
+        "of": of,
+        "word": word,
+        "state": words.state,
+        "clock": clock,
+        "link": link,
+    }
+    return template(TEMPLATES / "gates.html.j2", helpers)
 
 
 @cache

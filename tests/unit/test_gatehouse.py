@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import date
 
 import pytest
 from fakes import FakeClock
-from fakes_gates import AT, DAY, MACHINE, book, catalogue, signature, told
+from fakes_gates import AT, DAY, book, catalogue, signature, told
 from fakes_output import valid
 
 from dvfd.cli.formats import versioned
@@ -15,7 +14,6 @@ from dvfd.config import Cluster, Config, Member, Node, Profile, Programme
 from dvfd.errors import DvfdError
 from dvfd.evidence import Evidence
 from dvfd.gatehouse import Gatehouse
-from dvfd.proof import Present
 
 FACTS = {"kernel": "6.8.0-45", "BIOS": "F.12"}
 CONFIG = Config(
@@ -237,4 +235,3 @@ def test_production_is_authorised_by_a_signature_and_an_override_is_no_pass(tmp_
 def test_a_machine_is_known_by_more_than_its_kernel(tmp_path):
     present = house(tmp_path)[0]._present()
     assert {"kernel", "driver", "bios"} <= present.fingerprint.keys()
-    assert asdict(Present(fingerprint=MACHINE))["unread"] == ""

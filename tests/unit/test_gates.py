@@ -6,14 +6,13 @@ import math
 from dataclasses import replace
 
 import pytest
-from fakes_gates import AT, DAY, GATES, NODES, attestation, book, catalogue, failing, row, signature
+from fakes_gates import AT, DAY, GATES, attestation, book, catalogue, failing, row, signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvfd.decision import STANDS, Kind, Outcome
 from dvfd.gates import authorisation
 from dvfd.model import Verdict
-from dvfd.proof import Present
 
 LINES = [(g, line.id) for g in GATES for line in catalogue(g).gates[g].requires]
 VETOES = [(g, veto.id) for g in GATES for veto in catalogue(g).gates[g].vetoes]
@@ -283,12 +282,6 @@ def test_what_changed_is_said():
     assert "kernel was 6.8.0-45, is 6.9" in reason
 
 
-def test_a_fingerprint_that_cannot_be_read_now_compares_with_nothing():
-    made = book("phase1")
-    made.present = Present(unread="the BIOS cannot be read", members=NODES)
-    assert made.decide().outcome is Outcome.HOLD
-
-
 def test_a_ledger_that_was_edited_proves_nothing_not_even_a_veto():
     made = book("phase1")
     made.observe("stability_phase1.throughput", 100)
@@ -338,6 +331,42 @@ def test_a_run_that_was_cut_short_can_fail():
     assert decision.outcome is Outcome.NO_GO
     assert line(decision, Kind.VETO, "no_go_failures").verdict is Verdict.FAIL
     assert line(decision, Kind.VETO, "no_go_throughput").verdict is Verdict.UNKNOWN
+
+
+def cut_short(phase, check, failing_criterion, observed):
+    """A ledger whose newest run of *check* was aborted, and failed in one criterion alone."""
+    made = book(phase)
+    criterion = made.catalogue.criteria[failing_criterion]
+    rows = made.records[made.found("run", check)].body["results"]
+    bad = row(criterion, observed)
+    rows = [bad if each["criterion"] == criterion.id else each for each in rows]
+    again(made, check, ended=AT - DAY / 2, aborted="it died", verdict="FAIL", results=rows)
+    return made
+
+
+def test_what_a_run_that_was_cut_short_would_pass_is_not_known():
+    made = cut_short("phase2b", "stability_phase2b", "stability_phase2b.uptime", 0.5)
+    decision = made.decide()
+    assert line(decision, Kind.GO, "stability").verdict is Verdict.FAIL
+    assert line(decision, Kind.GO, "throughput").verdict is Verdict.UNKNOWN
+
+
+def test_a_waiver_makes_no_pass_of_a_run_that_was_cut_short():
+    made = cut_short("phase1", "gradient_sync", "gradient_sync.norms", 0.5)
+    waiver = {"by": "Ann", "role": "CTO", "reason": "known", "expires": AT + DAY}
+    made.add("waiver", "gradient_sync.norms", waiver)
+    assert line(made.decide(), Kind.TEST, "gradient_sync").verdict is Verdict.UNKNOWN
+
+
+def test_a_veto_that_somebody_waived_all_the_same_opens_nothing():
+    go = book("phase1").decide()
+    waived = [
+        replace(each, cited=(replace(each.cited[0], verdict=Verdict.WAIVED),))
+        if each.kind is Kind.VETO
+        else each
+        for each in go.lines
+    ]
+    assert replace(go, lines=tuple(waived)).outcome is Outcome.HOLD
 
 
 def test_a_run_that_passes_again_takes_the_place_of_one_that_failed():
