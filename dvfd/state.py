@@ -428,7 +428,7 @@ class Snapshot:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person must read although dvfd is well: a store lost, ranks turned away, a
-        baseline of another node, a ledger that somebody touched.
+        baseline of another node, a ledger that somebody touched, a gate signed in spite of it.
         """
         lost = [f"store: {self.store.reason}"] if self.store.ok and self.store.reason else []
         count = self.ingest.get("refused", 0)
@@ -437,7 +437,18 @@ class Snapshot:
         baseline = self.config.calibrated.notices
         trouble = self.failures.trouble
         stuck = [f"incidents do not move on: {trouble}"] if trouble else []
-        return (*refused, *lost, *self.evidence, *baseline, *([away] if count else []), *stuck)
+        told = (*refused, *lost, *self.evidence, *self._in_spite(), *baseline)
+        return (*told, *([away] if count else []), *stuck)
+
+    def _in_spite(self) -> list[str]:
+        """Gates that somebody signed although dvfd did not recommend it."""
+        return [
+            f"{gate['gate']} was signed in spite of {signed['outcome']} by {signed['by']}: "
+            f"{signed['override']}"
+            for gate in self.gates.get("gates", ())
+            for signed in gate["signatures"]
+            if signed["override"]
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from fakes_sinks import whole
 from dvfd.sinks.gates_page import render, response
 from dvfd.sinks.http import Request
 from dvfd.sinks.site import Site
+from dvfd.status import document
 
 SIGNED = told(signed=True)
 
@@ -96,6 +97,14 @@ def test_it_asks_again_for_the_same_gate_unless_it_is_held():
     snapshot = replace(whole(FakeClock()).snapshot(), gates=SIGNED)
     assert response(snapshot, "gate=phase1").headers["Refresh"] == "30; url=/gates?gate=phase1"
     assert "Refresh" not in response(snapshot, "gate=phase1&hold=1").headers
+
+
+def test_an_override_is_a_notice_wherever_the_node_is_told_of():
+    spite = {**SIGNED["gates"][0]["signatures"][0], "outcome": "HOLD", "override": "at once"}
+    snapshot = replace(whole(FakeClock()).snapshot(), gates=changed(signatures=[spite]))
+    said = "phase1 was signed in spite of HOLD by Ann Lee: at once"
+    assert said in snapshot.notices
+    assert said in document(snapshot, running=True)["notices"]
 
 
 def test_the_node_s_page_leads_to_it():
