@@ -64,7 +64,7 @@ from dvfd.store import Store
 from dvfd.telemetry.jobs import JobBook
 from dvfd.telemetry.processes import Processes
 from dvfd.telemetry.receiver import Receiver
-from dvfd.waivers import Waivers
+from dvfd.waivers import WAIVABLE, Waivers
 from dvfd.watch import Watch
 from dvfd.witness import Witness
 
@@ -179,15 +179,14 @@ class Daemon:
         self._incidents.load()
         self._open_doors()
         self._take_stock()
-        waived = {c.partition(".")[0] for c in self._waivers.stand(self._clock.now())}
-        for check in waived & set(self._catalogue.checks):
-            self._judge_anew(check)
         self._incidents.start()
         self._runs.start()
         self._sampler.start()
         self._watch.start()
         self._sender.start()
-        self._schedule.start({c: self._store.last_run(c) for c in self._schedules()})
+        last = {c: self._store.last_run(c) for c in self._schedules()}
+        self._apply_waivers()
+        self._schedule.start(last)
         notify.notify("READY=1")
         log.info(
             "watching",
@@ -548,6 +547,17 @@ class Daemon:
     def _on_run(self, check: Check) -> None:
         self._judgements.run_check(check, scheduled=self._clock.now())
         self._write_down()
+
+    def _apply_waivers(self) -> None:
+        """Judge anew what was waived while no daemon lived. It calls nobody: a list that was missed
+        meanwhile is still caught up.
+        """
+        shown = self._state.snapshot().results
+        stand = {c for c in self._waivers.stand(self._clock.now()) if c in shown}
+        bare = {shown[c].criterion.check for c in stand if shown[c].verdict in WAIVABLE}
+        for check in (self._catalogue.checks[name] for name in sorted(bare)):
+            if not check.watch:
+                self._judgements.run_check(check)
 
     def _judge_anew(self, criterion: str) -> None:
         """Somebody waived *criterion*, or it is waived no more: whoever is paged for it hears."""

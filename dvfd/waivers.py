@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 KIND = "waiver"
 
 WAIVABLE = (Verdict.FAIL, Verdict.UNKNOWN)
+"""What a waiver takes the place of."""
 
 log = structlog.get_logger()
 
