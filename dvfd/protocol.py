@@ -517,7 +517,9 @@ class Incidents:
                 after = rules.delayed(after, weeks, now, who=who, why=why)
             if request.get("file"):
                 kept = self._attach(before, request)
-                after = rules.found(after, finding or kept, now, who=who, attached=kept)
+                after = rules.found(
+                    after, finding or str(request["file"]), now, who=who, attached=kept
+                )
             self._keep(after, before)
         self.tick()
         return self.show(request)
