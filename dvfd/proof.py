@@ -124,7 +124,11 @@ def number(value: object) -> float | None:
     """*value* if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number beyond any float
+        return None
+    return found if math.isfinite(found) else None
 
 
 def listed(value: object) -> list[Row]:

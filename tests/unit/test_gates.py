@@ -416,6 +416,29 @@ def test_an_attestation_that_is_none_is_not_known(spoiled):
     assert line(made.decide(), Kind.GO, "team").verdict is Verdict.UNKNOWN
 
 
+WORD = st.text(max_size=5)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.just(10**400) | WORD,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORD, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(phase=st.sampled_from(GATES), data=st.data())
+def test_whatever_stands_in_a_record_a_decision_is_made_and_is_never_go(phase, data):
+    made = book(phase)
+    record = data.draw(st.sampled_from([r for r in made.records if r.kind == "run"]))
+    key = data.draw(st.sampled_from(["ended", "members", "fingerprint", "hashes", "results"]))
+    made.change("run", record.subject, **{key: data.draw(ANYTHING)})
+    assert made.decide().outcome is not Outcome.GO
+    said = {"check": "hardware", "phase": phase, "state": data.draw(ANYTHING)}
+    made.add("incident", "i1", said | {"why": data.draw(ANYTHING)})
+    for kind, subject in (("waiver", "gradient_sync.norms"), ("delay", "phase2c")):
+        made.add(kind, subject, {"expires": data.draw(ANYTHING), "by": data.draw(ANYTHING)})
+    assert made.decide().outcome is not Outcome.GO
+
+
 # --- The order of phases --------------------------------------------------------------------------
 
 
