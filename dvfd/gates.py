@@ -322,8 +322,10 @@ def again(check: Check, wanted: Size) -> str:
     if check.ledger:
         about = f" --processes {wanted.processes}" if wanted.processes in check.counts else ""
         return f"dvfd check {check.id}{about}"
-    nodes = f" --nodes {wanted.nodes}, on each node" if wanted.nodes > 1 else ""
-    return f"dvfd check {check.id}{nodes}"
+    if check.nodes > 1:
+        return f"dvfd check {check.id} --nodes {wanted.nodes}, on each node"
+    where = f", with {wanted.processes} processes on {wanted.nodes} nodes" * (wanted.nodes > 1)
+    return f"dvfd check {check.id}{where}"
 
 
 def _condition(id_: str, text: str, lack: str, todo: str, *, record: int | None = None) -> Line:
