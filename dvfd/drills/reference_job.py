@@ -52,6 +52,14 @@ PROBE = 64 << 10
 
 GO_ON, TIME_OVER, SIGNALLED = 0, 1, 2
 
+ENDS = {GO_ON: "steps done", TIME_OVER: "time over", SIGNALLED: "signal"}
+
+OWN_SIGNAL = 5.0
+"""Seconds that a rank waits for its own signal, when another had one. Nodes that join make every
+torchrun stop its ranks, one a moment later than the other: one whose ranks have all ended with 0 by
+then believes that the job is done, and does not come to the next rendezvous.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -123,7 +131,7 @@ class Trainer:
         if self._options.checkpoint_dir and self.step > self._saved:
             self._save(self._options.checkpoint_dir)
         distributed.barrier()
-        return {GO_ON: "steps done", TIME_OVER: "time over"}.get(decision, "signal")
+        return ENDS[decision]
 
     def _complete(self) -> bool:
         return 0 < self._options.steps <= self.step
@@ -372,6 +380,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if place.leads:
         say(f"ended at step {trainer.step}: {reason}")
     distributed.destroy_process_group()
+    if reason == ENDS[SIGNALLED]:
+        stopping.asked(OWN_SIGNAL)
     return 0
 
 

@@ -34,6 +34,7 @@ class Stopping:
         self._longest = 0.0
         self._last = time.monotonic()
         self._finished = threading.Event()
+        self._asked = threading.Event()
 
     def install(self) -> None:
         """Take over SIGTERM and SIGINT. Only in the main thread."""
@@ -51,6 +52,10 @@ class Stopping:
         self._last = now
         self._steps += 1
 
+    def asked(self, seconds: float) -> bool:
+        """Wait up to *seconds* for a signal of this rank's own; whether one came."""
+        return self._asked.wait(seconds)
+
     def finished(self) -> None:
         """Stop forcing: the clean end is under way."""
         self._finished.set()
@@ -58,6 +63,7 @@ class Stopping:
     def _watch(self, reading: int) -> None:
         number = os.read(reading, 1)[0]
         self.reason = signal.Signals(number).name
+        self._asked.set()
         seen = -1
         while seen != self._steps:  # it still moves: the peers will hear of the stop
             seen = self._steps

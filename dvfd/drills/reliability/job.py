@@ -45,6 +45,12 @@ LOOK = 0.05
 CHECKPOINTS = 20
 """Steps between two checkpoints."""
 
+LAST_CALL = 5
+"""Seconds in which all torchruns of an elastic job have to come to a rendezvous. Its default, 30,
+would be the whole pause; one that needs longer to stop its workers is left out and stays so: seen
+with 1 s.
+"""
+
 PER_PROCESS = 6
 """Samples per step of each process that it starts with: 4 of half as many more, 3 of twice."""
 
@@ -193,7 +199,7 @@ def started(task: Task, *agents: Agent, batch: int) -> Iterator[Job]:
 
 def elastic(ranks: int, port: int, most: int, *, host: bool) -> Agent:
     """A torchrun that others may join, up to *most* of them, by a rendezvous on this machine."""
-    conf = f"is_host={int(host)},last_call_timeout=1,join_timeout=60"
+    conf = f"is_host={int(host)},last_call_timeout={LAST_CALL},join_timeout=60"
     return Agent(ranks, (
         f"--nnodes=1:{most}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}",
         f"--rdzv-id={NAME}", f"--rdzv-conf={conf}", "--local-addr=127.0.0.1",
