@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -111,7 +112,9 @@ def test_a_job_cut_in_two_comes_back(tmp_path: Path) -> None:
     found = list(Partition().run(chosen))
     told = facts(found)
     assert "packets of the job" in told["partition: injected fault"]
-    assert f"healed at {CUT:.1f} s" in told["partition: timeline"]
+    healed = re.search(r"healed at ([\d.]+) s", told["partition: timeline"])
+    assert healed
+    assert float(healed[1]) >= CUT - 0.1  # rounded
     assert 0 < seconds(found, "partition") < LONG
     lost = [s.value for s in found if isinstance(s, Sample) and s.metric == "recovery_lost_steps"]
     assert lost == [0.0]
