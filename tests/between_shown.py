@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hosts import DEVICE, NETWORK, Host, Lan, hosts, together
+from hosts import DEVICE, Host, Lan, hosts, together
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +51,7 @@ def halved(lan: Lan, rate: int) -> None:
 def lossy(lan: Lan, _rate: int) -> None:
     """Of what comes to each host one packet in a hundred is lost."""
     for host in lan:
-        host.drop(f"ip saddr {NETWORK}.0/24", 1)
+        host.drop(f"ip saddr {host.address}/24", 1)
 
 
 def parted(lan: Lan, _rate: int) -> None:
