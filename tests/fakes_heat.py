@@ -35,6 +35,7 @@ class FakeNode:
         self.inputs = self._inputs()
         self.watts = {self._package(d): 30.0 for d in self.domains}
         self.celsius = dict.fromkeys(self.inputs, 60.0)
+        self._shown: dict[str, float] = {}
         self.busy, self.stolen = 0.01, 0.0
         self.cpus = cpus
         self._seconds = dict.fromkeys(("busy", "stolen", "idle"), 100.0)
@@ -67,8 +68,9 @@ class FakeNode:
                 limit = int((domain / "max_energy_range_uj").read_text())
                 meter.write_text(str((int(meter.read_text()) + used) % limit))
         for package, path in self.inputs.items():
-            if path.exists():
+            if path.exists() and self._shown.get(package) != self.celsius[package]:
                 path.write_text(str(round(self.celsius[package]) * 1000))
+                self._shown[package] = self.celsius[package]
         ran = {"busy": self.busy, "stolen": self.stolen, "idle": 1 - self.busy - self.stolen}
         for name, share in ran.items():
             self._seconds[name] += share * seconds
