@@ -12,7 +12,7 @@ from dvfd.drills.drill import Fact
 from dvfd.drills.reliability import consent, figures, fuse
 from dvfd.drills.reliability.course import Timeline
 from dvfd.drills.reliability.job import PER_PROCESS, elastic, free_port, started
-from dvfd.drills.reliability.recovery import RETURN, STEPS_AFTER, STEPS_BEFORE
+from dvfd.drills.reliability.recovery import RETURN, STEPS_AFTER, STEPS_BEFORE, STEPS_BETWEEN
 from dvfd.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def steps(ranks: int, *, halfway: bool) -> tuple[int, ...]:
 
 def provoke(job: Job, ranks: int, parts: tuple[int, ...], port: int) -> Iterator[Figure]:
     """Let *parts* join one after the other, and tell what came of it. Raises DvfdError."""
-    job.trains(ranks, STEPS_BEFORE + job.newest())
+    job.trains(ranks, max(STEPS_BEFORE, job.newest() + STEPS_BETWEEN))
     count = len(job.teams())
     lines, verified = [], []
     for more in parts:

@@ -15,7 +15,7 @@ from dvfd.drills.reliability.cut import cut
 from dvfd.drills.reliability.harm import Harm, lit
 from dvfd.drills.reliability.job import GROUP_TIMEOUT, LOOK, PER_PROCESS, Agent, alone, started
 from dvfd.drills.reliability.namespaces import DEVICE, Host, missing, pair
-from dvfd.drills.reliability.recovery import STEPS_BEFORE, Eyes
+from dvfd.drills.reliability.recovery import STEPS_BEFORE, STEPS_BETWEEN, Eyes
 from dvfd.model import labels
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def stopped(job: Job, ranks: int, lack: str, lease: int) -> Iterator[Figure]:
 
 def provoke(job: Job, ranks: int, harm: Harm, lease: int) -> Iterator[Figure]:
     """Do *harm* to the *ranks* that train, and tell what came of it. Raises DvfdError."""
-    team = job.trains(ranks, STEPS_BEFORE + job.newest())
+    team = job.trains(ranks, max(STEPS_BEFORE, job.newest() + STEPS_BETWEEN))
     yield from _foretold(job, team)
     verified = job.verified()
     job.task.say(f"{harm.words} for {harm.seconds:g} s")

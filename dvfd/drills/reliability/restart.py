@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dvfd.drills.reliability import consent, figures, fuse, yours
 from dvfd.drills.reliability.job import PER_PROCESS, alone, started
-from dvfd.drills.reliability.recovery import STEPS_BEFORE, Eyes
+from dvfd.drills.reliability.recovery import STEPS_BEFORE, STEPS_BETWEEN, Eyes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Restart:
 
 def provoke(job: Job, ranks: int) -> Iterator[Figure]:
     """Kill one of the *ranks* that train, and tell what came of it. Raises DvfdError."""
-    team = job.trains(ranks, STEPS_BEFORE + job.newest())
+    team = job.trains(ranks, max(STEPS_BEFORE, job.newest() + STEPS_BETWEEN))
     verified = job.verified()
     victim = team.processes[team.world // 2]
     others = [each for each in team.processes if each is not victim]
