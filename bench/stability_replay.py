@@ -22,10 +22,10 @@ from typing import Any
 
 from bench.record import Figure, at_most, exactly, keep
 from dvfd import log
-from dvfd.attestations import Attestations
 from dvfd.catalogue import load
 from dvfd.config import parse
 from dvfd.model import Check, Sample, labels
+from dvfd.people.attestations import Attestations
 from dvfd.runs import parts
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Order

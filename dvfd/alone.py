@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dvfd import bundle, log
-from dvfd.at_once import AtOnce
-from dvfd.attestations import Attestations
+from dvfd import log
 from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
 from dvfd.config import Config, state_dir
@@ -22,13 +20,19 @@ from dvfd.drilled import Drilled
 from dvfd.drills.findings import Findings
 from dvfd.environment import environment_hash
 from dvfd.errors import StoreError
-from dvfd.evidence import Evidence
-from dvfd.evidence_shown import Shown
-from dvfd.gatehouse import Gatehouse
+from dvfd.evidence import bundle
+from dvfd.evidence.ledger import Evidence
+from dvfd.evidence.shown import Shown
+from dvfd.evidence.witness import Witness
+from dvfd.gates.gatehouse import Gatehouse
+from dvfd.incidents.at_once import AtOnce
+from dvfd.incidents.protocol import Incidents, Kept, present
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue
 from dvfd.operations import hours as checked
-from dvfd.protocol import Incidents, Kept, present
+from dvfd.people.attestations import Attestations
+from dvfd.people.signoffs import SignOffs
+from dvfd.people.waivers import Waivers
 from dvfd.query import history, known
 from dvfd.remembered import remembered
 from dvfd.reviews.capacity import capacity
@@ -38,14 +42,11 @@ from dvfd.runs.baselines import Baselines
 from dvfd.runs.run import Run
 from dvfd.scaling import ledger as scaling
 from dvfd.scaling.ledger import Ledger
-from dvfd.signoffs import SignOffs
 from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
 from dvfd.store import Store, report_document
 from dvfd.telemetry.processes import Processes
-from dvfd.waivers import Waivers
-from dvfd.witness import Witness
 
 NO_DAEMON = "no daemon runs here"
 

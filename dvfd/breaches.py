@@ -10,7 +10,7 @@ import structlog
 
 from dvfd.alarm import Alarm, Breaker, Sight, State, Transition, advance, blind, forget, release
 from dvfd.config import Config
-from dvfd.incidents import Escalation
+from dvfd.incidents.incident import Escalation
 from dvfd.model import Catalogue, Clock, Report, Result, Severity, Verdict
 from dvfd.sinks.alert import blind_alert, criterion_alert, storm_alert
 from dvfd.sinks.pager import Pager

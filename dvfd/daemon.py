@@ -18,8 +18,6 @@ from typing import Any
 import structlog
 
 from dvfd import __version__, notify, probes
-from dvfd.at_once import AtOnce
-from dvfd.attestations import Attestations
 from dvfd.breaches import Breaches
 from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
@@ -28,14 +26,19 @@ from dvfd.control import ControlServer
 from dvfd.drilled import Drilled
 from dvfd.environment import environment_hash
 from dvfd.errors import ConfigError, DvfdError, StoreError
-from dvfd.evidence import Evidence
-from dvfd.evidence_shown import Shown
-from dvfd.gatehouse import Gatehouse
+from dvfd.evidence.ledger import Evidence
+from dvfd.evidence.shown import Shown
+from dvfd.evidence.witness import Witness
+from dvfd.gates.gatehouse import Gatehouse
 from dvfd.identity import Identity
+from dvfd.incidents.at_once import AtOnce
+from dvfd.incidents.protocol import Incidents, present
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
 from dvfd.operations import operations
-from dvfd.protocol import Incidents, present
+from dvfd.people.attestations import Attestations
+from dvfd.people.signoffs import SignOffs
+from dvfd.people.waivers import WAIVABLE, Waivers
 from dvfd.reload import Reload, has_terminal, start_anew
 from dvfd.reload import check as check_new
 from dvfd.remembered import remembered
@@ -51,7 +54,6 @@ from dvfd.runs.shown import shown
 from dvfd.sampler import Sampler
 from dvfd.scaling.ledger import Ledger
 from dvfd.schedule import Schedule, offset
-from dvfd.signoffs import SignOffs
 from dvfd.sinks import log as log_sink
 from dvfd.sinks.alertmanager import Sender, push
 from dvfd.sinks.pager import Pager
@@ -64,9 +66,7 @@ from dvfd.store import Store
 from dvfd.telemetry.jobs import JobBook
 from dvfd.telemetry.processes import Processes
 from dvfd.telemetry.receiver import Receiver
-from dvfd.waivers import WAIVABLE, Waivers
 from dvfd.watch import Watch
-from dvfd.witness import Witness
 
 log = structlog.get_logger()
 

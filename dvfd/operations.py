@@ -8,22 +8,25 @@ from typing import Any, Protocol
 
 import structlog
 
-from dvfd import attestations as people
-from dvfd import evidence_shown
-from dvfd import gatehouse as gates
-from dvfd import protocol as failed
-from dvfd import signoffs as signing_off
-from dvfd import waivers as waiving
-from dvfd.attestations import Attestations
 from dvfd.control import Operation, Peer
 from dvfd.drilled import Drilled
 from dvfd.drills.findings import Findings
 from dvfd.errors import DvfdError
-from dvfd.evidence_shown import Shown
-from dvfd.gatehouse import Gatehouse
+from dvfd.evidence import shown as evidence_shown
+from dvfd.evidence.shown import Shown
+from dvfd.evidence.witness import Witness
+from dvfd.gates import gatehouse as gates
+from dvfd.gates.gatehouse import Gatehouse
+from dvfd.incidents import protocol as failed
+from dvfd.incidents.protocol import Incidents
 from dvfd.judgements import Judgements
 from dvfd.model import Catalogue, Clock
-from dvfd.protocol import Incidents
+from dvfd.people import attestations as people
+from dvfd.people import signoffs as signing_off
+from dvfd.people import waivers as waiving
+from dvfd.people.attestations import Attestations
+from dvfd.people.signoffs import SignOffs
+from dvfd.people.waivers import Waivers
 from dvfd.query import history, known
 from dvfd.runs import baselines as accepted
 from dvfd.runs import requests
@@ -31,14 +34,11 @@ from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor
 from dvfd.scaling import ledger as scaling
 from dvfd.scaling.ledger import Ledger
-from dvfd.signoffs import SignOffs
 from dvfd.sinks.alertmanager import Sender
 from dvfd.spent import document as spent
 from dvfd.state import State
 from dvfd.status import document
 from dvfd.store import Store, report_document
-from dvfd.waivers import Waivers
-from dvfd.witness import Witness
 
 log = structlog.get_logger()
 

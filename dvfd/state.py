@@ -396,7 +396,7 @@ class Snapshot:
     web: WebHealth = NoWeb()
     run: RunState | None = None  # the stability run that is on
     failures: Failures = Failures()
-    gates: Mapping[str, Any] = field(default_factory=dict)  # as dvfd.gatehouse tells them
+    gates: Mapping[str, Any] = field(default_factory=dict)  # as dvfd.gates.gatehouse tells them
     evidence: tuple[str, ...] = ()
 
     @property

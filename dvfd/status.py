@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dvfd.gate_words import lacking
+from dvfd.gates.words import lacking
 from dvfd.masking import masked
 from dvfd.state import CheckState, Snapshot
 from dvfd.store.documents import result_document, run_document

@@ -11,14 +11,14 @@ from typing import Any
 from fakes import FakeClock
 
 from dvfd.catalogue import load
-from dvfd.chain import Record
 from dvfd.config import Cluster, Config, Member, Node, Profile, Programme
-from dvfd.decision import Decision
 from dvfd.environment import fingerprint
-from dvfd.gatehouse import Gatehouse
-from dvfd.gates import Seen, decide
+from dvfd.evidence.chain import Record
+from dvfd.gates.decide import Seen, decide
+from dvfd.gates.decision import Decision
+from dvfd.gates.gatehouse import Gatehouse
+from dvfd.gates.proof import Present, Size, size
 from dvfd.model import Catalogue, Check, Criterion, Gate
-from dvfd.proof import Present, Size, size
 
 AT = 1_800_000_000.0
 DAY, HOUR = 86_400.0, 3600.0

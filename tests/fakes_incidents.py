@@ -9,11 +9,11 @@ from fakes import FakeClock
 from fakes_sinks import FakeOutbox
 
 from dvfd.catalogue import load
-from dvfd.chain import Record
 from dvfd.config import Config
-from dvfd.evidence import Evidence
-from dvfd.incidents import Incident, Moment, Ran
-from dvfd.protocol import Done, Incidents
+from dvfd.evidence.chain import Record
+from dvfd.evidence.ledger import Evidence
+from dvfd.incidents.incident import Incident, Moment, Ran
+from dvfd.incidents.protocol import Done, Incidents
 from dvfd.sinks.pager import Pager
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0

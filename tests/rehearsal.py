@@ -24,12 +24,12 @@ from fakes_sinks import snapshot
 from testbed import free_port
 
 from dvfd import probes
-from dvfd.attestations import Attestations
 from dvfd.catalogue import load
 from dvfd.clock import SystemClock
 from dvfd.config import Http, parse
 from dvfd.errors import DvfdError
 from dvfd.model import NONE_YET, Check, Sample, Verdict
+from dvfd.people.attestations import Attestations
 from dvfd.probes.verifier import Verifier
 from dvfd.runs import parts
 from dvfd.runs.baselines import Baselines

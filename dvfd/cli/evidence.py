@@ -88,7 +88,7 @@ def verify(file: Path | None, cluster: str, head: str, output: str) -> None:
         answer = daemon("evidence_verify", cluster=cluster, head=head)
         if answer is None:
             from dvfd.alone import evidence_alone
-            from dvfd.evidence_shown import document
+            from dvfd.evidence.shown import document
 
             answer = document(evidence_alone().verified(head, cluster))
     show(answer, output, _verified)
@@ -110,7 +110,7 @@ def export(file: Path, output: str) -> None:
     Example: dvfd evidence export phase1.tar
     """
     from dvfd.alone import evidence_alone
-    from dvfd.evidence_shown import document
+    from dvfd.evidence.shown import document
 
     answer = document(evidence_alone().export(file))
     show(answer, output, _verified)

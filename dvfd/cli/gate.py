@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd import gate_words as words
 from dvfd.cli.common import daemon, output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import MARK, columns, paint, shortened, tint, wrapped
 from dvfd.errors import DvfdError
+from dvfd.gates import words
 from dvfd.query import known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dvfd.gate_words import Cause
+    from dvfd.gates.words import Cause
 
     Document = Mapping[str, Any]
 

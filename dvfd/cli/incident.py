@@ -24,7 +24,7 @@ MARK = len("INVESTIGATING") + 2
 """Columns of a state and the gap behind it."""
 
 ATTACHED = 1 << 20
-"""Bytes of an attached file at most (dvfd.protocol.ATTACHED)."""
+"""Bytes of an attached file at most (dvfd.incidents.protocol.ATTACHED)."""
 
 
 @click.group(short_help="Failed phase tests: what is known, what is to be done, by when.")

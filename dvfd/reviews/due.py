@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dvfd.attestations import HOW, moment
 from dvfd.model import ATTESTATION
+from dvfd.people.attestations import HOW, moment
 from dvfd.reduce import seconds
 from dvfd.sinks.alert import due_alert, overdue_alert
 from dvfd.state import interval, standing
@@ -18,8 +18,8 @@ from dvfd.state import interval, standing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from dvfd.attestations import Attestations
     from dvfd.model import Catalogue, Check, Clock
+    from dvfd.people.attestations import Attestations
     from dvfd.sinks.alert import Alert
     from dvfd.sinks.pager import Pager
 

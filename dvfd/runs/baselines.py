@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from dvfd.attestations import words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError
 from dvfd.model import Verdict
+from dvfd.people.attestations import words
 from dvfd.runs.freezing import CONTEXT
 from dvfd.runs.intervals import Grid, smoothed
 from dvfd.runs.run import Run, Stage

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dvfd.attestations import Attestations
     from dvfd.config import Config
     from dvfd.model import Catalogue, Check, Clock
+    from dvfd.people.attestations import Attestations
     from dvfd.runs.baselines import Baselines
     from dvfd.runs.company import Company
     from dvfd.runs.freezing import Frozen

@@ -10,8 +10,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dvfd.attestations import moment
 from dvfd.errors import DvfdError
+from dvfd.people.attestations import moment
 from dvfd.scaling import asked
 from dvfd.scaling.points import Point, of
 

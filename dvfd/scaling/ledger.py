@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from dvfd.attestations import words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError
+from dvfd.people.attestations import words
 from dvfd.runs.baselines import VERDICT
 from dvfd.runs.training import hash_of
 from dvfd.scaling import asked

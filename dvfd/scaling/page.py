@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvfd.attestations import moment
+from dvfd.people.attestations import moment
 from dvfd.scaling import plot
 from dvfd.scaling.points import of
 from dvfd.sinks.page import TEMPLATES as PAGE

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from dvfd.attestations import moment
 from dvfd.errors import DvfdError
+from dvfd.people.attestations import moment
 from dvfd.reduce import seconds
 
 if TYPE_CHECKING:

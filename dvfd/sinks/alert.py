@@ -17,7 +17,7 @@ from dvfd.model import Severity
 
 if TYPE_CHECKING:
     from dvfd.config import Config
-    from dvfd.incidents import Incident
+    from dvfd.incidents.incident import Incident
     from dvfd.model import Result
 
 FAILED = "DvfdCriterionFailed"

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-from dvfd import gate_words as words
+from dvfd.gates import words
 from dvfd.sinks.http import SECURITY, Response
 from dvfd.sinks.page import MARKS, TEMPLATES, clock
 from dvfd.template import template

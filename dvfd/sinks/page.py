@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-from dvfd import gate_words
+from dvfd.gates import words as gate_words
 from dvfd.model import NONE_YET, WORST_FIRST, Comparison, Severity, Verdict, labels
 from dvfd.sinks.chart import draw
 from dvfd.sinks.http import SECURITY, Response

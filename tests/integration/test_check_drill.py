@@ -22,7 +22,7 @@ from dvfd.clock import SystemClock
 from dvfd.drills.drill import Fact, Trouble
 from dvfd.drills.findings import Findings
 from dvfd.errors import DvfdError
-from dvfd.evidence import Evidence, Record
+from dvfd.evidence.ledger import Evidence, Record
 from dvfd.model import Sample, labels
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from node import Node, running
 from testbed import eventually
 
 from dvfd.clock import SystemClock
-from dvfd.evidence import Evidence
+from dvfd.evidence.ledger import Evidence
 from dvfd.runs.report import as_text
 from dvfd.store import Store
 

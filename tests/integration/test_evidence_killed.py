@@ -14,7 +14,7 @@ import pytest
 from dvfd import log
 from dvfd.clock import SystemClock
 from dvfd.errors import StoreError
-from dvfd.evidence import FILE, TORN, Evidence
+from dvfd.evidence.ledger import FILE, TORN, Evidence
 
 BODY = {"results": ["x" * 200] * 20}
 

@@ -12,8 +12,8 @@ import pytest
 
 from dvfd.alone import incidents_alone, judge_alone
 from dvfd.drills.findings import Findings
+from dvfd.incidents.preserve import problems
 from dvfd.model import Sample
-from dvfd.preserve import problems
 
 
 @pytest.fixture

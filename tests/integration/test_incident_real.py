@@ -14,7 +14,7 @@ import pytest
 from node import Node, running
 from testbed import eventually
 
-from dvfd.preserve import problems
+from dvfd.incidents.preserve import problems
 
 RANKS = 4
 

@@ -17,7 +17,7 @@ from node import Node, running
 from testbed import eventually, free_port
 
 from dvfd.clock import SystemClock
-from dvfd.evidence import Evidence
+from dvfd.evidence.ledger import Evidence
 from dvfd.runs import ending
 
 pytest.importorskip("torch")

@@ -16,7 +16,7 @@ from testbed import eventually
 from dvfd.catalogue import load
 from dvfd.clock import SystemClock
 from dvfd.config import Config
-from dvfd.evidence import Evidence
+from dvfd.evidence.ledger import Evidence
 from dvfd.model import Verdict
 from dvfd.runs.availability import stretches
 from dvfd.runs.freezing import judged_again

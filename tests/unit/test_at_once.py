@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from fakes_incidents import CATALOGUE, moment, ran
 
-from dvfd import incidents as rules
-from dvfd.at_once import AtOnce
 from dvfd.config import parse
 from dvfd.errors import DvfdError
-from dvfd.incidents import Incident
-from dvfd.preserve import Bundle, Orders
-from dvfd.protocol import LATE
+from dvfd.incidents import incident as rules
+from dvfd.incidents.at_once import AtOnce
+from dvfd.incidents.incident import Incident
+from dvfd.incidents.preserve import Bundle, Orders
+from dvfd.incidents.protocol import LATE
 from dvfd.telemetry.processes import Process, Processes
 
 STOPS = '[node]\nphase = "phase1"\n[incidents]\ngrace = 20\n'
@@ -117,7 +117,7 @@ def test_the_environment_is_read_before_the_stop_and_redacted(
 def test_what_a_launcher_starts_again_is_looked_for_afterwards(
     tmp_path: Path, rank: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvfd.at_once.RETURNS", 0.2)
+    monkeypatch.setattr("dvfd.incidents.at_once.RETURNS", 0.2)
 
     done = at_once(tmp_path, STOPS, rank.pid)(opened(), None)
 

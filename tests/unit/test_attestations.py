@@ -13,14 +13,14 @@ import pytest
 from fakes import FakeClock
 from fakes_runs import healthy
 
-from dvfd.attestations import DAY, Attestations, operations
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.control import Peer
 from dvfd.errors import DvfdError
-from dvfd.evidence import Evidence
+from dvfd.evidence.ledger import Evidence
 from dvfd.judgements import Judgements
 from dvfd.model import ATTESTATION, Verdict
+from dvfd.people.attestations import DAY, Attestations, operations
 from dvfd.runs.tally import Context
 
 CATALOGUE = load(Config())

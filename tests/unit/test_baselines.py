@@ -16,11 +16,11 @@ from fakes_scaling import point
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvfd.attestations import Attestations
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.control import Peer
 from dvfd.errors import DvfdError
+from dvfd.people.attestations import Attestations
 from dvfd.runs.baselines import (
     WINDOWS,
     Accepted,

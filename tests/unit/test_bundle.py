@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from fakes import FakeClock
 
-from dvfd import bundle
-from dvfd.chain import FOUNDED, ORIGIN, sealed
 from dvfd.errors import DvfdError, StoreError
-from dvfd.evidence import FILE, Evidence
-from dvfd.evidence_shown import Shown, operations
+from dvfd.evidence import bundle
+from dvfd.evidence.chain import FOUNDED, ORIGIN, sealed
+from dvfd.evidence.ledger import FILE, Evidence
+from dvfd.evidence.shown import Shown, operations
 
 BY_HAND = re.search(
     r"```python\n(.*?)```", Path("docs/evidence.md").read_text(encoding="utf-8"), re.DOTALL

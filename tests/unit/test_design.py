@@ -12,10 +12,10 @@ from fakes import FakeClock
 from fakes_sinks import whole
 
 from dvfd import drills
-from dvfd.attestations import METRIC as ATTESTED
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.model import ATTESTATION, DRILL, NONE_YET, REVIEW, RUN
+from dvfd.people.attestations import METRIC as ATTESTED
 from dvfd.probes import CLASSES
 from dvfd.reviews.review import METRICS as REVIEW_METRICS
 from dvfd.runs.tally import METRICS as RUN_METRICS
@@ -50,9 +50,9 @@ PURE = {
     "reduce.py": {"dvfd.model", "dvfd.derive"},
     "judge.py": {"dvfd.model", "dvfd.derive", "dvfd.reduce", "dvfd.words"},
     "alarm.py": {"dvfd.model", "dvfd.derive"},
-    "proof.py": {"dvfd.model", "dvfd.chain", "dvfd.words"},
-    "decision.py": {"dvfd.model", "dvfd.proof"},
-    "programme.py": {"dvfd.model", "dvfd.chain", "dvfd.errors", "dvfd.proof"},
+    "gates/proof.py": {"dvfd.model", "dvfd.evidence.chain", "dvfd.words"},
+    "gates/decision.py": {"dvfd.model", "dvfd.gates.proof"},
+    "gates/programme.py": {"dvfd.model", "dvfd.evidence.chain", "dvfd.errors", "dvfd.gates.proof"},
 }
 """What the pure rooms may import of ours."""
 
@@ -95,7 +95,15 @@ def test_pure_rooms_import_only_downward(room: str, allowed: set[str]) -> None:
 
 @pytest.mark.parametrize(
     "room",
-    ["judge.py", "reduce.py", "derive.py", "alarm.py", "proof.py", "decision.py", "programme.py"],
+    [
+        "judge.py",
+        "reduce.py",
+        "derive.py",
+        "alarm.py",
+        "gates/proof.py",
+        "gates/decision.py",
+        "gates/programme.py",
+    ],
 )
 def test_pure_rooms_read_no_clock_and_no_file(room: str) -> None:
     worldly = {"time", "os", "pathlib", "socket", "subprocess", "threading", "random", "structlog"}

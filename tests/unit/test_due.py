@@ -8,10 +8,10 @@ import pytest
 from fakes import FakeClock
 from fakes_sinks import FakeOutbox
 
-from dvfd.attestations import Attestations
 from dvfd.breaches import Breaches
 from dvfd.catalogue import load
 from dvfd.config import Config
+from dvfd.people.attestations import Attestations
 from dvfd.reviews.due import DAY, EVERY, Dues
 from dvfd.sinks.pager import Pager
 from dvfd.state import LATE

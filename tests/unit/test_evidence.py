@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import FakeClock
 
-from dvfd.chain import FOUNDED, sealed
 from dvfd.errors import StoreError
-from dvfd.evidence import FILE, TORN, Evidence
+from dvfd.evidence.chain import FOUNDED, sealed
+from dvfd.evidence.ledger import FILE, TORN, Evidence
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dvfd.chain import Record
+    from dvfd.evidence.chain import Record
 
 
 class Heads:

@@ -12,8 +12,8 @@ from fakes_output import valid
 from dvfd.cli.formats import versioned
 from dvfd.config import Cluster, Config, Member, Node, Profile, Programme
 from dvfd.errors import DvfdError
-from dvfd.evidence import Evidence
-from dvfd.gatehouse import Gatehouse
+from dvfd.evidence.ledger import Evidence
+from dvfd.gates.gatehouse import Gatehouse
 
 FACTS = {"kernel": "6.8.0-45", "BIOS": "F.12"}
 CONFIG = Config(

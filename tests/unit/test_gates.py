@@ -10,8 +10,8 @@ from fakes_gates import AT, DAY, GATES, attestation, book, catalogue, failing, r
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvfd.decision import STANDS, Kind, Outcome
-from dvfd.gates import authorisation
+from dvfd.gates.decide import authorisation
+from dvfd.gates.decision import STANDS, Kind, Outcome
 from dvfd.model import Verdict
 
 LINES = [(g, line.id) for g in GATES for line in catalogue(g).gates[g].requires]

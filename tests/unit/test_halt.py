@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from testbed import eventually
 
-from dvfd.halt import halt
+from dvfd.incidents.halt import halt
 from dvfd.telemetry.processes import Process, Processes
 
 TABLE = Processes()

@@ -12,9 +12,9 @@ import pytest
 from fakes_incidents import DAY, HOUR, STABILITY, SUITE, WEEK, Place, moment, ran
 from testbed import eventually
 
-from dvfd import incidents as rules
 from dvfd.errors import DvfdError, StoreError
-from dvfd.incidents import Cause, Incident, Mark, State
+from dvfd.incidents import incident as rules
+from dvfd.incidents.incident import Cause, Incident, Mark, State
 
 
 def opened(at: float = 0.0) -> Incident:

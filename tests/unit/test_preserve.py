@@ -13,9 +13,9 @@ import pytest
 from fakes import FakeClock
 from fakes_store import METRICS, opened, sample
 
-from dvfd import preserve
 from dvfd.errors import DvfdError
-from dvfd.preserve import ROOM, Orders, Sealing, by_child, problems
+from dvfd.incidents import preserve
+from dvfd.incidents.preserve import ROOM, Orders, Sealing, by_child, problems
 
 PLENTY = 1 << 40
 

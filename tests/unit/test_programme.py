@@ -6,7 +6,7 @@ import pytest
 from fakes_gates import AT, DAY, GATES, book, catalogue
 
 from dvfd.errors import DvfdError
-from dvfd.programme import dates, day_of
+from dvfd.gates.programme import dates, day_of
 
 MONDAY = date(2026, 3, 2)
 

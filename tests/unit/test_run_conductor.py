@@ -11,11 +11,11 @@ import pytest
 from fakes import FakeClock
 from fakes_telemetry import Ranks
 
-from dvfd.attestations import Attestations
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.errors import DvfdError
 from dvfd.model import Check, Sample, Verdict, labels
+from dvfd.people.attestations import Attestations
 from dvfd.runs import parts
 from dvfd.runs.baselines import Baselines
 from dvfd.runs.conductor import Conductor, Order

@@ -9,8 +9,8 @@ from fakes import FakeClock
 from fakes_report import CATALOGUE
 
 from dvfd.errors import DvfdError
-from dvfd.evidence import Evidence
-from dvfd.signoffs import SignOffs
+from dvfd.evidence.ledger import Evidence
+from dvfd.people.signoffs import SignOffs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,14 +10,14 @@ from fakes_output import valid
 from fakes_report import CATALOGUE, CONFIG
 
 from dvfd.errors import DvfdError
-from dvfd.evidence import FILE, Evidence
+from dvfd.evidence.ledger import FILE, Evidence
 from dvfd.judgements import Judgements
 from dvfd.model import Report, Result, Sample, Verdict
+from dvfd.people.waivers import Waivers, operations
 from dvfd.remembered import remembered
 from dvfd.state import Sources, State
 from dvfd.store import report_document
 from dvfd.store.documents import StoredReport, to_text
-from dvfd.waivers import Waivers, operations
 
 if TYPE_CHECKING:
     from pathlib import Path

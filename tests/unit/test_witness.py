@@ -15,11 +15,11 @@ from fakes_report import run as run_of
 
 from dvfd.drills.findings import Findings
 from dvfd.errors import StoreError
-from dvfd.evidence import Evidence
+from dvfd.evidence.ledger import Evidence
+from dvfd.evidence.witness import Witness
 from dvfd.model import Report, Result, Severity, Verdict, Waived
 from dvfd.runs.report import as_text
 from dvfd.runs.run import Stage
-from dvfd.witness import Witness
 
 if TYPE_CHECKING:
     from pathlib import Path

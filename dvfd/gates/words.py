@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dvfd.decision import urgency
+from dvfd.gates.decision import urgency
 from dvfd.words import NONE, UNITLESS, digits, duration, minute
 
 if TYPE_CHECKING:

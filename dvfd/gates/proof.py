@@ -15,7 +15,7 @@ from dvfd.model import Severity, Verdict, worst
 from dvfd.words import duration
 
 if TYPE_CHECKING:
-    from dvfd.chain import Record
+    from dvfd.evidence.chain import Record
     from dvfd.model import Catalogue, Check, Criterion, Gate
 
 SKEW = 5.0

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from dvfd.attestations import NOTE, WORDS, words
 from dvfd.control import Operation
-from dvfd.decision import Decision, Kind, Outcome, line_document
 from dvfd.environment import environment_facts, fingerprint
 from dvfd.errors import DvfdError, StoreError
-from dvfd.gates import Seen, decide
+from dvfd.gates.decide import Seen, decide
+from dvfd.gates.decision import Decision, Kind, Outcome, line_document
+from dvfd.gates.programme import Due, dates
+from dvfd.gates.proof import Present, number
 from dvfd.model import Verdict, worst
-from dvfd.programme import Due, dates
-from dvfd.proof import Present, number
+from dvfd.people.attestations import NOTE, WORDS, words
 from dvfd.query import known
 
 if TYPE_CHECKING:
     from dvfd.config import Config
     from dvfd.control import Peer
-    from dvfd.evidence import Record
+    from dvfd.evidence.ledger import Record
     from dvfd.model import Catalogue, Clock, Gate, SummaryRow
 
     Facts = Callable[[], Mapping[str, str]]

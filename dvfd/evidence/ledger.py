@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import structlog
 
-from dvfd.chain import FOUNDED, ORIGIN, RECORD, Chain, Record, read, sealed
 from dvfd.errors import StoreError
+from dvfd.evidence.chain import FOUNDED, ORIGIN, RECORD, Chain, Record, read, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -17,7 +17,7 @@ import structlog
 
 from dvfd.environment import fingerprint
 from dvfd.errors import DvfdError, StoreError
-from dvfd.evidence import leave, settle
+from dvfd.evidence.ledger import leave, settle
 from dvfd.model import Severity, Verdict, worst
 from dvfd.runs.baselines import job_hash
 from dvfd.runs.report import as_text
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dvfd.drills.findings import Findings
-    from dvfd.evidence import Evidence, Record
+    from dvfd.evidence.ledger import Evidence, Record
     from dvfd.model import Check, Report
     from dvfd.runs.run import Run
 

@@ -10,10 +10,10 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from dvfd.errors import DvfdError
-from dvfd.proof import number
+from dvfd.gates.proof import number
 
 if TYPE_CHECKING:
-    from dvfd.chain import Record
+    from dvfd.evidence.chain import Record
     from dvfd.model import Gate
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

@@ -1,8 +1,8 @@
 """Seal what is known of a failure at once: logs, metrics, configuration, environment, kernel.
 
-A child makes the bundle, `python -m dvfd.preserve`, so that neither its time nor its memory is the
-watch's. It reads Orders from our own pipe, nothing else. What another program wrote is redacted;
-what could not be preserved, and why, stands in the bundle's manifest.
+A child makes the bundle, `python -m dvfd.incidents.preserve`, so that neither its time nor its
+memory is the watch's. It reads Orders from our own pipe, nothing else. What another program wrote
+is redacted; what could not be preserved, and why, stands in the bundle's manifest.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ def problems(path: Path, sha256: str = "") -> list[str]:
 
 def by_child(orders: Orders) -> Bundle:
     """The bundle, made by a process of its own; of one that could not be made, why."""
-    argv = [sys.executable, "-P", "-m", "dvfd.preserve"]
+    argv = [sys.executable, "-P", "-m", "dvfd.incidents.preserve"]
     try:
         orders.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         done = shell.run(argv, timeout=PRESERVING, stdin=pickle.dumps(orders), nice=10, bound=True)

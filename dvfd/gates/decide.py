@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dvfd.attestations import HOW, moment
-from dvfd.decision import (
+from dvfd.gates.decision import (
     BEFORE,
     DELAY,
     INCIDENT,
@@ -27,8 +26,7 @@ from dvfd.decision import (
     Outcome,
     Signature,
 )
-from dvfd.model import Comparison, Severity, Verdict
-from dvfd.proof import (
+from dvfd.gates.proof import (
     SKEW,
     Present,
     Proof,
@@ -44,9 +42,11 @@ from dvfd.proof import (
     standing,
     whole,
 )
+from dvfd.model import Comparison, Severity, Verdict
+from dvfd.people.attestations import HOW, moment
 
 if TYPE_CHECKING:
-    from dvfd.chain import Record
+    from dvfd.evidence.chain import Record
     from dvfd.model import Catalogue, Check, Criterion, Gate, GateLine
 
 NOW = 86_400.0

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dvfd.model import Verdict, worst
 
 if TYPE_CHECKING:
+    from dvfd.gates.proof import Size
     from dvfd.model import Gate
-    from dvfd.proof import Size
 
 STANDS = frozenset({Verdict.PASS, Verdict.WAIVED})
 """Verdicts of a line that keep nothing back."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from dvfd import bundle
-from dvfd.attestations import NOTE, WORDS, words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError
+from dvfd.evidence import bundle
+from dvfd.people.attestations import NOTE, WORDS, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dvfd.bundle import Checked
     from dvfd.control import Peer
-    from dvfd.evidence import Evidence
+    from dvfd.evidence.bundle import Checked
+    from dvfd.evidence.ledger import Evidence
 
 LISTED = 500
 """Records of one list at most, the newest: more is what an export is for."""

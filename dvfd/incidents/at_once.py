@@ -13,17 +13,17 @@ import structlog
 
 from dvfd.environment import environment_facts
 from dvfd.errors import DvfdError
-from dvfd.halt import halt
+from dvfd.incidents.halt import halt
+from dvfd.incidents.preserve import Bundle, Orders, by_child
+from dvfd.incidents.protocol import Done, overdue, too_late
 from dvfd.masking import masked, redacted_environment
-from dvfd.preserve import Bundle, Orders, by_child
-from dvfd.protocol import Done, overdue, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from dvfd.chain import Record
     from dvfd.config import Config
-    from dvfd.incidents import Incident, Moment
+    from dvfd.evidence.chain import Record
+    from dvfd.incidents.incident import Incident, Moment
     from dvfd.model import Catalogue
     from dvfd.telemetry.processes import Process
 

@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from dvfd import incidents as rules
-from dvfd.attestations import moment, words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError, StoreError
-from dvfd.incidents import Cause, Incident, Moment, Need, Ran, State
+from dvfd.incidents import incident as rules
+from dvfd.incidents.incident import Cause, Incident, Moment, Need, Ran, State
 from dvfd.masking import masked
 from dvfd.model import Severity, Verdict, worst
+from dvfd.people.attestations import moment, words
 from dvfd.reduce import seconds
 from dvfd.sinks.alert import delayed_alert, phase_test_alert
 from dvfd.state import Failures
 
 if TYPE_CHECKING:
-    from dvfd.chain import Record
     from dvfd.control import Peer
-    from dvfd.evidence import Evidence
+    from dvfd.evidence.chain import Record
+    from dvfd.evidence.ledger import Evidence
     from dvfd.model import Catalogue, Clock
     from dvfd.sinks.alert import Alert
     from dvfd.sinks.pager import Pager

@@ -21,7 +21,7 @@ from dvfd.query import known
 
 if TYPE_CHECKING:
     from dvfd.control import Peer
-    from dvfd.evidence import Record
+    from dvfd.evidence.ledger import Record
     from dvfd.model import Catalogue, Clock, Criterion, Result
 
 KIND = "attestation"

@@ -13,8 +13,8 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dvfd.chain import Chain, Record
 from dvfd.errors import StoreError
+from dvfd.evidence.chain import Chain, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from dvfd.attestations import NOTE, WORDS, words
 from dvfd.control import Operation
+from dvfd.people.attestations import NOTE, WORDS, words
 from dvfd.query import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dvfd.control import Peer
-    from dvfd.evidence import Record
+    from dvfd.evidence.ledger import Record
     from dvfd.model import Catalogue
 
 KIND = "signoff"

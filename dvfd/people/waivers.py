@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from dvfd.attestations import NOTE, WORDS, expiry, moment, roles, words
 from dvfd.control import Operation
 from dvfd.errors import DvfdError, StoreError
 from dvfd.model import Verdict, Waived
+from dvfd.people.attestations import NOTE, WORDS, expiry, moment, roles, words
 from dvfd.query import known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dvfd.control import Peer
-    from dvfd.evidence import Record
+    from dvfd.evidence.ledger import Record
     from dvfd.model import Catalogue, Clock, Result
 
 KIND = "waiver"

@@ -1,0 +1,1 @@
+"""What follows a failed phase test: its protocol, with deadlines, and what is done at once."""

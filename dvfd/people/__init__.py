@@ -1,0 +1,1 @@
+"""What people say, because nothing can measure it: attestations, waivers, sign-offs."""
