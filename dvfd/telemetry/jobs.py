@@ -515,5 +515,6 @@ def _describe_rank(job: Job, rank: Rank, now: float, shift: float) -> dict[str, 
         "progress_at": rank.progress + shift if rank.step is not None else None,
         "step_seconds": rank.pace.median(),
         "pid": rank.pid or None,
+        "start": rank.process.start if rank.process else None,
         "restarts": job.counters.restarts,
     }

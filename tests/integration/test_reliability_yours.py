@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from fakes_drills import task
 
 from dvfd.clock import SystemClock
+from dvfd.drills import trail
 from dvfd.drills.drill import Fact, Options, Remark, Trouble
 from dvfd.drills.reliability import yours
 from dvfd.errors import DvfdError, ProbeError
@@ -28,6 +30,7 @@ class Daemon:
         self.state = "running"
         self.deaf = False
         self.steps = True
+        self.gone: list[dict[str, Any]] = []
         self.children = [self._rank() for _ in range(2)]
 
     def _rank(self) -> subprocess.Popen[bytes]:
@@ -50,11 +53,22 @@ class Daemon:
     def _job(self, *, well: bool) -> dict[str, Any]:
         now = SystemClock().now() if self.steps else 1.0
         state = self.state if well else "not responding"
-        ranks = [{"rank": n, "pid": c.pid, "progress_at": now} for n, c in enumerate(self.children)]
+        ranks = [self._row(n, child.pid, now) for n, child in enumerate(self.children)] + self.gone
         return {
             "job": "gpt", "uid": self.uid, "state": state, "summary": f"{state}, 2 of 2 ranks",
             "world_size": 2, "ranks": ranks,
         }  # fmt: skip
+
+    @staticmethod
+    def _row(rank: int, pid: int, now: float) -> dict[str, Any]:
+        start = trail.started(pid)
+        return {
+            "rank": rank, "state": "responding", "pid": pid, "start": start, "progress_at": now,
+        }  # fmt: skip
+
+    def loses(self, pid: int, **changes: Any) -> None:
+        """Rank 2 has been here, and *pid* is what its process had."""
+        self.gone = [self._row(2, pid, 1.0) | changes]
 
     def told(self) -> list[str]:
         return [op for op, _ in self.asked if op != "status"]
@@ -144,6 +158,46 @@ def test_a_job_of_another_user_is_left_alone(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ProbeError, match="of user 4711"):
         list(yours.killed(chosen(daemon, tmp_path), daemon))
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "120"]) as found:
+        yield found
+        found.kill()
+
+
+@pytest.mark.parametrize("gone", [{"state": "ended"}, {"start": None}])
+def test_a_rank_that_ended_is_not_harmed_and_not_waited_for(
+    daemon: Daemon, stranger: subprocess.Popen[bytes], tmp_path: Path, gone: dict[str, Any]
+) -> None:
+    daemon.loses(stranger.pid, **gone)
+    found = list(yours.killed(chosen(daemon, tmp_path), daemon))
+    assert stranger.poll() is None
+    assert any(isinstance(each, Sample) for each in found)
+
+
+def test_whoever_has_the_pid_of_a_rank_by_now_is_left_alone(
+    daemon: Daemon, stranger: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    daemon.loses(stranger.pid, start=trail.started(stranger.pid) - 1)
+    lease = os.open(tmp_path / "lease", os.O_CREAT | os.O_RDWR)
+    for harm in (yours.killed, partial(yours.parted, lease=lease)):
+        with pytest.raises(ProbeError, match=f"pid {stranger.pid} is no longer rank 2's process"):
+            list(harm(chosen(daemon, tmp_path), asked=daemon))
+    os.close(lease)
+    assert stranger.poll() is None
+    assert not daemon.told()
+
+
+def test_a_process_of_another_user_is_left_alone_though_the_job_is_ours(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, daemon.uid = daemon.uid, 4711
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(ProbeError, match=f"is of user {owner}, the job of user 4711"):
+        list(yours.killed(chosen(daemon, tmp_path), daemon))
+    assert not daemon.told()
 
 
 def test_a_job_that_nobody_watches_is_left_alone(daemon: Daemon, tmp_path: Path) -> None:

@@ -31,6 +31,17 @@ def test_a_job_registers_by_reporting(ranks: Ranks) -> None:
     assert (job["job"], job["world_size"], len(job["ranks"])) == ("gpt", 4, 2)
 
 
+def test_the_status_names_a_ranks_process_by_pid_and_start(ranks: Ranks) -> None:
+    ranks.table.add(7, start=4711)
+    ranks.join(0, pid=7)
+    ranks.join(1, pid=0)
+
+    seen, unseen = ranks.snapshot()["ranks"]
+
+    assert (seen["pid"], seen["start"]) == (7, 4711)
+    assert (unseen["pid"], unseen["start"]) == (None, None)
+
+
 def test_another_users_job_of_one_name_is_another_job(ranks: Ranks) -> None:
     ranks.join(0, pid=10, uid=1000)
     ranks.join(0, pid=11, uid=2000)

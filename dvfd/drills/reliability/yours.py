@@ -34,7 +34,7 @@ from dvfd.errors import DvfdError, ProbeError
 from dvfd.model import labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from dvfd.drills.drill import Task
     from dvfd.drills.reliability.figures import Figure
@@ -62,12 +62,20 @@ class Rank:
 
     rank: int
     pid: int
+    start: int  # of its process, clock ticks since boot; 0 where the daemon cannot see it
+    ended: bool
     progress: float | None  # Unix seconds of its newest step
 
-    @property
-    def start(self) -> int:
-        """When its process started; 0 if it is gone."""
-        return trail.started(self.pid)
+    def check(self, uid: int) -> None:
+        """Raises ProbeError unless its pid is still its process's, and that is of user *uid*."""
+        try:
+            owner = psutil.Process(self.pid).uids().effective
+        except psutil.Error as error:
+            raise ProbeError(f"pid {self.pid} of rank {self.rank}: {error}") from None
+        if trail.started(self.pid) != self.start:  # read after the owner: who owned it was it
+            raise ProbeError(f"pid {self.pid} is no longer rank {self.rank}'s process")
+        if owner != uid:
+            raise ProbeError(f"pid {self.pid} is of user {owner}, the job of user {uid}")
 
 
 class Yours:
@@ -84,17 +92,22 @@ class Yours:
                 f"job {self._name} is not well before it is harmed: {found['summary']}"
             )
         self.world = int(found["world_size"])
-        self.before = self.look()[1]
+        self.before = [rank for rank in _ranks(found) if rank.start and not rank.ended]
+        if not self.before:
+            raise ProbeError(f"no rank of job {self._name} has a process that is seen from here")
+        for rank in self.before:
+            rank.check(int(found["uid"]))
         self._strangers()
+
+    @property
+    def victim(self) -> Rank:
+        """The last of its ranks here."""
+        return max(self.before, key=lambda rank: rank.rank)
 
     def look(self) -> tuple[bool, list[Rank]]:
         """Whether it is well, and its ranks on this node. Raises ProbeError if it is gone."""
         found = self._found()
-        ranks = [
-            Rank(int(each["rank"]), int(each["pid"] or 0), each["progress_at"])
-            for each in found["ranks"]
-        ]
-        return found["state"] == "running", ranks
+        return found["state"] == "running", _ranks(found)
 
     @contextmanager
     def marked(self, words: str, seconds: float) -> Iterator[Callable[[], None]]:
@@ -133,10 +146,24 @@ class Yours:
             raise ProbeError(f"another job trains here: {training.words(others)}; --force")
 
 
+def _ranks(found: Mapping[str, Any]) -> list[Rank]:
+    """The ranks of a job's document, those that ended too."""
+    return [
+        Rank(
+            rank=int(each["rank"]),
+            pid=int(each["pid"] or 0),
+            start=int(each["start"] or 0),
+            ended=each["state"] == "ended",
+            progress=each["progress_at"],
+        )
+        for each in found["ranks"]
+    ]
+
+
 def killed(task: Task, asked: Ask | None = None) -> Iterator[Figure]:
     """Kill its last rank here, and see it return. Raises DvfdError."""
     job = Yours(task, asked)
-    victim = max(job.before, key=lambda rank: rank.rank)
+    victim = job.victim
     words = f"SIGKILL to rank {victim.rank} (pid {victim.pid}) of job {task.options.job}"
     with job.marked(words, MARGIN) as healed:
         harmed = fuse.boot()
@@ -162,7 +189,8 @@ def parted(task: Task, lease: int, asked: Ask | None = None) -> Iterator[Figure]
             yield Remark(figures.SECONDS, f"foretold too slow: {setting.words}", where)
     except DvfdError as error:
         yield Remark(figures.SECONDS, f"the timeouts are not known: {error}", where)
-    harm = _harm(task, job.before)
+    job = Yours(task, asked)  # anew: the timeouts may have been measured, which takes a while
+    harm = _harm(task, job)
     with job.marked(harm.words, harm.seconds) as told, lit(harm, keep=[lease]) as burning:
         task.say(f"{harm.words} for {harm.seconds:g} s")
         noticed = _noticed(job, lambda: burning.wait(LOOK), harm.seconds + MARGIN)
@@ -172,16 +200,16 @@ def parted(task: Task, lease: int, asked: Ask | None = None) -> Iterator[Figure]
     yield from _told("partition", line, harm.words, task)
 
 
-def _harm(task: Task, ranks: Sequence[Rank]) -> Harm:
+def _harm(task: Task, job: Yours) -> Harm:
     """A cut between this node and those that its ranks speak with; without root, or where all
     ranks are here, a rank that is stopped.
     """
     group = task.config.profile.process_group_timeout or GROUP_TIMEOUT
-    peers = sorted({peer for rank in ranks for peer in spoken_with(rank.pid)})
+    peers = sorted({peer for rank in job.before for peer in spoken_with(rank.pid)})
     if peers and not (lack := missing(("nft",))):
         return cut(peers, group + LONGER)
     lack = lack if peers else "all its ranks are on this node"
-    victim = max(ranks, key=lambda rank: rank.rank)
+    victim = job.victim
     return Harm(
         words=f"rank {victim.rank} stopped (SIGSTOP) in place of a partition: {lack}",
         seconds=group + LONGER,
@@ -221,19 +249,19 @@ def _returned(
     """Wait until all its ranks here have made a step since. Raises ProbeError."""
     shift = task.clock.now() - fuse.boot()
     firsts: dict[int, float] = {}
-    wanted = len(job.before)
+    wanted = {rank.rank for rank in job.before}
     until = time.monotonic() + RETURN
-    while len(firsts) < wanted and time.monotonic() < until:
+    while len(firsts) < len(wanted) and time.monotonic() < until:
         well, ranks = job.look()
         if noticed is None and not well:
             noticed = fuse.boot()
         for rank in ranks:
             at = None if rank.progress is None else rank.progress - shift
-            if at is not None and at > healed:
+            if rank.rank in wanted and at is not None and at > healed:
                 firsts.setdefault(rank.rank, at)
         time.sleep(LOOK)
-    if len(firsts) < wanted:
-        raise ProbeError(f"{len(firsts)} of {wanted} ranks made a step within {RETURN:g} s")
+    if len(firsts) < len(wanted):
+        raise ProbeError(f"{len(firsts)} of {len(wanted)} ranks made a step within {RETURN:g} s")
     return Timeline(
         harmed=harmed, noticed=None, seen=noticed, healed=healed, joined=None, loaded=None,
         first=max(firsts.values()),
