@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,16 +37,19 @@ ENDING = 5.0
 """Seconds in which Alertmanager must know that the test alert is over."""
 
 
+Counts = Mapping[str, Mapping[str, int]]
+"""Of one Alertmanager since it began: notifications `taken` and `failed` by kind, and `taken_by`
+receiver.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What all Alertmanagers say of the test alert at one moment."""
 
     receivers: tuple[str, ...] = ()
     held: str = ""  # what keeps it from being told
-    taken: Mapping[str, int] = field(default_factory=dict)  # notifications, by kind
-    failed: Mapping[str, int] = field(default_factory=dict)
-    by: Mapping[str, int] = field(default_factory=dict)  # taken, by receiver
-    counted: bool = False  # whether any Alertmanager counts
+    counts: Mapping[str, Counts] = field(default_factory=dict)  # of each that could be read, by URL
     errors: tuple[str, ...] = ()
 
     @classmethod
@@ -57,10 +59,7 @@ class Look:
         return cls(
             receivers=tuple(sorted({name for row in rows for name in row["receivers"]})),
             held="; ".join(held),
-            taken=_sums(row.get("taken", {}) for row in rows),
-            failed=_sums(row.get("failed", {}) for row in rows),
-            by=_sums(row.get("taken_by", {}) for row in rows),
-            counted=any("taken" in row for row in rows),
+            counts={row["url"]: row for row in rows if "taken" in row and not row["error"]},
             errors=tuple(f"{row['url']}: {row['error']}" for row in rows if row["error"]),
         )
 
@@ -69,9 +68,18 @@ class Look:
         """To whom, in words."""
         return ", ".join(self.receivers)
 
+    def grown(self, what: str, before: Look) -> list[str]:
+        """What counts more since *before* at an Alertmanager that was read both times."""
+        both = self.counts.keys() & before.counts.keys()
+        pairs = ((self.counts[url][what], before.counts[url][what]) for url in both)
+        return sorted({name for now, old in pairs for name in now if now[name] > old.get(name, 0)})
+
     def reached(self, before: Look) -> str:
-        """Those of its receivers that took a notification since *before*."""
-        return ", ".join(name for name in _grown(self.by, before.by) if name in self.receivers)
+        """Those of its receivers that took a notification since *before*: nobody while it is held,
+        then it was another's.
+        """
+        grown = [] if self.held else self.grown("taken_by", before)
+        return ", ".join(name for name in grown if name in self.receivers)
 
 
 class RoundTrip:
@@ -141,11 +149,13 @@ class RoundTrip:
                 return
             if ear is None and routed is not None and (why := _unsure(look, before)):
                 raise ProbeError(f"it was routed to {look.routed}, {why}: --listen HOST:PORT sees")
-            if now > until and ear is None and look.errors:
-                raise ProbeError(f"what became of it cannot be seen: {'; '.join(look.errors)}")
+            if now > until and ear is None and (unseen := _errors(look, before)):
+                raise ProbeError(f"what became of it cannot be seen: {unseen}")
             if now > until:
                 yield from _told(task, now - began, _missing(look, before, ear))
                 return
+            if look.held:
+                before = look  # what was taken until now was another's
             self._sleep(EVERY)
 
     def _over(self, task: Task, trial: str) -> str:
@@ -169,11 +179,11 @@ def _told(task: Task, took: float, how: str) -> Iterator[Sample | Remark]:
 
 def _unsure(look: Look, before: Look) -> str:
     """Why nobody can say whether it arrived; nothing while that may still be said."""
-    if not look.counted:
-        why = "; ".join(look.errors) or "no Alertmanager counts its notifications"
+    if not look.counts.keys() & before.counts.keys():
+        why = _errors(look, before) or "no Alertmanager counts its notifications"
         return f"and whether it arrived cannot be seen ({why})"
-    kinds = ", ".join(_grown(look.taken, before.taken))
-    if kinds and not look.by:
+    kinds = ", ".join(look.grown("taken", before))
+    if kinds and not any(counts["taken_by"] for counts in look.counts.values()):
         return f"and a notification by {kinds} was taken since, of this or of another alert"
     return ""
 
@@ -185,17 +195,11 @@ def _missing(look: Look, before: Look, ear: Ear | None) -> str:
     known.append(f"it was routed to {look.routed}" if look.receivers else "no route of it is shown")
     if look.held:
         known.append(look.held)
-    if kinds := ", ".join(_grown(look.failed, before.failed)):
+    if kinds := ", ".join(look.grown("failed", before)):
         known.append(f"notifications by {kinds} failed: see Alertmanager's log")
     return "; ".join([*known, *look.errors])
 
 
-def _sums(rows: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for row in rows:
-        found.update(row)
-    return dict(found)
-
-
-def _grown(now: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
-    return sorted(name for name, count in now.items() if count > before.get(name, 0))
+def _errors(look: Look, before: Look) -> str:
+    """What could not be read, now or when counting began."""
+    return "; ".join(dict.fromkeys((*look.errors, *before.errors)))

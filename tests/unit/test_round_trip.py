@@ -117,6 +117,41 @@ def test_what_silences_it_is_named(tmp_path: Path) -> None:
     assert "suppressed by a1b2" in found.note
 
 
+def test_what_was_taken_before_the_first_answer_is_no_arrival(tmp_path: Path) -> None:
+    late = {"url": URL, "receivers": [], "state": "", "by": [], "error": "timed out"}
+    found = result(Alertmanager(late, row(500, own=500)), tmp_path)
+    assert found.verdict == "UNKNOWN"
+    assert f"cannot be seen ({URL}: timed out)" in found.reason
+
+
+def test_each_alertmanager_is_counted_by_itself(tmp_path: Path) -> None:
+    other = "http://second:9093"
+    late = {"url": other, "receivers": [], "state": "", "by": [], "error": "timed out"}
+
+    def two(first: dict[str, Any], second: dict[str, Any]) -> Any:
+        server, looks = Alertmanager(ABSENT), [[ABSENT, late], [first, second]]
+
+        def ask(op: str, *, trial: str, over: bool = False) -> Any:
+            if op == "alerts_test" or over or server.sent[-1:] == [True]:
+                return server.ask(op, trial=trial, over=over)
+            return looks.pop(0) if len(looks) > 1 else looks[0]
+
+        return result(server, tmp_path, ask)
+
+    assert two(row(4, own=4), row(500, own=500, url=other)).verdict == "PASS"
+    unseen = two(row(), row(500, own=500, url=other))
+    assert unseen.verdict == "UNKNOWN"
+    assert "what became of it cannot be seen: timed out" in unseen.reason.replace(f"{other}: ", "")
+
+
+def test_what_its_receiver_takes_while_it_is_held_is_another_alert(tmp_path: Path) -> None:
+    held = {"state": "suppressed", "by": ["silence-1"]}
+    never = result(Alertmanager(ABSENT, row(4, own=4, **held)), tmp_path)
+    then = result(Alertmanager(ABSENT, row(4, own=4, **held), row(4, own=4)), tmp_path)
+    came = result(Alertmanager(ABSENT, row(4, own=4, **held), row(5, own=5)), tmp_path)
+    assert [found.verdict for found in (never, then, came)] == ["FAIL", "FAIL", "PASS"]
+
+
 def test_an_alertmanager_that_counts_nothing_leaves_it_unknown(tmp_path: Path) -> None:
     blind = {k: v for k, v in row().items() if k not in {"taken", "failed", "taken_by"}}
     error = f"{URL}/metrics answers 404, wanted 200"
