@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fakes import FakeClock
 
@@ -91,3 +92,16 @@ def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+class Heads:
+    """What the store keeps of the ledger."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def put(self, kind: str, key: str, document: Any) -> None:
+        self.kept[kind, key] = dict(document)
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        return self.kept.get((kind, key))

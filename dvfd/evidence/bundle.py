@@ -17,8 +17,10 @@ from dvfd.errors import StoreError
 from dvfd.evidence.chain import Chain, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    Held = Callable[[str, int, Container[str]], list[str]]
 
 LEDGER, README = "ledger.jsonl", "README"
 
@@ -65,15 +67,18 @@ def checked(
     where: str,
     cluster: str = "",
     head: str = "",
+    held: Held | None = None,
 ) -> Checked:
     """Check the *lines* of a ledger and the reports that its records name, which *fetch* gives.
 
-    It must be of *cluster* and have a record with the hash *head*, where they are given.
+    It must be of *cluster* and have a record with the hash *head*, where they are given, and lack
+    nothing that who holds it knows: *held* is Evidence.held().
     """
+    head = head.strip().lower()
     chain = Chain()
     problems: list[str] = []
     count = reports = 0
-    at, heads = None, set()
+    at, heads = None, set[str]()
     for line in lines:
         if not line.endswith(b"\n"):
             problems.append(f"{len(line)} bytes of a record at the end: it was cut off")
@@ -90,6 +95,8 @@ def checked(
         problems.insert(0, f"of cluster {chain.cluster or 'nobody'}, wanted {cluster}")
     if head and head not in heads:
         problems.insert(0, f"no record has the hash {head}: history was written anew, or it ended")
+    if held:
+        problems += held(chain.cluster, chain.number, heads)
     return Checked(
         where=where,
         cluster=chain.cluster,
@@ -126,13 +133,18 @@ def named(lines: Iterable[bytes]) -> list[str]:
     return list(dict.fromkeys(p for p in places if isinstance(p, str) and REPORT.fullmatch(p)))
 
 
-def write(path: Path, lines: Sequence[bytes], fetch: Callable[[str], bytes | None]) -> Checked:
+def write(
+    path: Path,
+    lines: Sequence[bytes],
+    fetch: Callable[[str], bytes | None],
+    held: Held | None = None,
+) -> Checked:
     """Write the ledger of *lines*, and the reports that it names, as one file at *path*, whole or
     not at all. What is wrong with them is in the answer: it is carried as it is.
 
     Raises StoreError if there is a file already, or no room.
     """
-    found = checked(lines, fetch, where=str(path))
+    found = checked(lines, fetch, where=str(path), held=held)
     parts = {README: _readme(found).encode(), LEDGER: b"".join(lines)}
     reports = {where: fetch(where) for where in named(lines)}
     parts |= {where: data for where, data in reports.items() if data is not None}

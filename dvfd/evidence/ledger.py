@@ -11,6 +11,7 @@ import os
 import threading
 import uuid
 from contextlib import contextmanager, suppress
+from functools import partial
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from dvfd.errors import StoreError
 from dvfd.evidence.chain import FOUNDED, ORIGIN, RECORD, Chain, Record, read, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from io import BufferedReader
     from pathlib import Path
 
@@ -87,6 +88,7 @@ class Evidence:
         self._listeners: list[Callable[[Record], None]] = []
         self._chain = Chain()
         self._places: list[Place] = []
+        self._hashes: set[str] = set()
         self._seen: tuple[int, ...] = ()
         self._end = 0
         self._torn = 0
@@ -203,12 +205,13 @@ class Evidence:
     def problems(self) -> list[str]:
         """What is wrong with the ledger, in words; cheap unless the file was touched meanwhile."""
         with self._lock:
+            held = self.held()
             try:
                 self._look()
             except StoreError as error:
                 return [str(error)]
             chain = self._chain
-            return [*chain.problems, *self.held(chain.cluster, chain.number, chain.sha256)]
+            return [*chain.problems, *held(chain.cluster, chain.number, self._hashes)]
 
     def verify(self) -> list[str]:
         """The same, of a file that is read anew."""
@@ -243,22 +246,11 @@ class Evidence:
         """Where the ledger ends, as the store says; empty if it does not know."""
         return (self._store.get(KIND, HEAD) if self._store else None) or {}
 
-    def held(self, cluster: str, number: int, sha256: str) -> list[str]:
-        """What the store knows, and a ledger of *cluster* that ends with that record has not."""
-        if not (head := self._head()):
-            return []
-        there, known, of = head["number"], head["sha256"], head["cluster"]
-        found = ""
-        if cluster and cluster != of:
-            found = f"of cluster {cluster}, the store is of {of}"
-        elif there > number:
-            found = f"ends with record {number}, the store knows of {there}: cut off"
-        elif there == number and known != sha256:
-            found = (
-                f"its last record, {number}, has the hash {sha256[:12]}, the store says "
-                f"{known[:12]}: it was exchanged"
-            )
-        return [f"{self._path}: {found}"] if found else []
+    def held(self) -> Callable[[str, int, Container[str]], list[str]]:
+        """What the store knows at this moment. Asked with the cluster, the last number and the
+        hashes of a ledger that was read since, it says what that one lacks.
+        """
+        return partial(_lacks, self._path, self._head())
 
     def _look(self, file: BufferedReader | None = None) -> None:
         """Read the file again if it is not as we left it. Raises StoreError if it cannot be."""
@@ -291,12 +283,14 @@ class Evidence:
 
     def _forget(self) -> None:
         self._chain, self._places, self._seen = Chain(), [], ()
+        self._hashes = set()
         self._end = self._torn = 0
 
     def _place(self, record: Record, length: int) -> None:
         # Kinds are few and subjects come again and again: one string of each.
         kind, subject = intern(record.kind), intern(record.subject)
         self._places.append(Place(self._end, length, kind, subject))
+        self._hashes.add(record.sha256)
 
     def _bodies(self, places: Sequence[Place]) -> Iterator[Record]:
         if not places:
@@ -350,7 +344,9 @@ class Evidence:
         *,
         first: bool = False,
     ) -> Record:
-        number, previous = (0, ORIGIN) if first else self._last()
+        head = {} if first else self._head()
+        known = not _lacks(self._path, head, self._chain.cluster, self._chain.number, self._hashes)
+        number, previous = (0, ORIGIN) if first else self._last(head)
         record, line = sealed(
             {
                 "number": number + 1,
@@ -368,17 +364,16 @@ class Evidence:
         self._place(record, len(line))
         self._end += len(line)
         self._seen = _signature(os.fstat(file.fileno()))
-        if self._store:
-            head = {"number": record.number, "sha256": record.sha256}
-            cluster = self._chain.cluster or self._head().get("cluster", "")
-            self._store.put(KIND, HEAD, head | {"cluster": cluster})
+        if self._store and known:  # what the store misses stays missed: it goes no further
+            end = {"number": record.number, "sha256": record.sha256}
+            cluster = head.get("cluster") or self._chain.cluster
+            self._store.put(KIND, HEAD, end | {"cluster": cluster})
         return record
 
-    def _last(self) -> tuple[int, str]:
+    def _last(self, head: Mapping[str, Any]) -> tuple[int, str]:
         """Number and hash of what the next record follows. A tail that was cut off stays missed:
         the next one follows what the store knows of.
         """
-        head = self._head()
         if head.get("number", 0) > self._chain.number:
             return int(head["number"]), str(head["sha256"])
         return self._chain.number, self._chain.sha256
@@ -403,6 +398,26 @@ class Evidence:
         )
 
 
+def _lacks(
+    path: Path, head: Mapping[str, Any], cluster: str, number: int, hashes: Container[str]
+) -> list[str]:
+    """What the ledger at *path* lacks of where it ended, which is *head*."""
+    if not head:
+        return []
+    there, known, of = head["number"], head["sha256"], head["cluster"]
+    found = ""
+    if cluster and cluster != of:
+        found = f"of cluster {cluster}, the store is of {of}"
+    elif there > number:
+        found = f"ends with record {number}, the store knows of {there}: cut off"
+    elif known not in hashes:
+        found = (
+            f"no record has the hash {known[:12]}, which the store has for record {there}: that "
+            "one was exchanged or removed"
+        )
+    return [f"{path}: {found}"] if found else []
+
+
 def leave(*paths: Path) -> None:
     """Leave what root made to who owns the state directory, of which *paths* are parts, from above
     to below: the daemon has a user of its own.
@@ -410,7 +425,9 @@ def leave(*paths: Path) -> None:
     if os.geteuid() == 0:
         owner = paths[0].parent.stat()
         for path in paths:
-            os.chown(path, owner.st_uid, owner.st_gid)
+            found = path.stat()  # a change of nothing would look like a hand on the file
+            if (found.st_uid, found.st_gid) != (owner.st_uid, owner.st_gid):
+                os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def settle(directory: Path) -> None:
@@ -428,4 +445,5 @@ def _at(file: BufferedReader, place: Place) -> bytes:
 
 
 def _signature(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    # The time of change as well: anybody who may write can put the time of writing back.
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

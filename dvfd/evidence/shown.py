@@ -50,22 +50,22 @@ class Shown:
     def verified(self, head: str = "", cluster: str = "") -> Checked:
         """The ledger read anew, held against the store and the reports that it names."""
         where = str(self._evidence.path)
+        held = self._evidence.held()
         lines = self._evidence.lines()
-        found = bundle.checked(lines, self.fetch, where=where, head=head, cluster=cluster)
-        return self._held(found)
+        return self._noticed(
+            bundle.checked(lines, self.fetch, where=where, head=head, cluster=cluster, held=held)
+        )
 
     def export(self, path: Path) -> Checked:
         """Everything as one file. Raises StoreError."""
+        held = self._evidence.held()
         lines = list(self._evidence.lines())
         if not lines:
             raise DvfdError(f"{self._evidence.path}: there is no evidence yet: nothing to export")
-        return self._held(bundle.write(path, lines, self.fetch))
+        return self._noticed(bundle.write(path, lines, self.fetch, held))
 
-    def _held(self, found: Checked) -> Checked:
-        """*found* with what the store knows of the ledger's end."""
-        known = self._evidence.held(found.cluster, found.number, found.sha256)
-        notices = tuple(self._evidence.notices())
-        return replace(found, problems=(*found.problems, *known), notices=notices)
+    def _noticed(self, found: Checked) -> Checked:
+        return replace(found, notices=tuple(self._evidence.notices()))
 
     def renew(self, request: Mapping[str, Any], submitted: str) -> dict[str, Any]:
         """Found the ledger anew, as the one in *request* says: name, role, reason.

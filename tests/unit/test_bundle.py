@@ -12,16 +12,20 @@ import time
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeClock
+from fakes_store import Heads
 
 from dvfd.errors import DvfdError, StoreError
 from dvfd.evidence import bundle
 from dvfd.evidence.chain import FOUNDED, ORIGIN, sealed
 from dvfd.evidence.ledger import FILE, Evidence
 from dvfd.evidence.shown import Shown, operations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BY_HAND = re.search(
     r"```python\n(.*?)```", Path("docs/evidence.md").read_text(encoding="utf-8"), re.DOTALL
@@ -133,6 +137,38 @@ def test_a_ledger_that_was_written_anew_lacks_the_hash_that_somebody_kept(desk: 
 
     assert f"no record has the hash {kept}" in found.problems[0]
     assert desk.shown.verified().problems == ()
+
+
+def test_a_hash_that_was_typed_in_capitals_is_the_same(desk: Desk) -> None:
+    kept = desk.shown.export(desk.file).sha256
+
+    assert bundle.opened(desk.file, head=f" {kept.upper()}").problems == ()
+    assert desk.shown.verified(head=kept.upper()).problems == ()
+
+
+def test_a_record_that_is_written_while_somebody_verifies_is_not_missed(tmp_path: Path) -> None:
+    class Busy(Evidence):
+        """Somebody appends once the lines were read."""
+
+        def lines(self) -> Iterator[bytes]:
+            yield from super().lines()
+            self.append("run", "hardware", {}, submitted="root")
+
+    ledger = Busy(tmp_path / "evidence", FakeClock(), store=Heads())
+    ledger.append("run", "hardware", {}, submitted="root")
+
+    assert Shown(ledger, tmp_path).verified().problems == ()
+    assert Shown(ledger, tmp_path).export(tmp_path / "x.tar").problems == ()
+
+
+def test_a_ledger_that_the_store_knows_otherwise_is_exported_with_that_word(tmp_path: Path) -> None:
+    heads = Heads()
+    ledger = Evidence(tmp_path / "evidence", FakeClock(), store=heads)
+    ledger.append("run", "hardware", {}, submitted="root")
+    heads.kept["evidence", "head"]["sha256"] = "f" * 64
+
+    assert "was exchanged" in Shown(ledger, tmp_path).verified().problems[0]
+    assert "was exchanged" in Shown(ledger, tmp_path).export(tmp_path / "x.tar").problems[0]
 
 
 def test_a_report_that_is_gone_is_missed_and_the_rest_is_exported(desk: Desk) -> None:

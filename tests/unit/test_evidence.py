@@ -6,32 +6,22 @@ import fcntl
 import json
 import os
 import threading
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeClock
+from fakes_store import Heads
 
 from dvfd.errors import StoreError
-from dvfd.evidence.chain import FOUNDED, sealed
+from dvfd.evidence.chain import FOUNDED, ORIGIN, sealed
 from dvfd.evidence.ledger import FILE, TORN, Evidence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from dvfd.evidence.chain import Record
-
-
-class Heads:
-    """What the store keeps of the ledger."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], dict[str, Any]] = {}
-
-    def put(self, kind: str, key: str, document: Any) -> None:
-        self.kept[kind, key] = dict(document)
-
-    def get(self, kind: str, key: str) -> dict[str, Any] | None:
-        return self.kept.get((kind, key))
 
 
 class Desk:
@@ -227,6 +217,74 @@ def test_the_ledger_of_another_cluster_is_named_as_such(desk: Desk, tmp_path: Pa
     ours = desk.heads.kept["evidence", "head"]["cluster"]
     said = f"of cluster {other.ledger.cluster}, the store is of {ours}"
     assert desk.ledger.verify() == [f"{desk.path}: {said}"]
+
+
+def written_anew(desk: Desk) -> None:
+    """Every run passed all of a sudden, each hash is made to fit, and there is one run more."""
+    parts = [json.loads(line) for line in desk.lines()]
+    parts.append(dict(parts[-1], number=len(parts) + 1))
+    before, lines = ORIGIN, []
+    for each in parts:
+        del each["sha256"]
+        if each["kind"] == "run":
+            each["body"] = {"run": "forged", "verdict": "PASS"}
+        record, line = sealed({**each, "previous": before})
+        before = record.sha256
+        lines.append(line)
+    desk.leave(*lines)
+
+
+def of_another_cluster(desk: Desk) -> None:
+    """With more records than ours."""
+    other = Desk(desk.directory.parent / "other")
+    other.run(3)
+    desk.leave(*other.lines())
+
+
+def last_exchanged(desk: Desk) -> None:
+    *lines, last = desk.lines()
+    parts = json.loads(last)
+    del parts["sha256"]
+    desk.leave(*lines, sealed({**parts, "body": {"run": "forged"}})[1])
+
+
+def forked(desk: Desk) -> None:
+    """It went on elsewhere from a copy, further than here."""
+    there = Desk(desk.directory.parent / "there")
+    there.leave(*desk.lines())
+    there.heads.kept = dict(desk.heads.kept)
+    desk.run(3)
+    for n in range(2):
+        there.run(10 + n, there.opened())
+    desk.leave(*there.lines())
+
+
+@pytest.mark.parametrize("spoil", [written_anew, of_another_cluster, last_exchanged, forked])
+def test_another_history_is_found_and_stays_found_after_further_records(
+    desk: Desk, spoil: Callable[[Desk], None]
+) -> None:
+    spoil(desk)
+    before = desk.ledger.problems()
+    desk.run(4)
+    desk.run(5)
+
+    assert any("exchanged" in each or "of cluster" in each for each in before)
+    assert desk.ledger.problems()[-1] == before[-1]
+    assert desk.opened().verify()[-1] == before[-1]
+
+
+def test_an_edit_is_found_though_size_and_time_of_writing_are_as_before(desk: Desk) -> None:
+    assert desk.ledger.problems() == []
+    before, lines = desk.path.stat(), desk.lines()
+    edited = lines[1].replace(b"PASS", b"FAIL")
+
+    for _ in count():  # the clock of a file system goes in steps
+        desk.leave(lines[0], edited, *lines[2:])
+        os.utime(desk.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if desk.path.stat().st_ctime_ns != before.st_ctime_ns:
+            break
+
+    assert "edited" in desk.ledger.problems()[0]
 
 
 def test_an_edit_is_found_while_we_run_without_being_asked_to_verify(desk: Desk) -> None:
