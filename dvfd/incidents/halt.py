@@ -1,8 +1,10 @@
 """Stop a job's processes: ask them, give them time for a last checkpoint, then kill what is left.
 
 Only processes that registered are touched, each known by pid and start time, held by a descriptor
-of the kernel's so that a pid which was given away meanwhile is never hit. A process group is killed
-only where its leader is one of them: the group of somebody's shell is not the job's.
+of the kernel's so that a pid which was given away meanwhile is never hit. A process group goes with
+them only where its leader is one of them: the group of somebody's shell is not the job's. Its
+members are asked once their leader has gone, for it may end them itself; who left the group is left
+alone.
 """
 
 from __future__ import annotations
@@ -70,8 +72,8 @@ def halt(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Halted:
     """End what *registered* names, asking it again: a launcher may start ranks anew, which then
-    register too, for *linger* seconds after the last one went. *grace* seconds pass between
-    SIGTERM and SIGKILL.
+    register too, for *linger* seconds after the last one went. *grace* seconds after one was asked
+    in vain everything that is left is killed.
     """
     table = processes or Processes()
     halted, began = Halted(), monotonic()
@@ -79,7 +81,8 @@ def halt(
     asked: dict[Process, float] = {}
     seen = began
     while (now := monotonic()) - began < LONGEST:
-        left = _living(registered(), table)
+        _renew(groups, table)
+        left = [*_living(registered(), table), *_orphans(groups, table)]
         seen = now if left else seen
         if not left and now - seen >= linger:
             break
@@ -107,8 +110,10 @@ def _kill(
 ) -> None:
     """Kill what is left of them and of the groups that they led, and see it gone."""
     until = monotonic() + GOING
-    while left := [*_living(registered(), table), *_living(_of(groups), table)]:
-        _kill_groups(groups, table)
+    while left := [*_living(registered(), table), *_of(groups, table)]:
+        for leader in {leader for leader in groups if _in_group(leader, groups, table)}:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)
         for process in left:
             if _signal(process, signal.SIGKILL, table, halted):
                 halted.killed.add(process.pid)
@@ -123,8 +128,26 @@ def _living(registered: Iterable[Process], table: Processes) -> list[Process]:
     return [p for p in registered if p.pid not in (0, 1, ours) and table.state(p) not in GONE]
 
 
-def _of(groups: Mapping[int, set[Process]]) -> list[Process]:
-    return [process for members in groups.values() for process in members]
+def _in_group(leader: int, groups: Mapping[int, set[Process]], table: Processes) -> list[Process]:
+    """Who lives of a group and is in it still: so long its number is theirs."""
+    return [p for p in _living(groups[leader], table) if _group(p.pid) == leader]
+
+
+def _of(groups: Mapping[int, set[Process]], table: Processes) -> list[Process]:
+    return [process for leader in groups for process in _in_group(leader, groups, table)]
+
+
+def _orphans(groups: Mapping[int, set[Process]], table: Processes) -> list[Process]:
+    """The members of groups whose leader has gone."""
+    found = {leader: _in_group(leader, groups, table) for leader in groups}
+    return [p for leader, left in found.items() if all(m.pid != leader for m in left) for p in left]
+
+
+def _renew(groups: Mapping[int, set[Process]], table: Processes) -> None:
+    """Take in what was forked meanwhile."""
+    for leader in groups:
+        if _in_group(leader, groups, table):
+            groups[leader].update(members(leader, table))
 
 
 def _ask(
@@ -137,14 +160,6 @@ def _ask(
     _signal(process, signal.SIGCONT, table, halted)
     if process.pid != os.getpgrp() and _group(process.pid) == process.pid:
         groups[process.pid] = {process, *members(process.pid, table)}
-
-
-def _kill_groups(groups: Mapping[int, set[Process]], table: Processes) -> None:
-    """Kill the groups in which somebody is left who was in them: so long their number is theirs."""
-    for leader, known in groups.items():
-        if any(_group(each.pid) == leader for each in _living(known, table)):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(leader, signal.SIGKILL)
 
 
 def members(group: int, table: Processes, proc: Path = Path("/proc")) -> set[Process]:

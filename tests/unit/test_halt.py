@@ -41,6 +41,27 @@ LATER = (
     "while True: time.sleep(1)"
 )
 
+CHILD = (
+    "import signal,sys,time\n"
+    "def save(*_): time.sleep(0.5); print('written', flush=True); sys.exit(0)\n"
+    "signal.signal(15, save); print('up', flush=True); time.sleep(60)"
+)
+
+WRITES = (
+    "import signal,subprocess,sys,time\n"
+    "signal.signal(15, lambda *_: sys.exit(0))\n"
+    f"subprocess.Popen([sys.executable, '-c', {CHILD!r}])\n"
+    "time.sleep(60)"
+)
+
+LEAVES = (
+    "import os,signal,sys,time\n"
+    "child = os.fork()\n"
+    "if child == 0: signal.signal(10, lambda *_: os.setsid())\n"
+    "else: signal.signal(15, lambda *_: time.sleep(2) or sys.exit(0)); print(child, flush=True)\n"
+    "while True: time.sleep(1)"
+)
+
 
 class Job:
     """Processes that were started, and registered or not."""
@@ -103,6 +124,39 @@ def test_the_group_that_a_registered_process_leads_goes_with_it(job: Job) -> Non
     halt(lambda: [process], grace=0.3)
 
     assert eventually(lambda: TABLE.identify(int(worker)) is None, 10)
+
+
+def test_a_child_that_outlives_its_rank_has_time_for_its_checkpoint_too(job: Job) -> None:
+    process, _ = job.start(WRITES)
+
+    found = halt(lambda: [process], grace=20)
+
+    assert job.rest() == "written\n"
+    assert len(found.asked) == 2
+    assert not found.killed
+
+
+def test_a_child_that_has_left_the_group_of_its_rank_is_not_touched(job: Job) -> None:
+    process, said = job.start(LEAVES)
+    child = TABLE.identify(int(said))
+    assert child
+    looks = []
+
+    def registered() -> list[Process]:
+        """Once the rank was asked, its child goes away into a session of its own."""
+        looks.append(0)
+        if len(looks) == 2:
+            os.kill(child.pid, signal.SIGUSR1)
+        return [process]
+
+    try:
+        found = halt(registered, grace=1)
+
+        assert os.getpgid(child.pid) == child.pid
+        assert TABLE.state(child) not in "ZX"
+        assert found.killed == {process.pid}
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
 
 
 def test_what_was_forked_after_it_was_asked_goes_with_the_group(job: Job) -> None:
