@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dvfd.config import Config
 from dvfd.evidence.chain import Record
 from dvfd.evidence.ledger import Evidence
 from dvfd.incidents.incident import Incident, Moment, Ran
-from dvfd.incidents.protocol import Done, Incidents
+from dvfd.incidents.protocol import Acted, Incidents
 from dvfd.sinks.pager import Pager
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0
@@ -67,11 +68,14 @@ class Preserver:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.again: Callable[[], str] | None = None
 
-    def __call__(self, incident: Incident, record: Record | None) -> Done:
+    def __call__(
+        self, incident: Incident, record: Record | None, acted: Acted
+    ) -> dict[str, object]:
         self.asked.append(incident.id)
-        bundle = {"path": "b.tar.gz", "bytes": 9, "parts": 2, "sha256": "ab", "missing": []}
-        return Done(bundle=bundle, action={"action": "notify", "words": "left alone"})
+        acted({"action": "notify", "words": "left alone"}, self.again)
+        return {"path": "b.tar.gz", "bytes": 9, "parts": 2, "sha256": "ab", "missing": []}
 
 
 class Place:

@@ -15,15 +15,17 @@ from dvfd.environment import environment_facts
 from dvfd.errors import DvfdError
 from dvfd.incidents.halt import halt
 from dvfd.incidents.preserve import Bundle, Orders, by_child
-from dvfd.incidents.protocol import Done, overdue, too_late
+from dvfd.incidents.protocol import began_after, overdue, too_late
 from dvfd.masking import masked, redacted_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from dvfd.config import Config
     from dvfd.evidence.chain import Record
     from dvfd.incidents.incident import Incident, Moment
+    from dvfd.incidents.protocol import Acted
     from dvfd.model import Catalogue
     from dvfd.telemetry.processes import Process
 
@@ -77,21 +79,22 @@ class AtOnce:
         self._seal = seal
         self._proc = proc
 
-    def __call__(self, incident: Incident, record: Record | None) -> Done:
+    def __call__(self, incident: Incident, record: Record | None, acted: Acted) -> dict[str, Any]:
         """Read what a stop takes away, stop, then preserve: logs tell of a last checkpoint."""
         job = self._job(incident)
         labels = self._named(job) or [job]
         texts = self._environments(labels)
-        action = self._act(incident, job, labels)
+        if incident.action is None:
+            self._act(incident, job, labels, acted)
+        elif incident.action.get("begun"):
+            acted({"action": "stop", "job": job, "words": _unknown(job)})
         self._settle()
         bundle = self._seal(self.orders(incident, record, texts))
         if bundle.path:
             log.info("evidence preserved", incident=incident.id, path=bundle.path)
         else:
             log.error("evidence not preserved", incident=incident.id, why=bundle.missing)
-        stopped = action["action"] == "stop" and action.get("asked")
-        again = partial(self._again, labels[0]) if stopped else None
-        return Done(bundle=asdict(bundle), action=action, again=again)
+        return asdict(bundle)
 
     # --- Stop, or only say so -------------------------------------------------------------------
 
@@ -100,32 +103,53 @@ class AtOnce:
             return self._job_of(incident.failures[0].run)
         return ""
 
-    def _act(self, incident: Incident, job: str, labels: Sequence[str]) -> dict[str, Any]:
+    def _act(self, incident: Incident, job: str, labels: Sequence[str], acted: Acted) -> None:
+        """Stop the job, unless there is a reason not to. That it is being stopped is written down
+        before: a daemon after this one must not stop what people started meanwhile.
+        """
         action = "stop" if self._config.stops else "notify"
         told = {"action": action, "job": job}
+        if reason := self._left_alone(incident, job, labels):
+            acted(told | {"words": reason})
+            return
+        label, now = labels[0], self._now()
+        spared = {p for p in self._registered(label) if began_after(p, incident, now)}
+        acted(told | {"begun": True, "words": f"job {job} is being stopped"})
+        self._settle()
+        halted = halt(partial(self._ours, label, spared), grace=self._config.incidents.grace)
+        words = "; ".join([halted.words(job), *self._not_ours(job, label, len(spared))])
+        log.warning("job stopped", incident=incident.id, job=job, words=words)
+        again = partial(self._again, label, spared) if halted.asked else None
+        acted(told | {"words": words, "asked": len(halted.asked)}, again)
+
+    def _left_alone(self, incident: Incident, job: str, labels: Sequence[str]) -> str:
+        """Why nothing is stopped; nothing where it is."""
         if not job:
-            return told | {"words": "nothing to stop: the test's own processes ended with it"}
-        if action == "notify":
-            return told | {"words": f"job {job} was left alone: [incidents] action is notify here"}
+            return "nothing to stop: the test's own processes ended with it"
+        if not self._config.stops:
+            return f"job {job} was left alone: [incidents] action is notify here"
         if overdue(incident, self._now()):
-            return told | {"words": too_late(incident, self._now())}
+            return too_late(incident, self._now())
         if len(labels) > 1:
             which = f"more than one job is named {job}: {', '.join(labels)}"
-            return told | {"words": f"nothing was stopped: {which}; end the one that failed"}
-        (label,) = labels
-        unseen = self._unseen(label)
-        halted = halt(lambda: self._registered(label), grace=self._config.incidents.grace)
-        words = halted.words(job)
-        if unseen:
-            where = "run where they cannot be seen from here: end them yourself"
-            words = f"{words}; {unseen} ranks of job {job} {where}"
-        log.warning("job stopped", incident=incident.id, job=job, words=words)
-        return told | {"words": words, "asked": len(halted.asked)}
+            return f"nothing was stopped: {which}; end the one that failed"
+        return ""
 
-    def _again(self, job: str) -> str:
+    def _not_ours(self, job: str, label: str, spared: int) -> Iterator[str]:
+        if spared:
+            yield f"{spared} processes of job {job} began after the failure and were left alone"
+        if unseen := self._unseen(label):
+            where = "run where they cannot be seen from here: end them yourself"
+            yield f"{unseen} ranks of job {job} {where}"
+
+    def _ours(self, label: str, spared: AbstractSet[Process]) -> list[Process]:
+        """The job's processes but for those that were there and are no part of what failed."""
+        return [process for process in self._registered(label) if process not in spared]
+
+    def _again(self, job: str, spared: AbstractSet[Process]) -> str:
         """Stop what a launcher started again; what was done, or nothing."""
         grace = self._config.incidents.grace
-        halted = halt(lambda: self._registered(job), grace=grace, linger=RETURNS)
+        halted = halt(partial(self._ours, job, spared), grace=grace, linger=RETURNS)
         if not (halted.asked or halted.refused):
             return ""
         log.warning("job stopped again", job=job, words=halted.words(job))
@@ -208,6 +232,10 @@ class AtOnce:
             "logs/dvfd.txt": (*journal, "--unit=dvfd"),
             **{f"logs/{name}.txt": (*journal, *which) for name, which in named.items()},
         }
+
+
+def _unknown(job: str) -> str:
+    return f"dvfd ended while it stopped job {job}: look whether that still runs, and end it"
 
 
 def _json(document: object) -> str:

@@ -13,7 +13,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from dvfd.model import Catalogue, Clock
     from dvfd.sinks.alert import Alert
     from dvfd.sinks.pager import Pager
+    from dvfd.telemetry.processes import Process
 
 KIND, SEEN = "incident", "incidents seen"
 """Kinds of the records in the store: an incident by its id, and how far the ledger was read."""
@@ -54,6 +56,9 @@ the wall clock, so that a step of it before counts for nothing.
 
 LATE = 600.0
 """Seconds after which a failure is too old to stop anything: what runs now is not what failed."""
+
+TICKS = os.sysconf("SC_CLK_TCK")
+"""Of a process's start time in a second: after boot, as CLOCK_BOOTTIME has it."""
 
 STUCK = 60.0
 """Seconds without a look at the deadlines after which that is told."""
@@ -82,19 +87,20 @@ class Kept(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """What was done at once: the sealed bundle, and what was stopped, each as a document. `again`
-    looks for some seconds whether what was stopped comes back, and says what it did then.
-    """
+class Acted(Protocol):
+    """Who writes down what is done to a job, as it is done."""
 
-    bundle: Mapping[str, Any]
-    action: Mapping[str, Any]
-    again: Callable[[], str] | None = None
+    def __call__(self, action: Mapping[str, Any], again: Callable[[], str] | None = None) -> object:
+        """Take *action*. *again* looks for some seconds whether what was stopped comes back, and
+        says what it did then.
+        """
+        ...
 
 
-AtOnce = Callable[[Incident, "Record | None"], Done]
-"""Preserves, then stops or not; takes seconds to minutes."""
+AtOnce = Callable[[Incident, "Record | None", Acted], Mapping[str, Any]]
+"""Stops or not, and says so; then preserves, and returns the sealed bundle as a document. Takes
+seconds to minutes.
+"""
 
 
 class Incidents:
@@ -169,8 +175,8 @@ class Incidents:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more. What is being preserved has some seconds left; what is not done by then is
-        begun anew by the next daemon.
+        """Look no more. What is being preserved has some seconds left; what is not preserved by
+        then is preserved by the next daemon. Nothing is stopped twice.
         """
         self._stop.set()
         self._wake.set()
@@ -418,33 +424,49 @@ class Incidents:
             act.start()
 
     def unpreserved(self) -> list[str]:
-        """The incidents for which nothing was done yet."""
+        """The incidents of which nothing was preserved yet."""
         with self._lock:
             found = self._found.values()
             return [each.id for each in found if each.bundle is None and not each.over]
 
     def act(self, incident_id: str) -> None:
         """Do for an incident what is to be done at once, and write down what became of it."""
+        try:
+            bundle = self._act(incident_id)
+        except Exception as error:  # it must not be tried again and again
+            log.exception("nothing done at once", incident=incident_id)
+            bundle = {"missing": [f"it could not be done: {error}"]}
+        said = _sealed(bundle)
+        try:
+            with self._lock:
+                before = self._found[incident_id]
+                action = before.action or {"action": "", "words": said}
+                after = replace(before, bundle=dict(bundle), action=dict(action))
+                self._keep(rules.noted(after, self.now(), rules.DVFD, "preserved", said), before)
+        finally:
+            self._busy.discard(incident_id)
+
+    def _act(self, incident_id: str) -> Mapping[str, Any]:
         incident = self._found[incident_id]
         assert self._at_once is not None
-        try:
-            first = incident.failures[0].number
-            record = next((r for r in self._evidence.records("run") if r.number == first), None)
-            done = self._at_once(incident, record)
-        except (DvfdError, OSError) as error:
-            log.exception("nothing done at once", incident=incident_id)
-            said = f"it could not be done: {error}"
-            done = Done(bundle={"missing": [said]}, action={"action": "", "words": said})
+        first = incident.failures[0].number
+        record = next((r for r in self._evidence.records("run") if r.number == first), None)
+        return self._at_once(incident, record, partial(self._acted, incident_id))
+
+    def _acted(
+        self,
+        incident_id: str,
+        action: Mapping[str, Any],
+        again: Callable[[], str] | None = None,
+    ) -> None:
+        """Write *action* down when it is taken: no daemon after this one takes it once more."""
         with self._lock:
             before = self._found[incident_id]
-            after = replace(before, bundle=dict(done.bundle), action=dict(done.action))
-            now = self.now()
-            after = rules.noted(after, now, rules.DVFD, "stop", str(done.action.get("words", "")))
-            after = rules.noted(after, now, rules.DVFD, "preserved", _sealed(done.bundle))
-            self._keep(after, before)
-            self._busy.discard(incident_id)
-        if done.again is not None:
-            args = (incident_id, done.again)
+            words = str(action.get("words", ""))
+            after = replace(before, action=dict(action))
+            self._keep(rules.noted(after, self.now(), rules.DVFD, "stop", words), before)
+        if again is not None:
+            args = (incident_id, again)
             threading.Thread(target=self._look_again, args=args, name="again", daemon=True).start()
 
     def _look_again(self, incident_id: str, again: Callable[[], str]) -> None:
@@ -649,6 +671,13 @@ def too_late(incident: Incident, now: Moment) -> str:
     """Why nothing is stopped any more."""
     age = seconds(incident.elapsed(now))
     return f"nothing was stopped: the failure was noticed {age} after it was recorded"
+
+
+def began_after(process: Process, incident: Incident, now: Moment) -> bool:
+    """Whether *process* is younger than the failure: of what failed it is no part."""
+    run = incident.failures[0]
+    failed = incident.elapsed(now) + max(0.0, run.at - (run.ended or run.at))
+    return now.boot - process.start / TICKS < failed
 
 
 def operations(incidents: Incidents) -> dict[str, Operation]:

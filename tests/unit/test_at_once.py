@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from dvfd.config import parse
 from dvfd.errors import DvfdError
 from dvfd.incidents import incident as rules
 from dvfd.incidents.at_once import AtOnce
-from dvfd.incidents.incident import Incident
+from dvfd.incidents.incident import Incident, Moment
 from dvfd.incidents.preserve import Bundle, Orders
 from dvfd.incidents.protocol import LATE
 from dvfd.telemetry.processes import Process, Processes
@@ -35,8 +37,30 @@ class Seal:
         return Bundle(path=str(orders.path))
 
 
-def opened() -> Incident:
-    return rules.opened(ran(), incident_id="i-7", node="n1", now=moment())
+class Acts:
+    """What was done to the job, each as it was said."""
+
+    def __init__(self) -> None:
+        self.all: list[Mapping[str, Any]] = []
+        self.again: Callable[[], str] | None = None
+
+    def __call__(self, action: Mapping[str, Any], again: Callable[[], str] | None = None) -> None:
+        self.all.append(action)
+        self.again = again
+
+    @property
+    def words(self) -> str:
+        return str(self.all[-1]["words"])
+
+
+def here(at: float = 0.0) -> Moment:
+    """*at* seconds from now, by the clock that processes' start times are of."""
+    return replace(moment(at), boot=time.clock_gettime(time.CLOCK_BOOTTIME) + at)
+
+
+def opened(at: float = 0.0) -> Incident:
+    """What failed *at* seconds from now."""
+    return rules.opened(ran(at=at), incident_id="i-7", node="n1", now=here(at))
 
 
 @pytest.fixture
@@ -59,18 +83,68 @@ def at_once(tmp_path: Path, text: str, pid: int = 0, *, at: float = 0.0, **more:
     process = Processes().identify(pid)
     known: list[Process] = [process] if process else []
     given = {
-        "state": tmp_path, "now": lambda: moment(at), "job_of": lambda _run: "gpt",
+        "state": tmp_path, "now": lambda: here(at), "job_of": lambda _run: "gpt",
         "registered": lambda job: known if job == "gpt" else [], "seal": Seal(),
     }  # fmt: skip
     return AtOnce(parse(text), CATALOGUE, **{**given, **more})
 
 
 def test_in_a_phase_the_job_is_stopped(tmp_path: Path, rank: subprocess.Popen[str]) -> None:
-    done = at_once(tmp_path, STOPS, rank.pid)(opened(), None)
+    acts = Acts()
+
+    at_once(tmp_path, STOPS, rank.pid)(opened(), None, acts)
 
     assert rank.wait(10) != 0
-    assert (done.action["action"], done.action["job"]) == ("stop", "gpt")
-    assert "1 processes of job gpt were asked to end" in done.action["words"]
+    assert (acts.all[-1]["action"], acts.all[-1]["job"]) == ("stop", "gpt")
+    assert "1 processes of job gpt were asked to end" in acts.words
+
+
+def test_a_stop_is_kept_before_it_begins(tmp_path: Path, rank: subprocess.Popen[str]) -> None:
+    told = []
+
+    def acted(action: Mapping[str, Any], _again: object = None) -> None:
+        told.append((action["words"], rank.poll()))
+
+    def settle() -> None:
+        told.append(("on the disk", rank.poll()))
+
+    at_once(tmp_path, STOPS, rank.pid, settle=settle)(opened(), None, acted)
+
+    assert told[:2] == [("job gpt is being stopped", None), ("on the disk", None)]
+
+
+def test_what_was_stopped_once_is_not_stopped_by_the_next_daemon(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
+    acts, action = Acts(), {"action": "stop", "job": "gpt", "words": "asked to end", "asked": 1}
+
+    at_once(tmp_path, STOPS, rank.pid)(replace(opened(), action=action), None, acts)
+
+    assert rank.poll() is None
+    assert not acts.all
+
+
+def test_a_stop_that_the_daemon_did_not_survive_is_left_to_people(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
+    acts, action = Acts(), {"action": "stop", "job": "gpt", "words": "stopping", "begun": True}
+
+    at_once(tmp_path, STOPS, rank.pid)(replace(opened(), action=action), None, acts)
+
+    assert rank.poll() is None
+    assert "dvfd ended while it stopped job gpt" in acts.words
+
+
+def test_what_was_started_after_the_failure_is_left_alone(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
+    acts = Acts()
+
+    at_once(tmp_path, STOPS, rank.pid)(opened(-300), None, acts)
+
+    assert rank.poll() is None
+    assert "1 processes of job gpt began after the failure and were left alone" in acts.words
+    assert acts.again is None
 
 
 @pytest.mark.parametrize(
@@ -84,10 +158,12 @@ def test_in_a_phase_the_job_is_stopped(tmp_path: Path, rank: subprocess.Popen[st
 def test_a_job_goes_on_where_it_is_only_told_of(
     tmp_path: Path, rank: subprocess.Popen[str], text: str, at: float, words: str
 ) -> None:
-    done = at_once(tmp_path, text, rank.pid, at=at)(opened(), None)
+    acts = Acts()
+
+    at_once(tmp_path, text, rank.pid, at=at)(opened(), None, acts)
 
     assert rank.poll() is None
-    assert words in done.action["words"]
+    assert words in acts.words
 
 
 def test_a_test_that_is_no_run_has_no_job_to_stop(
@@ -96,10 +172,12 @@ def test_a_test_that_is_no_run_has_no_job_to_stop(
     def none(_run: str) -> str:
         raise DvfdError("no run of that name")
 
-    done = at_once(tmp_path, STOPS, rank.pid, job_of=none)(opened(), None)
+    acts = Acts()
+
+    at_once(tmp_path, STOPS, rank.pid, job_of=none)(opened(), None, acts)
 
     assert rank.poll() is None
-    assert "the test's own processes ended with it" in done.action["words"]
+    assert "the test's own processes ended with it" in acts.words
 
 
 def test_the_environment_is_read_before_the_stop_and_redacted(
@@ -107,7 +185,7 @@ def test_the_environment_is_read_before_the_stop_and_redacted(
 ) -> None:
     seal = Seal()
 
-    at_once(tmp_path, STOPS, rank.pid, seal=seal)(opened(), None)
+    at_once(tmp_path, STOPS, rank.pid, seal=seal)(opened(), None, Acts())
 
     assert seal.orders
     found = json.loads(seal.orders.texts[f"environment/pid-{rank.pid}.json"])
@@ -119,13 +197,15 @@ def test_what_a_launcher_starts_again_is_looked_for_afterwards(
 ) -> None:
     monkeypatch.setattr("dvfd.incidents.at_once.RETURNS", 0.2)
 
-    done = at_once(tmp_path, STOPS, rank.pid)(opened(), None)
+    acts = Acts()
 
-    assert done.again is not None
-    assert not done.again()  # nothing came
+    at_once(tmp_path, STOPS, rank.pid)(opened(), None, acts)
+
+    assert acts.again is not None
+    assert not acts.again()  # nothing came
     process = subprocess.Popen(["/usr/bin/sleep", "60"])
     try:
-        back = at_once(tmp_path, STOPS, process.pid)._again("gpt")
+        back = at_once(tmp_path, STOPS, process.pid)._again("gpt", set())
         assert "was started again, and stopped again" in back
     finally:
         process.kill()
@@ -135,18 +215,21 @@ def test_what_a_launcher_starts_again_is_looked_for_afterwards(
 def test_of_two_jobs_of_one_name_none_is_stopped(
     tmp_path: Path, rank: subprocess.Popen[str]
 ) -> None:
-    done = at_once(tmp_path, STOPS, rank.pid, named=lambda _name: ["gpt", "gpt~1000"])(
-        opened(), None
-    )
+    acts = Acts()
+
+    two = at_once(tmp_path, STOPS, rank.pid, named=lambda _name: ["gpt", "gpt~1000"])
+    two(opened(), None, acts)
 
     assert rank.poll() is None
-    assert "more than one job is named gpt: gpt, gpt~1000" in done.action["words"]
+    assert "more than one job is named gpt: gpt, gpt~1000" in acts.words
 
 
 def test_ranks_that_cannot_be_seen_are_told_of(tmp_path: Path) -> None:
-    done = at_once(tmp_path, STOPS, unseen=lambda _job: 2)(opened(), None)
+    acts = Acts()
 
-    assert "2 ranks of job gpt run where they cannot be seen" in done.action["words"]
+    at_once(tmp_path, STOPS, unseen=lambda _job: 2)(opened(), None, acts)
+
+    assert "2 ranks of job gpt run where they cannot be seen" in acts.words
 
 
 def test_a_bundle_never_takes_the_place_of_another(tmp_path: Path) -> None:
@@ -154,7 +237,7 @@ def test_a_bundle_never_takes_the_place_of_another(tmp_path: Path) -> None:
     (tmp_path / "incidents" / "i-7.tar.gz").touch()
     seal = Seal()
 
-    at_once(tmp_path, STOPS, seal=seal)(opened(), None)
+    at_once(tmp_path, STOPS, seal=seal)(opened(), None, Acts())
 
     assert seal.orders
     assert seal.orders.path.name == "i-7-1800000000.tar.gz"
@@ -164,7 +247,7 @@ def test_an_environment_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> 
     seal = Seal()
     gone = [Process(999_999_999, 5)]
 
-    at_once(tmp_path, STOPS, registered=lambda _job: gone, seal=seal)(opened(), None)
+    at_once(tmp_path, STOPS, registered=lambda _job: gone, seal=seal)(opened(), None, Acts())
 
     assert seal.orders
     told = json.loads(seal.orders.texts["environment/pid-999999999.json"])
@@ -181,7 +264,7 @@ def test_the_bundle_holds_configuration_logs_kernel_and_the_window(tmp_path: Pat
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "r7.log").touch()
 
-    at_once(tmp_path, text, seal=seal)(opened(), None)
+    at_once(tmp_path, text, seal=seal)(opened(), None, Acts())
 
     orders = seal.orders
     assert orders

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from testbed import eventually
 from dvfd.errors import DvfdError, StoreError
 from dvfd.incidents import incident as rules
 from dvfd.incidents.incident import Cause, Incident, Mark, State
+from dvfd.incidents.protocol import Acted
 
 
 def opened(at: float = 0.0) -> Incident:
@@ -392,6 +392,37 @@ def test_what_was_done_at_once_is_written_down(place: Place) -> None:
     assert place.at_once.asked == [waiting]
 
 
+def test_what_crashed_at_once_is_written_down_and_not_done_again_and_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place.at_once, "asked", None)  # so that to append to it is no DvfdError
+    place.run()
+    (waiting,) = place.incidents.unpreserved()
+    place.incidents._busy.add(waiting)
+
+    place.incidents.act(waiting)
+
+    assert "could not be done" in place.on["bundle"]["missing"][0]
+    assert not place.incidents._busy
+
+
+def test_what_was_done_to_a_job_is_kept_before_anything_is_sealed(place: Place) -> None:
+    place.run()
+    (waiting,) = place.incidents.unpreserved()
+
+    def seal(incident: Incident, _record: object, acted: Acted) -> dict[str, object]:
+        acted({"action": "stop", "words": "asked to end"})
+        raise KeyboardInterrupt  # the daemon ends here
+
+    place.incidents._at_once = seal
+    with pytest.raises(KeyboardInterrupt):
+        place.incidents.act(waiting)
+    place.restart()
+
+    assert place.on["action"] == {"action": "stop", "words": "asked to end"}
+    assert place.incidents.unpreserved() == [waiting]  # what is still to do
+
+
 # --- What people say ------------------------------------------------------------------------------
 
 
@@ -482,8 +513,7 @@ def test_deadlines_that_nobody_looks_after_are_told(place: Place) -> None:
 
 def test_what_was_stopped_again_is_written_down(place: Place) -> None:
     place.run()
-    done = replace(place.at_once(rules_of(place), None), again=lambda: "stopped again")
-    place.incidents._at_once = lambda _incident, _record: done
+    place.at_once.again = lambda: "stopped again"
 
     place.incidents.act(place.on["id"])
 
@@ -491,10 +521,6 @@ def test_what_was_stopped_again_is_written_down(place: Place) -> None:
         return [e["why"] for e in place.incidents.show({"id": place.on["id"]})["journal"]]
 
     assert eventually(lambda: "stopped again" in journal(), 10)
-
-
-def rules_of(place: Place) -> Incident:
-    return place.incidents._found[place.on["id"]]
 
 
 def test_a_record_that_is_not_understood_stops_nothing_else(place: Place) -> None:
