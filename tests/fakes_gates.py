@@ -103,6 +103,7 @@ def run(check: Check, of: Size, *, ended: float = AT - DAY, **changes: Any) -> d
         "aborted": "",
         "hashes": {"catalogue": "c", "profile": "p", "environment": "e"},
         "fingerprint": dict(MACHINE),
+        "of": {} if check.phase else {phase: f"stability_{phase}-1" for phase in GATES},
         "job_hash": "j",
         "results": [row(criterion.among(of.processes)) for criterion in check.criteria],
         "report": {"where": f"runs/{check.id}-1.json", "sha256": "a" * 64},

@@ -50,6 +50,10 @@ class Fact:
     text: str
 
 
+OF = "run of "
+"""How the fact begins that names the stability run of a phase that the figures speak of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """Seconds of the check's duration that the figures stand for, earlier and resumed runs

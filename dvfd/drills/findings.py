@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from dvfd.drills.drill import Fact, Remark, Trouble
+from dvfd.drills.drill import OF, Fact, Remark, Trouble
 from dvfd.errors import ProbeError
 from dvfd.model import DRILL, Result, Run, Sample, Verdict, labels
 from dvfd.reduce import seconds
@@ -64,6 +64,12 @@ class Findings:
             facts=tuple((fact.name, fact.text) for fact in self.facts),
             processes=self.processes,
         )
+
+    @property
+    def of(self) -> dict[str, str]:
+        """The stability run of each phase that they speak of."""
+        named = (fact for fact in self.facts if fact.name.startswith(OF))
+        return {fact.name.removeprefix(OF): fact.text for fact in named}
 
     def trouble(self, criterion: Criterion) -> str:
         """Why *criterion* has no figure, in the words of what was run."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from dvfd.catalogue import load as load_catalogue
 from dvfd.cli.common import daemon
-from dvfd.drills.drill import Fact, Trouble
+from dvfd.drills.drill import OF, Fact, Trouble
 from dvfd.errors import DvfdError
 from dvfd.model import Sample, labels
 from dvfd.places import state_dir
 from dvfd.runs.availability import stretches
+from dvfd.runs.report import uncounted
 from dvfd.runs.rows import Event, What
 from dvfd.runs.run import Run
 from dvfd.runs.shelf import documents
@@ -73,8 +74,8 @@ class Unobserved:
 
 
 def newest(runs: Sequence[Run]) -> Run | None:
-    """The newest that counts; the newest of all if none does."""
-    return max(runs, key=lambda run: (not run.plan.uncounted, run.armed_at), default=None)
+    """The newest that counts, which one that was aborted never does; of all if none does."""
+    return max(runs, key=lambda run: (not uncounted(run), run.armed_at), default=None)
 
 
 def unseen(run: Run, rows: Rows) -> float:
@@ -95,8 +96,8 @@ def unseen(run: Run, rows: Rows) -> float:
 
 
 def _phase(task: Task, phase: str, run: Run, directory: Path) -> Iterator[Sample | Trouble | Fact]:
-    where, against = labels(phase=phase), "; ".join(run.plan.uncounted)
-    yield Fact(phase, f"run {run.id}")
+    where, against = labels(phase=phase), "; ".join(uncounted(run))
+    yield Fact(f"{OF}{phase}", run.id)
     if run.leader:
         yield Trouble(
             UNSEEN, f"{run.id} was led by {run.leader}: ask there, it has all rows", where

@@ -123,6 +123,7 @@ def _of_test(report: Report, findings: Findings, document: Mapping[str, Any]) ->
         "shortened": findings.shortened,
         "planned": findings.planned,
         "aborted": "",
+        "of": findings.of,
         "hashes": dict(document["hashes"]),
         "fingerprint": fingerprint(findings.node, findings.members or [report.node]),
         "job_hash": "",

@@ -122,7 +122,7 @@ class _Desk:
             max_age=seen.max_age,
             at=at,
             sized=frozenset(gate.tests),  # a projection that 2b looks at is of more processes
-            vetoed=frozenset(veto.like for veto in gate.vetoes),
+            vetoes={veto.like: veto for veto in gate.vetoes},
         )
         self._proofs: dict[str, tuple[Proof | None, str]] = {}
 
@@ -263,8 +263,13 @@ class _Desk:
             return self.terms
         runs = (self._catalogue.checks[name] for name in self._gate.tests)
         own = [self._run(each)[0] for each in runs if each.every]
-        since = max((found.ended for found in own if found), default=0.0)
-        return replace(self.terms, max_age=min(NOW, self.terms.max_age), since=since)
+        decisive = [found for found in own if found]
+        return replace(
+            self.terms,
+            max_age=min(NOW, self.terms.max_age),
+            since=max((found.ended for found in decisive), default=0.0),
+            of=frozenset(str(found.record.body.get("run")) for found in decisive),
+        )
 
     def _attested(self, item: str) -> Cited:
         """What people said of *item* last, while it stands."""
@@ -352,6 +357,9 @@ def _held(veto: Criterion, like: Criterion, row: Row) -> tuple[Verdict, str]:
     sound = verdict in {Verdict.PASS, Verdict.FAIL} or (
         verdict is Verdict.WAIVED and not _holds(like, row, observed)  # it was a FAIL
     )
+    if not sound and veto.comparison.holds(observed, limit):
+        told = f"{observed:g} {veto.unit} would be {wanted}".replace("  ", " ")
+        return Verdict.UNKNOWN, f"{told}, and {like.id} is not known: {reason}"
     if not sound:  # nobody waives what was not measured
         return Verdict.UNKNOWN, f"{like.id} is not known: {reason}"
     if veto.comparison.holds(observed, limit):

@@ -54,18 +54,20 @@ class Terms:
     max_age: float
     at: float
     since: float = 0.0  # what ended before it says nothing
+    of: frozenset[str] = frozenset()  # the stability runs that it must speak of
     sized: frozenset[str] = frozenset()  # checks that are of the phase's own size
-    vetoed: frozenset[str] = frozenset()  # criteria that No-Go lines are held against
+    vetoes: Mapping[str, Criterion] = field(default_factory=dict)  # No-Go lines, by the criterion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """A run of the ledger: why it says nothing, if it does; why it can only fail, if so."""
+    """A run of the ledger: why it says nothing, if so; why it can only fail, if so."""
 
     record: Record
     ended: float
     age: float
     foreign: str = ""
+    changed: str = ""  # the same, of these nodes: the machine, the profile or a limit was another
     cut: str = ""
     failed: bool = False  # something was measured that must not be
     rows: Mapping[str, Row] = field(default_factory=dict)
@@ -94,30 +96,48 @@ def proof(check: Check, record: Record, terms: Terms) -> Proof:
         ended=math.nan if ended is None else ended,
         age=age,
         foreign=_foreign(check, record, terms, age),
-        cut=_cut(body),
+        changed=_changed(body, terms.present) or _other_terms(check, body),
+        cut=_cut(check, body),
         failed=any(
-            rows.get(criterion.id, {}).get("verdict") == Verdict.FAIL
+            _failed(criterion, rows.get(criterion.id, {}), terms.vetoes)
             for criterion in check.criteria
-            if criterion.severity is Severity.CRITICAL or criterion.id in terms.vetoed
         ),
         rows=rows,
     )
+
+
+def _failed(criterion: Criterion, row: Row, vetoes: Mapping[str, Criterion]) -> bool:
+    """Whether *row* must not be: judged so, or its figure, sure or not, is one of a No-Go line."""
+    veto = vetoes.get(criterion.id)
+    if row.get("verdict") == Verdict.FAIL:
+        return criterion.severity is Severity.CRITICAL or veto is not None
+    observed = number(row.get("observed"))
+    if veto is None or veto.limit.value is None or observed is None:
+        return False
+    possible = criterion.possible is None or observed in criterion.possible
+    return possible and veto.comparison.holds(observed, veto.limit.value)
 
 
 def chosen(proofs: Sequence[Proof]) -> tuple[Proof | None, str]:
     """The run that decides among those of one check; else why there is none.
 
     It is the one that ended last of those that say something: a run that was cut short only where
-    it failed. The order of the ledger is that in which they were handed in.
+    it failed. One that failed before a change says nothing of now, and no older one speaks past it:
+    to change a profile and change it back undoes no failure. The order of the ledger is that in
+    which they were handed in.
     """
     known = sorted(proofs, key=lambda each: -math.inf if math.isnan(each.ended) else each.ended)
     for found in reversed(known):
-        if not found.foreign and (not found.cut or found.failed):
+        if found.foreign or (found.changed and not found.failed):
+            continue
+        if found.changed:
+            return None, f"{found.name} failed, and does not count: {found.changed}"
+        if not found.cut or found.failed:
             return found, ""
     if not known:
         return None, ""
     last = known[-1]
-    return None, f"{last.name} does not count: {last.foreign or last.cut}"
+    return None, f"{last.name} does not count: {last.foreign or last.changed or last.cut}"
 
 
 def number(value: object) -> float | None:
@@ -144,9 +164,8 @@ def _foreign(check: Check, record: Record, terms: Terms, age: float) -> str:
     return (
         _of_another(check, body, terms.size if check.id in terms.sized else Size())
         or _when(age, terms)
+        or _of_other_runs(body, terms.of)
         or _elsewhere(body, present)
-        or _changed(body, present)
-        or _other_terms(check, body)
     )
 
 
@@ -171,6 +190,15 @@ def _when(age: float, terms: Terms) -> str:
     if age > terms.max_age:
         return f"it is {duration(age)} old, at most {duration(terms.max_age)} counts"
     return ""
+
+
+def _of_other_runs(body: Row, wanted: frozenset[str]) -> str:
+    told = body.get("of")
+    spoken = {str(run) for run in told.values()} if isinstance(told, Mapping) else set()
+    if not wanted - spoken:
+        return ""
+    about = f"it speaks of {', '.join(sorted(spoken))}" if spoken else "it speaks of no run"
+    return f"{about}, not of {', '.join(sorted(wanted - spoken))}"
 
 
 def _elsewhere(body: Row, present: Present) -> str:
@@ -240,14 +268,19 @@ def _moved(criterion: Criterion, row: Row) -> str:
     return ""
 
 
-def _cut(body: Row) -> str:
-    """Why a run cannot pass."""
+def _cut(check: Check, body: Row) -> str:
+    """Why a run of *check* cannot pass."""
     for key in ("aborted", "shortened"):
         found = body.get(key)
         if found is None:
             return f"it does not say whether it was {key}"
         if found:
             return f"it was {key}" + (f": {found}" if isinstance(found, str) else "")
+    planned = number(body.get("planned"))
+    if check.duration and planned is None:
+        return "it does not say how long it was to run"
+    if planned is not None and planned < check.duration:
+        return f"it was to run for {duration(planned)}, wanted {duration(check.duration)}"
     return ""
 
 

@@ -29,6 +29,7 @@ from dvfd.asking import ask
 from dvfd.clock import SystemClock
 from dvfd.config import parse
 from dvfd.daemon import Daemon
+from dvfd.drills.drill import Fact
 from dvfd.drills.findings import Findings
 from dvfd.environment import environment_facts
 from dvfd.model import DRILL, Criterion, Sample, labels
@@ -136,14 +137,14 @@ class Lead:
 
     # --- What is made up ------------------------------------------------------------------------
 
-    def tested(self, check: str) -> dict[str, Any]:
+    def tested(self, check: str, *facts: Fact) -> dict[str, Any]:
         """Figures of a test that went well, as the command that ran it hands them in."""
         now = self.clock.now()
         of = self.catalogue.checks[check]
         findings = Findings(
             check=check, began=now - 60, ended=now - 1, planned=of.duration, ran=of.duration,
             samples=tuple(self.figures(of.criteria, now - 1)), processes=4 if of.processes else 0,
-            members=("node4",), node=environment_facts(),
+            members=("node4",), node=environment_facts(), facts=facts,
         )  # fmt: skip
         answer = ask(self.directory / "control.sock", "drilled", findings=findings.to_dict())
         bad = [r["reason"] for r in answer["results"] if r["verdict"] in ("FAIL", "UNKNOWN")]
@@ -263,7 +264,7 @@ def test_a_phase_fails_is_mended_and_is_signed(lead: Lead) -> None:
     for check in TESTS:
         lead.tested(check)
     assert lead.incident()["state"] != "resolved"
-    lead.trained(rows(DAY))
+    whole = lead.trained(rows(DAY))
     eventually(lambda: lead.incident()["state"] == "resolved", 10)
     assert lead.calls() == set()
 
@@ -273,7 +274,9 @@ def test_a_phase_fails_is_mended_and_is_signed(lead: Lead) -> None:
     assert {each["id"] for each in found["lines"] if each["verdict"] != "PASS"} == {
         "monitoring", "team", "no_go_monitoring",
     }  # fmt: skip
-    lead.tested("monitoring")
+    lead.tested("monitoring", Fact("run of phase1", died))
+    assert line(lead.gate()[1], "monitoring")["verdict"] == "UNKNOWN"
+    lead.tested("monitoring", Fact("run of phase1", whole))
     for item in PEOPLE:
         yes = ("--yes", "--name", "Ann Lee", "--role", "Infrastructure Lead")
         assert lead.shell("attest", item, *yes)[0] == 0

@@ -306,6 +306,15 @@ def test_a_look_at_the_monitoring_from_before_the_phases_run_says_nothing_of_it(
     assert "before the end of the run" in line(made.decide(), Kind.GO, "monitoring").reason
 
 
+def test_a_look_at_the_monitoring_that_speaks_of_another_run_says_nothing_of_this_one():
+    made = book("phase1")
+    made.change("run", "monitoring", of={"phase1": "another"})
+    reason = line(made.decide(), Kind.VETO, "no_go_monitoring").reason
+    assert "it speaks of another, not of stability_phase1-1" in reason
+    made.change("run", "monitoring", of=None)
+    assert "it speaks of no run" in line(made.decide(), Kind.VETO, "no_go_monitoring").reason
+
+
 # --- Which run counts -----------------------------------------------------------------------------
 
 
@@ -342,6 +351,57 @@ def cut_short(phase, check, failing_criterion, observed):
     rows = [bad if each["criterion"] == criterion.id else each for each in rows]
     again(made, check, ended=AT - DAY / 2, aborted="it died", verdict="FAIL", results=rows)
     return made
+
+
+@pytest.mark.parametrize(("throughput", "outcome"), [(150, "HOLD"), (225, "GO")])
+def test_a_newer_run_that_was_cut_short_beyond_a_veto_is_not_passed_over(throughput, outcome):
+    made = book("phase1")
+    criterion = made.catalogue.criteria["stability_phase1.throughput"]
+    rows = made.records[made.found("run", "stability_phase1")].body["results"]
+    rows = [row(criterion, throughput) if e["criterion"] == criterion.id else e for e in rows]
+    rows = [{**e, "verdict": "UNKNOWN"} if e["verdict"] != "NOT_APPLICABLE" else e for e in rows]
+    changes = {"ended": AT - DAY / 2, "aborted": "ended by ann", "verdict": "UNKNOWN"}
+    again(made, "stability_phase1", results=rows, **changes)
+    decision = made.decide()
+    assert decision.outcome == outcome
+    if outcome == "HOLD":
+        told = line(decision, Kind.VETO, "no_go_throughput").reason
+        assert "150 samples/second would be < 200" in told
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"hashes": {"profile": "q"}},
+        {"fingerprint": {"kernel": "6.9"}},
+        {"limit": 300.0},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_failure_while_something_was_changed_is_not_undone_by_changing_it_back(other):
+    made = book("phase1")
+    criterion = made.catalogue.criteria["stability_phase1.throughput"]
+    rows = made.records[made.found("run", "stability_phase1")].body["results"]
+    limit = {"limit": other["limit"]} if "limit" in other else {}
+    for observed, outcome in ((150, "HOLD"), (275, "GO")):
+        made = book("phase1")
+        bad = row(criterion, observed) | limit
+        mine = [bad if each["criterion"] == criterion.id else each for each in rows]
+        verdict = {"results": mine, "verdict": bad["verdict"]}
+        again(made, "stability_phase1", ended=AT - DAY + 60, **verdict, **other)
+        decision = made.decide()
+        assert decision.outcome == outcome
+        if outcome == "HOLD":
+            assert "failed, and does not count" in line(decision, Kind.GO, "stability").reason
+
+
+@pytest.mark.parametrize("planned", [60.0, 0.0, None, "4 h"])
+def test_a_run_that_was_planned_shorter_than_the_check_cannot_pass(planned):
+    made = book("phase1")
+    made.change("run", "gradient_sync", planned=planned)
+    found = line(made.decide(), Kind.TEST, "gradient_sync")
+    assert found.verdict is Verdict.UNKNOWN
+    assert "it was to run for" in found.reason or "it does not say how long" in found.reason
 
 
 def test_what_a_run_that_was_cut_short_would_pass_is_not_known():

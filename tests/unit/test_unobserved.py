@@ -105,6 +105,30 @@ def test_the_newest_run_that_counts_is_told(look: Look) -> None:
     assert look(old, new, rehearsal).verdict == "PASS"
 
 
+def test_a_run_that_was_aborted_does_not_take_the_place_of_a_whole_one(look: Look) -> None:
+    whole_one = whole(*gap(1000.0, 65.0))
+    aborted = whole(
+        id="phase1_aborted", armed_at=whole_one[0].armed_at + LATER, stage=Stage.ABORTED,
+        reason="ended by ann",
+    )  # fmt: skip
+    assert look(whole_one, aborted).verdict == "FAIL"
+
+
+def test_a_run_that_was_aborted_passes_nothing(look: Look) -> None:
+    result = look(whole(stage=Stage.ABORTED, reason="ended by ann"))
+    assert result.verdict == "UNKNOWN"
+    assert "does not count: aborted: ended by ann" in result.reason
+
+
+def test_it_says_which_run_it_speaks_of(tmp_path: Path) -> None:
+    of, given = whole()
+    (tmp_path / "runs").mkdir()
+    write(tmp_path / "runs" / f"{of.id}.db", of, given).close()
+    drill = task("monitoring", tmp_path)
+    part = Unobserved(ask=lambda op: {"store": {"path": str(tmp_path / "dvfd.db")}})
+    assert supervise(drill, [part]).of == {"phase1": of.id}
+
+
 def test_a_run_that_does_not_count_passes_nothing_and_may_fail(look: Look) -> None:
     short = whole(plan=plan(duration=HOUR))
     result = look(short)

@@ -13,6 +13,7 @@ from fakes_report import CATALOGUE, PHASE1, plan, rows
 from fakes_report import report as report_of
 from fakes_report import run as run_of
 
+from dvfd.drills.drill import Fact
 from dvfd.drills.findings import Findings
 from dvfd.errors import StoreError
 from dvfd.evidence.ledger import Evidence
@@ -93,6 +94,11 @@ def test_a_test_is_written_down_with_who_ran_it_when_where_and_on_what(desk: Des
     assert body["fingerprint"]["bios"] == "ACME 1.2"
     assert body["fingerprint"]["driver"] == "nvidia 550"
     assert body["fingerprint"]["membership"] == "n1"
+
+
+def test_a_test_says_of_which_stability_runs_it_speaks(desk: Desk) -> None:
+    facts = (Fact("run of phase1", "phase1_x"), Fact("test alert", "routed"))
+    assert desk.tested(facts=facts)["of"] == {"phase1": "phase1_x"}
 
 
 def test_the_worst_critical_verdict_is_that_of_the_record(desk: Desk) -> None:
