@@ -433,10 +433,18 @@ def _datagrams(found: Journal, row: Row, at: float) -> Iterator[Found]:
     if row.failed or not row.datagrams:
         yield Trouble(LOSS, f"{_arrow(row.pair)}: {row.failed or 'no datagram came'}", where)
         return
+    ratio = row.lost / row.datagrams
+    if row.server < ARRIVED * row.target * (
+        1 - ratio
+    ):  # those after the last that came leave no gap
+        text = f"{gbps(row.server)} of {gbps(row.target)} came, in {row.datagrams} datagrams"
+        yield Trouble(LOSS, f"too little load: {_arrow(row.pair)}: {text}", where)
+        if not row.lost:
+            return
     counters = dict(zip(found.names, found.counters, strict=False)).get(row.pair[1], {})
     full = min(row.lost, max(0, counters.get("udp/RcvbufErrors", 0)))
     low = (row.lost - full) / row.datagrams if full else None
-    yield Sample(LOSS, row.lost / row.datagrams, at, where, low)
+    yield Sample(LOSS, ratio, at, where, low)
     yield Remark(LOSS, f"{_arrow(row.pair)}: {resolution(row.lost, row.datagrams)}", where)
     if full:
         text = f"{full} of the lost found the receiver's socket full: raise net.core.rmem_max there"
@@ -452,11 +460,12 @@ def resolution(lost: int, count: int) -> str:
 def counted(name: str, interface: str, grown: Mapping[str, int], at: float) -> Iterator[Found]:
     """A node's counters over the time of the flow."""
     where = labels(node=name, interface=interface)
-    faults = _grown(grown, [f"interface/{n}" for n in (*ERRORS, "carrier_changes")])
+    faults, dropped = ([f"interface/{n}" for n in names] for names in (ERRORS, DROPS))
+    flaps = [n for n in grown if n == "interface/carrier_changes"]
     discards = [n for n in grown if n.startswith("card/") and "discard" in n]
-    dropped = _grown(grown, [*(f"interface/{n}" for n in DROPS), *discards])
-    for metric, sums in ((FAULTS, faults), (DROPPED, dropped)):
-        yield from _figure(metric, sums, where, at)
+    for metric, wanted, more in ((FAULTS, faults, flaps), (DROPPED, dropped, discards)):
+        sums = _grown(grown, [*wanted, *more])
+        yield from _figure(metric, sums, [n for n in wanted if n not in grown], where, at)
     sent, again = grown.get("tcp/OutSegs", 0), grown.get("tcp/RetransSegs", -1)
     if sent <= 0 or again < 0:
         yield Trouble(AGAIN, f"{name}: /proc/net/snmp did not count", labels(node=name))
@@ -497,11 +506,16 @@ def _grown(grown: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:
     return {name: grown[name] for name in names if name in grown}
 
 
-def _figure(metric: str, sums: Mapping[str, int], where: Labels, at: float) -> Iterator[Found]:
+def _figure(
+    metric: str, sums: Mapping[str, int], missing: Sequence[str], where: Labels, at: float
+) -> Iterator[Found]:
+    """The sum of a node's counters; where some are *missing*, only if others moved."""
     name = dict(where)["node"]
-    if not sums or min(sums.values()) < 0:
-        why = "its interface has no counters" if not sums else "its counters were set back"
-        yield Trouble(metric, f"{name}: {why}", where)
+    if min(sums.values(), default=0) < 0:
+        yield Trouble(metric, f"{name}: its counters were set back", where)
+        return
+    if missing and not any(sums.values()):
+        yield Trouble(metric, f"{name}: its interface does not count {', '.join(missing)}", where)
         return
     yield Sample(metric, float(sum(sums.values())), at, where)
     if any(sums.values()):

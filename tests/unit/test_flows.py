@@ -19,6 +19,7 @@ from dvfd.drills.rounds import UDP, Round, Width
 from dvfd.drills.supervise import supervise
 from dvfd.drills.workers.flows import alone, lowest
 from dvfd.model import Result
+from dvfd.probes.ports import DROPS, ERRORS
 
 LINK = 400e9  # bits a second
 
@@ -50,6 +51,7 @@ class Played:
         self.count, self.rate = count, rate
         self.slow: Rates = more.pop("slow", {})
         self.grown: dict[str, int] = more.pop("grown", {})
+        self.blind: tuple[str, ...] = more.pop("blind", ())
         self.server: dict[str, Any] = more.pop("server", {})
         self.pause: Any = more.pop("change", lambda rows: rows)
         self.more = more
@@ -63,7 +65,7 @@ class Played:
         rows += played(rounds.aggregate(self.count, width), self.rate, self.slow)
         last = rounds.lasting(self.count, width, lowest(rows))
         rows += played(last, self.rate, {}, **self.server) if last.flows else []
-        counters = {"interface/rx_errors": 0, "interface/rx_dropped": 0}
+        counters = {f"interface/{name}": 0 for name in (*ERRORS, *DROPS) if name not in self.blind}
         counters |= {"tcp/OutSegs": 10**9, "tcp/RetransSegs": 0} | self.grown
         return {
             "rows": self.pause(rows),
@@ -138,6 +140,37 @@ def test_a_counter_that_was_set_back_says_nothing(tmp_path: Path) -> None:
     found = Played(2, grown={"interface/rx_errors": -5}).results("network", tmp_path)
     assert found["errors"].verdict == "UNKNOWN"
     assert "were set back" in found["errors"].reason
+
+
+@pytest.mark.parametrize(
+    ("criterion", "blind", "moved"),
+    [
+        ("errors", "rx_crc_errors", {"interface/rx_errors": 1}),
+        ("drops", "rx_missed_errors", {"card/rx_discards_phy": 1}),
+    ],
+)
+def test_a_counter_that_is_not_there_is_no_zero_but_hides_no_other(
+    tmp_path: Path, criterion: str, blind: str, moved: dict[str, int]
+) -> None:
+    still = Played(2, blind=(blind,)).results("network", tmp_path)[criterion]
+    assert still.verdict == "UNKNOWN"
+    assert f"does not count interface/{blind}" in still.reason
+    found = Played(2, blind=(blind,), grown=moved).results("network", tmp_path)[criterion]
+    assert found.verdict == "FAIL"
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(0, "UNKNOWN"), (1, "FAIL")])
+def test_a_few_datagrams_of_which_none_was_lost_say_nothing(
+    tmp_path: Path, lost: int, verdict: str
+) -> None:
+    def few(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        server = end(24, datagrams=3, lost=lost)
+        return [row | {"server": server} if row["flow"]["kind"] == UDP else row for row in rows]
+
+    found = Played(2, change=few).results("network", tmp_path)["datagrams"]
+    assert found.verdict == verdict
+    if not lost:
+        assert "too little load" in found.reason
 
 
 def test_a_lost_datagram_fails_but_one_that_a_full_socket_may_have_lost_is_unknown(

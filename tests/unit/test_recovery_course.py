@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dvfd.drills import trail
+from dvfd.drills.drill import Trouble
 from dvfd.drills.reliability import course, figures
 from dvfd.drills.reliability.course import Team, Timeline, teams
 from dvfd.drills.trail import Process, Step, Trail
@@ -95,6 +96,41 @@ def test_a_training_that_forgot_what_it_knew_jumps() -> None:
 def test_a_loss_that_is_no_number_is_the_largest_jump() -> None:
     broken = team(range(41, 60), at=100.0, loss=lambda _step: math.nan)
     assert course.jump(BEFORE.losses(), broken.losses()) == math.inf
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", [60, 62, 66, 75])
+def test_one_loss_after_that_is_no_number_is_the_largest_jump(bad: float, step: int) -> None:
+    after = {each: falling(each) for each in range(60, 80)} | {step: bad}
+    assert course.jump({each: falling(each) for each in range(1, 60)}, after) == math.inf
+
+
+@pytest.mark.parametrize("step", [40, 50, 59])
+def test_a_loss_before_that_is_no_number_leaves_the_jump_unknown(step: int) -> None:
+    before = {each: falling(each) for each in range(1, 60)} | {step: math.nan}
+    assert course.jump(before, {each: falling(each) for each in range(60, 80)}) is None
+
+
+def test_a_loss_that_went_wrong_in_one_recovery_is_told_though_the_next_cannot_be_judged() -> None:
+    def spoilt(step: int) -> float:
+        return math.nan if step == 58 else falling(step)
+
+    after = [
+        team(range(41, 60), at=100.0, resumed=40, loss=spoilt),
+        team(range(60, 80), at=200.0, resumed=59),
+    ]
+    found = figures.continued("growth", [BEFORE], after, [40, 59], 0.0)
+    [value] = [s.value for s in found if isinstance(s, Sample) and s.metric == figures.JUMP]
+    assert value == math.inf
+
+
+def test_no_sample_that_was_looked_at_is_no_sample_without_error() -> None:
+    torn = team(range(41, 60), at=100.0, resumed=40)
+    torn.processes[0].steps.clear()
+    idle = team(())
+    found = list(figures.continued("growth", [idle], [torn], [40], 0.0))
+    assert figures.SAMPLES not in {s.metric for s in found if isinstance(s, Sample)}
+    assert figures.SAMPLES in {s.metric for s in found if isinstance(s, Trouble)}
 
 
 def test_too_few_steps_before_say_nothing_of_a_jump() -> None:

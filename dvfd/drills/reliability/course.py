@@ -214,12 +214,15 @@ def jump(before: Mapping[int, float], after: Mapping[int, float]) -> float | Non
     """How far the loss after a recovery lies from where it was going, in MADs of the loss before.
 
     *before* and *after* are losses by step. A falling loss is no jump: it is held against a line
-    through the steps before (Theil-Sen). None where there are too few of them.
+    through the steps before (Theil-Sen). None where there are too few of them or one is no number;
+    infinite where any after is none.
     """
+    if not all(map(math.isfinite, after.values())):
+        return math.inf
     first = min(after, default=0)
     known = sorted(step for step in before if step < first)[-BEFORE:]
     new = sorted(after)[:AFTER]
-    if len(known) < FEWEST or not new:
+    if len(known) < FEWEST or not new or not all(math.isfinite(before[step]) for step in known):
         return None
     slope = statistics.median((before[b] - before[a]) / (b - a) for a, b in combinations(known, 2))
     level = statistics.median(before[step] - slope * step for step in known)

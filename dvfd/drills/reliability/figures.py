@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from dvfd.drills.drill import Fact, Remark, Trouble
@@ -46,8 +47,11 @@ def continued(
         words = f"went on from step {team.resumed}; step {step} was the newest verified checkpoint"
         yield Remark(LOST, words, where)
     found = course.seen([*before, *after])
-    yield Sample(SAMPLES, float(found.errors), at, where)
-    yield Remark(SAMPLES, found.words, where)
+    if found.looked:
+        yield Sample(SAMPLES, float(found.errors), at, where)
+        yield Remark(SAMPLES, found.words, where)
+    else:
+        yield Trouble(SAMPLES, "no step was made by all ranks, wanted samples to look at", where)
     yield from _loss(scenario, before, after, at)
 
 
@@ -65,11 +69,14 @@ def _loss(
             words = f"{again} steps done again: their losses differ by {most:.1e} at most"
             yield Remark(JUMP, words, where)
         old |= new
-    if len(jumps) == len(after):
+    if len(jumps) == len(after) or math.inf in jumps:
         yield Sample(JUMP, max(jumps), at, where)
     else:
         steps = f"{len(old)} steps in all"
-        yield Trouble(JUMP, f"too few steps before or after to compare losses: {steps}", where)
+        why = (
+            "too few steps, or a loss that is no number, before or after: wanted losses to compare"
+        )
+        yield Trouble(JUMP, f"{why}; {steps}", where)
 
 
 def _losses(found: Sequence[Team]) -> dict[int, float]:
