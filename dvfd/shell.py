@@ -36,6 +36,8 @@ class Output:
     stdout: str
     stderr: str
     seconds: float
+    cut: bool = False
+    """Whether more was said on standard output than is kept."""
 
 
 def run(
@@ -47,10 +49,12 @@ def run(
     nice: int = 0,
     on_line: Callable[[str], None] | None = None,
     bound: bool = False,
+    last: int = 0,
 ) -> Output:
     """Run *argv* to its end; a non-zero exit is returned, not raised. *on_line* gets each line of
     its standard output as it comes. A *bound* tool is killed when the calling thread ends: not
-    even SIGKILL of our process leaves it running.
+    even SIGKILL of our process leaves it running. Of its standard output the *last* bytes are kept
+    where that is given, else the first OUTPUT_LIMIT.
 
     Raises ToolError if it cannot be started, ToolTimeout if it outlives *timeout* seconds; its
     whole process group is then killed. The locale is C, so that its words can be parsed.
@@ -71,12 +75,15 @@ def run(
     except OSError as error:
         raise ToolError(f"{argv[0]}: cannot be started: {error.strerror or error}") from None
     try:
-        out, err = _drain(child, stdin, started + timeout, Lines(on_line))
+        out = Kept(last or OUTPUT_LIMIT, end=last > 0)
+        err = Kept(OUTPUT_LIMIT)
+        deadline = started + timeout
+        _drain(child, stdin, deadline, lines=Lines(on_line), said=out, complained=err)
     except TimeoutError:
         raise ToolTimeout(f"{argv[0]}: still running after {timeout:g} s; killed") from None
     finally:
         _end(child)
-    return Output(child.returncode, out, err, time.monotonic() - started)
+    return Output(child.returncode, str(out), str(err), time.monotonic() - started, out.cut)
 
 
 def _settle(nice: int, *, bound: bool) -> None:
@@ -85,6 +92,29 @@ def _settle(nice: int, *, bound: bool) -> None:
         os.nice(nice)
     if bound:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Kept:
+    """The first bytes of a stream, or those at its end: *limit* at most."""
+
+    def __init__(self, limit: int, *, end: bool = False) -> None:
+        self._limit = limit
+        self._end = end
+        self._bytes = bytearray()
+        self.cut = False
+
+    def add(self, piece: bytes) -> None:
+        """Take of *piece* what there is room for, or make room for it."""
+        kept, limit = self._bytes, self._limit
+        self.cut = self.cut or len(kept) + len(piece) > limit
+        if self._end:
+            kept += piece
+            del kept[:-limit]
+        else:
+            kept += piece[: max(0, limit - len(kept))]
+
+    def __str__(self) -> str:
+        return self._bytes.decode(errors="replace")
 
 
 class Lines:
@@ -105,14 +135,20 @@ class Lines:
 
 
 def _drain(
-    child: subprocess.Popen[bytes], stdin: bytes, deadline: float, lines: Lines
-) -> tuple[str, str]:
-    """Feed and read until all streams close and the child ends; keep OUTPUT_LIMIT of each."""
+    child: subprocess.Popen[bytes],
+    stdin: bytes,
+    deadline: float,
+    *,
+    lines: Lines,
+    said: Kept,
+    complained: Kept,
+) -> None:
+    """Feed and read until all streams close and the child ends."""
     assert child.stdin
     assert child.stdout
     assert child.stderr
     out, err = child.stdout.fileno(), child.stderr.fileno()
-    kept = {out: bytearray(), err: bytearray()}
+    kept = {out: said, err: complained}
     unsent = memoryview(stdin)
     with selectors.DefaultSelector() as selector:
         os.set_blocking(child.stdin.fileno(), False)
@@ -125,7 +161,8 @@ def _drain(
                     unsent = _feed(child.stdin, unsent)
                     done = not unsent
                 else:
-                    piece = _take(key.fd, kept[key.fd])
+                    piece = os.read(key.fd, 65536)
+                    kept[key.fd].add(piece)
                     done = not piece
                     if key.fd == out:
                         lines.add(piece)
@@ -137,7 +174,6 @@ def _drain(
         child.wait(_left(deadline))
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
-    return kept[out].decode(errors="replace"), kept[err].decode(errors="replace")
 
 
 def _left(deadline: float) -> float:
@@ -154,13 +190,6 @@ def _feed(stream: IO[bytes], unsent: memoryview) -> memoryview:
         return unsent[os.write(stream.fileno(), unsent[:65536]) :]
     except BrokenPipeError:
         return unsent[:0]
-
-
-def _take(fd: int, kept: bytearray) -> bytes:
-    """Read once, keep what there is room for; nothing at the end of the stream."""
-    chunk = os.read(fd, 65536)
-    kept += chunk[: max(0, OUTPUT_LIMIT - len(kept))]
-    return chunk
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

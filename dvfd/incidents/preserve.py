@@ -14,9 +14,13 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import sys
 import tarfile
+import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -51,6 +55,15 @@ EMPTY = "-- No entries --"
 
 COMMAND = 20.0
 """Seconds for one tool: journalctl reads a day of messages in about one."""
+
+EACH = 60.0
+"""Seconds for one part: PART takes about 15 of a core to read and redact at worst."""
+
+AGAIN = 5.0
+"""Seconds after which a part is told again that it is late: a destructor may have eaten it."""
+
+SEALING = 60.0
+"""Seconds of PRESERVING that are kept to pack the last part, and to seal what there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +101,38 @@ class Part:
     cut: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a part holds, and whether its beginning, or some of it, was left out already."""
+
+    data: bytes
+    cut: bool = False
+
+
+class Late(BaseException):
+    """A part takes too long. No handler of errors on the way may take it for one."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise Late here after *seconds*, even amid a read or a search. For the main thread only."""
+    began = time.monotonic()
+
+    def late(_signal: int, _frame: object) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    waits, every = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if waits:  # somebody's own alarm, a test's for one
+            left = waits - (time.monotonic() - began)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001), every)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """What was sealed. `path` is empty where nothing was; `missing` says of each part why."""
@@ -107,10 +152,21 @@ def free(directory: Path) -> int:
 class Sealing:
     """A bundle while it is made: takes parts as long as there is room for them."""
 
-    def __init__(self, orders: Orders, *, left: Callable[[Path], int] = free) -> None:
-        """*left* tells the bytes free in a directory. Raises DvfdError if there is no room."""
+    def __init__(
+        self,
+        orders: Orders,
+        *,
+        left: Callable[[Path], int] = free,
+        each: float = EACH,
+        seconds: float = PRESERVING - SEALING,
+    ) -> None:
+        """*left* tells the bytes free in a directory; a part gets *each* seconds, all of them
+        *seconds*. Raises DvfdError if there is no room.
+        """
         self._orders = orders
         self._left = left
+        self._each = each
+        self._until = time.monotonic() + seconds
         self._parts: list[Part] = []
         self._missing: list[str] = []
         self._written = 0
@@ -149,23 +205,40 @@ class Sealing:
             gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
-            for part, where, data in self._offered():
-                source = redacted(where)
+            for part, where, make in self._offered():
+                data = self._made(part, make)
                 packed.flush()
                 self._written = raw.tell()
-                self._take(tar, f"{name}/{part}", source, data)
+                if data is not None:
+                    self._take(tar, f"{name}/{part}", redacted(where), data)
             manifest = json.dumps(self._manifest(), indent=1).encode()
             _add(tar, f"{name}/{MANIFEST}", manifest, self._orders.at)
 
-    def _take(self, tar: tarfile.TarFile, name: str, source: str, data: bytes) -> None:
+    def _made(self, name: str, make: Callable[[], Data | None]) -> Data | None:
+        """What *make* gives, if it gives it in time: no part costs more than itself."""
+        seconds = min(self._each, self._until - time.monotonic())
+        if seconds <= 0:
+            self._lacks(f"{name}: no time left for it")
+            return None
+        try:
+            with within(seconds):
+                return make()
+        except Late:
+            self._lacks(f"{name}: not ready after {seconds:.1f} s: left out")
+        except Exception as error:  # noqa: BLE001  # else one part would lose all the others
+            self._lacks(f"{name}: {type(error).__name__}: {error}")
+        return None
+
+    def _take(self, tar: tarfile.TarFile, name: str, source: str, found: Data) -> None:
         """Add a part, or as much of its end as there is room for."""
+        data = found.data
         room = self._room() - ROOM
         if room < min(len(data), 1024):
             self._lacks(f"{name}: no room: {room} bytes left of {self._orders.limit}")
             return
         kept = data[-room:] if len(data) > room else data
         _add(tar, name, kept, self._orders.at)
-        cut = len(kept) < len(data) or len(data) >= PART
+        cut = found.cut or len(kept) < len(data)
         digest = hashlib.sha256(kept).hexdigest()
         self._parts.append(Part(name=name, source=source, bytes=len(kept), sha256=digest, cut=cut))
 
@@ -193,56 +266,56 @@ class Sealing:
 
     # --- What there is --------------------------------------------------------------------------
 
-    def _offered(self) -> Iterator[tuple[str, str, bytes]]:
-        """Every part: its name, where it came from, and its bytes, redacted."""
+    def _offered(self) -> Iterator[tuple[str, str, Callable[[], Data | None]]]:
+        """Every part: its name, where it comes from, and what makes it, redacted."""
         orders = self._orders
         for name, text in orders.texts.items():
-            yield name, "dvfd", redacted(text).encode()
+            yield name, "dvfd", partial(_encoded, text)
         for name, path in orders.files.items():
-            if (tail := self._tail(path)) is not None:
-                yield name, str(path), redacted(tail).encode()
+            yield name, str(path), partial(self._tail, path)
         for name, argv in orders.commands.items():
-            if (said := self._said(argv)) is not None:
-                yield name, " ".join(argv), redacted(said).encode()
-        if orders.store is not None:
-            yield "metrics.jsonl", str(orders.store), self._metrics(orders.store)
+            yield name, " ".join(argv), partial(self._said, argv)
+        if (store := orders.store) is not None:
+            yield "metrics.jsonl", str(store), partial(self._metrics, store)
 
-    def _tail(self, path: Path) -> str | None:
-        """The last PART bytes of a file, from the beginning of a line."""
+    def _tail(self, path: Path) -> Data | None:
+        """The last PART bytes of a file, from the beginning of a line.
+
+        A tool reads it, which can be killed: a file system that hangs holds whoever reads.
+        """
+        argv = ("tail", f"--bytes={PART + 1}", "--", str(path))
         try:
-            with path.open("rb") as file:
-                size = file.seek(0, io.SEEK_END)
-                file.seek(max(0, size - PART))
-                data = file.read(PART)
-        except OSError as error:
-            self._lacks(f"{path}: cannot be read: {error.strerror or error}")
+            done = shell.run(argv, timeout=COMMAND, bound=True, last=PART)
+        except ToolError as error:
+            self._lacks(f"{path}: {error}")
             return None
-        whole = data if size <= PART else data.partition(b"\n")[2]
-        return whole.decode(errors="replace")
+        if done.code:
+            self._lacks(f"{path}: cannot be read: {done.stderr.strip().rpartition(': ')[2]}")
+            return None
+        return _from_a_line(done)
 
-    def _said(self, argv: tuple[str, ...]) -> str | None:
+    def _said(self, argv: tuple[str, ...]) -> Data | None:
         try:
-            done = shell.run(argv, timeout=COMMAND, bound=True)
+            done = shell.run(argv, timeout=COMMAND, bound=True, last=PART)
         except ToolError as error:
             self._lacks(str(error))
             return None
         words = done.stderr.strip().splitlines()
-        found = "" if done.stdout.strip() == EMPTY else done.stdout
         if done.code or words:  # journalctl hints here at what it does not show
             said = words[0][:200] if words else f"it ended with code {done.code}"
             self._lacks(f"{' '.join(argv)}: {said}")
-        return found or None
+        return _from_a_line(done) if done.stdout.strip() not in ("", EMPTY) else None
 
-    def _metrics(self, path: Path) -> bytes:
+    def _metrics(self, path: Path) -> Data:
         """The window of every series that lived in it, a sample a line, as far as it fits."""
         kept = bytearray()
         limit = min(WINDOW, max(0, self._room() - ROOM))
         for line in self._window(path):
             if len(kept) + len(line) > limit:
                 self._lacks(f"metrics.jsonl: cut at {limit} bytes: later series are not in it")
-                break
+                return Data(bytes(kept), cut=True)
             kept += line
-        return bytes(kept)
+        return Data(bytes(kept))
 
     def _window(self, path: Path) -> Iterator[bytes]:
         from dvfd.clock import SystemClock  # noqa: PLC0415  # the daemon only asks for a child
@@ -260,6 +333,17 @@ class Sealing:
                 yield from map(_line, course)
         finally:
             store.stop()
+
+
+def _encoded(text: str, *, cut: bool = False) -> Data:
+    """*text* redacted; half a character, of a name for one, comes as an escape."""
+    return Data(redacted(text).encode(errors="backslashreplace"), cut)
+
+
+def _from_a_line(said: shell.Output) -> Data:
+    """What was said, without the line that was cut through; a line without an end is kept."""
+    text = said.stdout
+    return _encoded((text.partition("\n")[2] or text) if said.cut else text, cut=said.cut)
 
 
 def _line(sample: Sample) -> bytes:

@@ -53,6 +53,14 @@ def test_a_tool_that_closes_its_output_and_hangs_is_killed() -> None:
 def test_a_flood_is_cut_off() -> None:
     done = run(python("import sys; sys.stdout.write('x' * 5_000_000)"), timeout=20)
     assert len(done.stdout) == OUTPUT_LIMIT
+    assert done.cut
+
+
+def test_of_a_flood_the_end_is_kept_where_that_is_asked() -> None:
+    done = run(["seq", "300000"], timeout=20, last=100)
+    assert done.stdout.endswith("299999\n300000\n")
+    assert (len(done.stdout), done.cut) == (100, True)
+    assert run(["echo", "x" * 99], timeout=20, last=100).cut is False
 
 
 def test_a_tool_that_does_not_read_its_input_is_no_trouble() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
+import signal
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from fakes_store import METRICS, opened, sample
 
 from dvfd.errors import DvfdError
 from dvfd.incidents import preserve
-from dvfd.incidents.preserve import ROOM, Orders, Sealing, by_child, problems
+from dvfd.incidents.preserve import ROOM, Orders, Sealing, by_child, problems, within
 
 PLENTY = 1 << 40
 
@@ -73,6 +76,98 @@ def test_of_a_log_that_is_too_long_the_end_is_kept(tmp_path: Path, monkeypatch) 
     assert kept.endswith("line 999\n")
     assert kept.startswith("line ")
     assert len(kept) <= 1000
+
+
+def test_of_a_journal_that_is_too_long_the_end_is_kept_and_it_is_called_cut(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(preserve, "PART", 1000)
+    say = ("sh", "-c", "seq 1000; echo THE FAILURE")
+
+    found = Sealing(orders(tmp_path, commands={"journal.txt": say, "short": ("echo", "1")})).make()
+
+    path = Path(found.path)
+    kept = members(path)["journal.txt"].decode()
+    assert kept.endswith("1000\nTHE FAILURE\n")
+    assert 900 < len(kept) <= 1000
+    assert kept.splitlines()[0] in map(str, range(1000))
+    assert [part["cut"] for part in manifest(path)["parts"]] == [True, False]
+
+
+def test_a_log_of_exactly_the_limit_is_whole_and_one_without_lines_is_kept(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(preserve, "PART", 1000)
+    whole, bar = tmp_path / "whole.log", tmp_path / "bar.log"
+    whole.write_text("x" * 999 + "\n")
+    bar.write_text("50 %\r" * 999)
+
+    found = Sealing(orders(tmp_path, files={"whole.log": whole, "bar.log": bar})).make()
+
+    assert len(members(Path(found.path))["bar.log"]) == 1000
+    assert [part["cut"] for part in manifest(Path(found.path))["parts"]] == [False, True]
+
+
+def test_a_part_that_takes_too_long_costs_only_itself(tmp_path: Path, monkeypatch) -> None:
+    def endless(text: str) -> str:
+        while text == "slow":
+            pass
+        return text
+
+    monkeypatch.setattr(preserve, "redacted", endless)
+
+    found = Sealing(orders(tmp_path, texts={"a": "one", "b": "slow", "c": "two"}), each=0.2).make()
+
+    assert set(members(Path(found.path))) == {"a", "c", "manifest.json"}
+    assert found.missing == ("b: not ready after 0.2 s: left out",)
+
+
+def test_a_file_that_nobody_can_read_to_its_end_costs_only_itself(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(preserve, "COMMAND", 0.2)
+    hangs = tmp_path / "hangs.log"
+    os.mkfifo(hangs)
+
+    found = Sealing(orders(tmp_path, texts={"a": "one"}, files={"l": hangs})).make()
+
+    assert found.parts == 1
+    assert "hangs.log: tail: still running after 0.2 s; killed" in found.missing[0]
+
+
+def test_when_the_time_is_over_what_there_is_is_sealed(tmp_path: Path) -> None:
+    found = Sealing(orders(tmp_path, texts={"a": "one"}), seconds=0.0).make()
+
+    assert problems(Path(found.path), found.sha256) == []
+    assert found.missing == ("a: no time left for it",)
+
+
+def test_a_part_that_cannot_be_made_costs_only_itself(tmp_path: Path, monkeypatch) -> None:
+    def crashes(text: str) -> str:
+        return str(1 / 0) if text == "bad" else text
+
+    monkeypatch.setattr(preserve, "redacted", crashes)
+
+    found = Sealing(orders(tmp_path, texts={"a": "bad", "b": "half \udcff"})).make()
+
+    assert members(Path(found.path))["b"] == b"half \\udcff"
+    assert found.missing == ("a: ZeroDivisionError: division by zero",)
+
+
+def test_an_alarm_that_was_set_before_still_comes() -> None:
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(1))
+    earlier = signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with within(30.0):
+            pass
+        while not rang:
+            time.sleep(0.01)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *earlier)
+        signal.signal(signal.SIGALRM, before)
+
+    assert rang == [1]
 
 
 def test_a_bundle_stays_below_its_limit_and_names_what_it_left_out(tmp_path: Path) -> None:
