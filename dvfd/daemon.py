@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from dvfd import __version__, notify, probes
+from dvfd.anew import Anew
 from dvfd.breaches import Breaches
 from dvfd.catalogue import load as load_catalogue
 from dvfd.clock import SystemClock
@@ -208,6 +209,7 @@ class Daemon:
             return
         self._stopped = True
         self._watch.stop()
+        self._anew.stop()
         self._schedule.stop()
         self._sampler.stop()
         self._runs.stop()
@@ -234,8 +236,9 @@ class Daemon:
             self._again = self._clock.boot() + AGAIN
             self._write_down()
         for check in self._state.lapsed():
-            log.info("a waiver has ended", check=check)
-            self._judge_anew(check)
+            if self._anew.ask(check, partial(self._judge_anew, check)):
+                log.info("a waiver has ended", check=check)
+        self._anew.tick()
         if not late:
             notify.notify("WATCHDOG=1")
 
@@ -322,6 +325,7 @@ class Daemon:
         self._runs = self._conduct()
         self._incidents = self._follow_failures()
         self._judgements = self._judge_with((self._state, self._breaches))
+        self._anew = Anew(clock)
         self._watch = self._watch_over([c for c in catalogue.checks.values() if c.watch])
         self._schedule = Schedule(
             self._schedules(),
@@ -549,15 +553,16 @@ class Daemon:
         self._write_down()
 
     def _apply_waivers(self) -> None:
-        """Judge anew what was waived while no daemon lived. It calls nobody: a list that was missed
-        meanwhile is still caught up.
+        """Have judged anew what was waived while no daemon lived. It calls nobody: a list that was
+        missed meanwhile is still caught up.
         """
         shown = self._state.snapshot().results
         stand = {c for c in self._waivers.stand(self._clock.now()) if c in shown}
         bare = {shown[c].criterion.check for c in stand if shown[c].verdict in WAIVABLE}
         for check in (self._catalogue.checks[name] for name in sorted(bare)):
             if not check.watch:
-                self._judgements.run_check(check)
+                self._anew.ask(check.id, partial(self._judgements.run_check, check))
+        self._anew.tick()
 
     def _judge_anew(self, criterion: str) -> None:
         """Somebody waived *criterion*, or it is waived no more: whoever is paged for it hears."""
