@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import structlog
 
 from dvfd import __version__
 from dvfd.errors import DvfdError
@@ -20,6 +22,10 @@ from dvfd.model import Run as DrillRun
 if TYPE_CHECKING:
     from dvfd.config import Config
     from dvfd.model import Catalogue, Check, Clock, Criterion, Labels, ProbeHealth, Sample
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
 
 LIVE_STANDS = 60.0
 """Seconds that a live verdict stands. Passes come every few seconds; none for a minute means that
@@ -539,6 +545,8 @@ class State:
         """Everything as it stands now. Costs one question to every source."""
         ask = self._sources
         at = self._clock.now()
+        gates, unknown = _told("the gates", ask.gates, {})
+        noted, unread = _told("the ledger of evidence", ask.evidence, ())
         return Snapshot(
             at=at,
             started_at=self._started_at,
@@ -561,8 +569,8 @@ class State:
             web=ask.web(),
             run=ask.run(),
             failures=ask.failures(),
-            gates=ask.gates(),
-            evidence=tuple(ask.evidence()),
+            gates=gates,
+            evidence=(*noted, *unread, *unknown),
         )
 
     def _note(self, results: Iterable[Result]) -> None:
@@ -611,6 +619,15 @@ class State:
             samples = self._sources.latest(metric.name)
             fresh[metric.name] = tuple(s for s in samples if abs(at - s.at) <= metric.max_age)
         return {name: samples for name, samples in fresh.items() if samples}
+
+
+def _told(what: str, ask: Callable[[], T], nothing: T) -> tuple[T, list[str]]:
+    """The answer, and what is to be said if asking crashed: everything else is still told."""
+    try:
+        return ask(), []
+    except Exception as error:
+        log.exception("cannot be told", what=what)
+        return nothing, [f"{what}: cannot be told, this is a fault of dvfd: {error!r:.200}"]
 
 
 def breaches(results: Iterable[Result]) -> list[Result]:

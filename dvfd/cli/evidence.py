@@ -194,7 +194,8 @@ def _words(record: Mapping[str, Any]) -> str:
         case "attestation":
             return f"{'yes' if body['value'] else 'no'}, {body['by']} ({body['role']})"
         case "waiver":
-            return f"{body['by']} ({body['role']}) until {when(body['expires'])}: {body['reason']}"
+            until = f"until {when(body['expires'])}" if body["expires"] > record["at"] else "ended"
+            return f"{body['by']} ({body['role']}) {until}: {body['reason']}"
     plain = (f"{k} {v}" for k, v in body.items() if v and isinstance(v, str | int | float))
     return ", ".join(plain)
 

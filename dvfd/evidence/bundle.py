@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import re
 import tarfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,9 @@ REPORT = re.compile(r"(runs|evidence/reports)/[A-Za-z0-9_][A-Za-z0-9_.-]*\.json"
 
 LARGEST = 1 << 30
 """Bytes of one file of a bundle at most: two days of sixteen ranks are reported in some 2 MB."""
+
+SPOILT = (EOFError, zlib.error, lzma.LZMAError)
+"""What comes of a packed file that was cut off or changed."""
 
 WORDS = """Evidence of a dvfd ledger, cluster {cluster}.
 Its last record is {number}, with the SHA-256 {sha256}.
@@ -129,7 +134,8 @@ def named(lines: Iterable[bytes]) -> list[str]:
     """Where the reports lie that the records on *lines* name, each once."""
     chain = Chain()
     records = filter(None, (chain.take(line.rstrip(b"\n")) for line in lines))
-    places = ((r.body.get("report") or {}).get("where") for r in records)
+    reports = (record.body.get("report") for record in records)
+    places = (each.get("where") for each in reports if isinstance(each, dict))
     return list(dict.fromkeys(p for p in places if isinstance(p, str) and REPORT.fullmatch(p)))
 
 
@@ -187,7 +193,7 @@ def opened(path: Path, *, cluster: str = "", head: str = "") -> Checked:
                 raise StoreError(f"{path}: no bundle of evidence: it has no {LEDGER}")
             lines = split(ledger)
             return checked(lines, fetch, where=str(path), cluster=cluster, head=head)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, *SPOILT) as error:
         raise StoreError(f"{path}: no bundle of evidence: {error}") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None

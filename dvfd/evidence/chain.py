@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dvfd.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ORIGIN = "0" * 64
 """What the first record has for the hash of the one before it."""
@@ -52,6 +52,11 @@ class Record:
 
 
 WANTED = {f.name for f in fields(Record)}
+
+WORDS = ("kind", "subject", "node", "submitted", "previous")
+
+YEAR_10000 = 253_402_300_800.0
+"""Unix seconds from which on a moment has no name."""
 
 
 def canonical(document: object) -> bytes:
@@ -91,9 +96,27 @@ def read(line: bytes) -> Record:
         document = json.loads(line)
     except (ValueError, RecursionError):
         raise StoreError(f"no record: {line[:40]!r}") from None
-    if document.keys() != WANTED or type(document["number"]) is not int:
+    if document.keys() != WANTED:
         raise StoreError(f"no record of this ledger: it has {', '.join(sorted(document))}")
+    if wrong := next(_wrong(document), ""):
+        raise StoreError(f"no record of this ledger: its {wrong} is {document[wrong]!r:.40}")
     return Record(**document)
+
+
+def is_moment(value: object) -> bool:
+    """Whether *value* is Unix seconds of a moment that has a name."""
+    return type(value) in {int, float} and 0 <= value < YEAR_10000  # type: ignore[operator]
+
+
+def _wrong(document: Mapping[str, Any]) -> Iterator[str]:
+    """What of *document* is not what a record has there: its hash is right, whoever made it."""
+    if type(document["number"]) is not int:
+        yield "number"
+    if not is_moment(document["at"]):
+        yield "at"
+    yield from (key for key in WORDS if not isinstance(document[key], str))
+    if not isinstance(document["body"], dict):
+        yield "body"
 
 
 class Chain:

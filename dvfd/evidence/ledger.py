@@ -224,7 +224,7 @@ class Evidence:
         aside, torn = self._directory / TORN, self._cut_off()
         return [
             *([f"{self._path}: {torn} bytes of a record that a crash cut off"] if torn else []),
-            *([f"{aside}: what a crash cut off: read it, then remove it"] * aside.exists()),
+            *([f"{aside}: what a crash cut off: read it, then remove it"] * _exists(aside)),
         ]
 
     def _cut_off(self) -> int:
@@ -437,6 +437,13 @@ def settle(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _exists(path: Path) -> bool:
+    """Whether it does, as far as can be seen."""
+    with suppress(OSError):
+        return path.exists()
+    return False
 
 
 def _at(file: BufferedReader, place: Place) -> bytes:

@@ -5,9 +5,10 @@ Every statement is kept; the newest on an item is what stands, until it expires.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -15,11 +16,14 @@ import structlog
 
 from dvfd.control import Operation
 from dvfd.errors import DvfdError
+from dvfd.evidence.chain import is_moment
 from dvfd.judge import judge
 from dvfd.model import ATTESTATION, Attestation, Sample, Verdict, labels
 from dvfd.query import known
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dvfd.control import Peer
     from dvfd.evidence.ledger import Record
     from dvfd.model import Catalogue, Clock, Criterion, Result
@@ -130,20 +134,30 @@ class Attestations:
         with self._lock:
             if self._evidence:
                 self._evidence.append(KIND, item, asdict(made), submitted=submitted)
-            key = f"{item}/{len(self.history(item)) + 1:06d}"
-            self._store.put(KIND, key, asdict(made))
+            self._keep(made)
         log.info("attested", item=item, value=value, name=made.by, role=made.role, by=submitted)
         return made
 
     def enter(self) -> None:
-        """Write down in the ledger what people stated before there was one. Raises StoreError."""
+        """Carry over what one of ledger and store lacks: people stated it before there was a
+        ledger, or after the copy was made that the store is. Raises StoreError.
+
+        What is older than the last word there is not: it would become the last word.
+        """
         if self._evidence is None:
             return
-        there = {_key(record.body) for record in self._evidence.records(KIND)}
-        said = [each for item in self.items for each in self.history(item)]
-        for each in sorted(said, key=lambda each: each.at):
-            if _key(body := asdict(each)) not in there:
-                self._evidence.append(KIND, each.item, body, submitted=each.submitted)
+        written = [said for record in self._evidence.records(KIND) if (said := _said(record.body))]
+        with self._lock:
+            for item in self.items:
+                kept, told = self.history(item), [s for s in written if s.item == item]
+                for said in _later(kept, told):
+                    self._evidence.append(KIND, item, asdict(said), submitted=said.submitted)
+                for said in _later(told, kept):
+                    self._keep(said)
+
+    def _keep(self, said: Attestation) -> None:
+        key = f"{said.item}/{len(self.history(said.item)) + 1:06d}"
+        self._store.put(KIND, key, asdict(said))
 
     def history(self, item: str) -> list[Attestation]:
         """Every statement on *item*, oldest first."""
@@ -218,8 +232,19 @@ class Attestations:
         }
 
 
-def _key(body: Mapping[str, Any]) -> tuple[object, ...]:
-    return body.get("item"), body.get("at"), body.get("by")
+def _said(body: Mapping[str, Any]) -> Attestation | None:
+    """The statement that *body* is; None if dvfd did not write it."""
+    words = (body.get(key) for key in ("item", "by", "role", "note", "submitted"))
+    whole = body.keys() == {field.name for field in fields(Attestation)}
+    typed = all(isinstance(each, str) for each in words) and isinstance(body.get("value"), bool)
+    timed = is_moment(body.get("at")) and is_moment(body.get("expires"))
+    return Attestation(**body) if whole and typed and timed else None
+
+
+def _later(said: Sequence[Attestation], there: Sequence[Attestation]) -> list[Attestation]:
+    """What of *said* was said after everything that is *there*, in its order."""
+    last = max((each.at for each in there), default=-math.inf)
+    return sorted((each for each in said if each.at > last), key=lambda each: each.at)
 
 
 def answers(catalogue: Catalogue) -> dict[str, tuple[str, ...]]:

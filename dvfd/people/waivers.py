@@ -6,7 +6,6 @@ They stand in the ledger alone. While that does not verify, none of them counts.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +13,7 @@ import structlog
 
 from dvfd.control import Operation
 from dvfd.errors import DvfdError, StoreError
+from dvfd.evidence.chain import is_moment
 from dvfd.model import Verdict, Waived
 from dvfd.people.attestations import NOTE, WORDS, expiry, moment, roles, words
 from dvfd.query import known
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from dvfd.model import Catalogue, Clock, Result
 
 KIND = "waiver"
+
+SKEW = 5.0
+"""Seconds by which a waiver may be younger than the moment that it is asked for: one that is still
+younger was written under a wrong clock."""
 
 WAIVABLE = (Verdict.FAIL, Verdict.UNKNOWN)
 """What a waiver takes the place of."""
@@ -62,9 +66,13 @@ class Waiver:
     role: str
     reason: str
     at: float
-    expires: float
+    expires: float  # 0 ended it
     submitted: str
     number: int  # of its record
+
+    def counts(self, at: float) -> bool:
+        """Whether it stands at Unix time *at*."""
+        return self.at <= at + SKEW and at < self.expires
 
     @property
     def words(self) -> str:
@@ -99,18 +107,18 @@ class Waivers:
             "by": by,
             "role": self._roles.get(role.casefold(), role),
             "reason": words(request, "reason", NOTE),
-            "expires": now if request.get("end") else self._end(request, now),
+            "expires": 0.0 if request.get("end") else self._end(request, now),
         }
         if request.get("end") and self.standing(criterion, now) is None:
             raise DvfdError(f"no waiver of {criterion} stands: there is nothing to end")
-        made = _waiver(self._evidence.append(KIND, criterion, body, submitted=submitted))
+        made = _made(self._evidence.append(KIND, criterion, body, submitted=submitted))
         log.info("waived", criterion=criterion, name=by, expires=made.expires, by=submitted)
         return made
 
     def standing(self, criterion: str, at: float) -> Waiver | None:
         """The waiver of *criterion* that counts at Unix time *at*."""
         found = None if self._looked() else self._newest.get(criterion)
-        return found if found and at < found.expires else None
+        return found if found and found.counts(at) else None
 
     def applied(self, result: Result, at: float) -> Result:
         """*result* as it counts at *at*: WAIVED in the place of a FAIL or UNKNOWN that is."""
@@ -118,7 +126,7 @@ class Waivers:
             return result
         problem = self._looked()
         found = self._newest.get(result.criterion.id)
-        if found is None or at >= found.expires:
+        if found is None or not found.counts(at):
             return result
         if problem:
             reason = f"{result.reason}; {found.words}, which does not count: {problem}"
@@ -138,12 +146,12 @@ class Waivers:
     def stand(self, at: float) -> list[str]:
         """The criteria of which a waiver counts at *at*."""
         problem = self._looked()
-        return [c for c, found in self._newest.items() if at < found.expires and not problem]
+        return [c for c, found in self._newest.items() if found.counts(at) and not problem]
 
     def document(self) -> dict[str, Any]:
         """Every waiver ever made, what stands first, and why none of them counts if so."""
         at, problem = self._clock.now(), self._looked()
-        every = [_waiver(record) for record in self._evidence.records(KIND)]
+        every = filter(None, map(_waiver, self._evidence.records(KIND)))
         rows = [asdict(each) | {"stands": self._stands(each, at)} for each in every]
         return {"at": at, "problem": problem, "waivers": rows}
 
@@ -169,13 +177,20 @@ class Waivers:
         stamp = self._evidence.stamp()
         with self._lock:
             if stamp != self._stamp:
-                problems = self._evidence.problems()
+                problems = self._read() or self._evidence.problems()
                 self._problem = f"the ledger does not verify: {problems[0]}" if problems else ""
-                with suppress(StoreError):  # it cannot be read, which is the first problem
-                    records = map(_waiver, self._evidence.records(KIND))
-                    self._newest = {waiver.criterion: waiver for waiver in records}
-                self._stamp = stamp
+                self._stamp = None if problems else stamp  # what was amiss may pass by itself
             return self._problem
+
+    def _read(self) -> list[str]:
+        """Read the waivers. What went wrong; then they are as they were."""
+        try:
+            records = self._evidence.records(KIND)
+        except StoreError as error:
+            return [str(error)]
+        newest = {record.subject: _waiver(record) for record in records}
+        self._newest = {name: made for name, made in newest.items() if made}
+        return []
 
 
 def operations(waivers: Waivers, changed: Callable[[str], object]) -> dict[str, Operation]:
@@ -192,7 +207,18 @@ def operations(waivers: Waivers, changed: Callable[[str], object]) -> dict[str, 
     }
 
 
-def _waiver(record: Record) -> Waiver:
+def _waiver(record: Record) -> Waiver | None:
+    """The waiver that *record* is; None, and said in the log, if it is none that dvfd wrote: then
+    none stands, for an older one was meant to end.
+    """
+    words = (record.body.get(key) for key in ("by", "role", "reason"))
+    if all(isinstance(each, str) for each in words) and is_moment(record.body.get("expires")):
+        return _made(record)
+    log.warning("a waiver that says too little counts for nothing", record=record.number)
+    return None
+
+
+def _made(record: Record) -> Waiver:
     body = record.body
     return Waiver(
         criterion=record.subject,

@@ -297,6 +297,51 @@ def test_what_was_said_before_there_was_a_ledger_is_entered_once(tmp_path: Path)
     assert book.newest(ITEM) == first
 
 
+def test_an_older_word_is_not_entered_behind_a_newer_one(tmp_path: Path) -> None:
+    desk = Desk()
+    desk.says(value=True)
+    desk.clock.advance(5)
+    ledger = Evidence(tmp_path, desk.clock)
+    desk.book = Attestations(CATALOGUE, desk.shelf, desk.clock, ledger)
+    desk.says(value=False)  # as after the ledger was founded anew
+
+    desk.book.enter()
+
+    assert [record.body["value"] for record in ledger.records("attestation")] == [False]
+    assert desk.book.newest(ITEM).value is False
+
+
+def test_a_word_that_stands_in_the_ledger_alone_counts_also_here(tmp_path: Path) -> None:
+    desk = Desk()
+    ledger = Evidence(tmp_path, desk.clock)
+    desk.book = Attestations(CATALOGUE, desk.shelf, desk.clock, ledger)
+    desk.says(value=True)
+    copy = dict(desk.shelf.records)
+    desk.clock.advance(5)
+    said = desk.says(value=False)
+    desk.shelf.records = copy  # the store is restored
+
+    desk.book.enter()
+    desk.book.enter()
+
+    assert desk.book.standing(ITEM, desk.clock.now()) == said
+    assert len(desk.book.history(ITEM)) == 2
+    assert len(ledger.records("attestation")) == 2
+
+
+def test_a_record_that_is_no_statement_is_not_taken_for_one(tmp_path: Path) -> None:
+    desk = Desk()
+    ledger = Evidence(tmp_path, desk.clock)
+    desk.book = Attestations(CATALOGUE, desk.shelf, desk.clock, ledger)
+    body = asdict(desk.says())
+    for spoilt in ({}, body | {"by": []}, body | {"at": "now"}, body | {"value": 1}):
+        ledger.append("attestation", ITEM, {**spoilt}, submitted="root")
+
+    desk.book.enter()
+
+    assert len(desk.book.history(ITEM)) == 1
+
+
 def test_what_cannot_be_written_down_is_not_said(tmp_path: Path) -> None:
     desk = Desk()
     (tmp_path / "file").write_text("", encoding="ascii")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import lzma
 import re
 import subprocess
 import sys
@@ -229,6 +231,32 @@ def test_a_bundle_that_was_cut_off_is_told(desk: Desk) -> None:
 
     with pytest.raises(StoreError, match="no bundle of evidence"):
         bundle.opened(desk.file)
+
+
+def test_a_packed_bundle_that_was_cut_off_is_told(desk: Desk) -> None:
+    desk.shown.export(desk.file)
+    for pack in (gzip.compress, lzma.compress):
+        packed = pack(desk.file.read_bytes())
+        desk.file.write_bytes(packed[: len(packed) // 2])
+        with pytest.raises(StoreError, match="no bundle of evidence"):
+            bundle.opened(desk.file)
+        desk.file.unlink()
+        desk.shown.export(desk.file)
+
+
+@pytest.mark.parametrize("spoilt", [b"[1]", b'{"report":7}', b'{"report":[]}'])
+def test_a_bundle_with_another_kind_of_body_is_told(tmp_path: Path, spoilt: bytes) -> None:
+    ledger = Evidence(tmp_path / "evidence", FakeClock())
+    ledger.append("run", "hardware", {}, submitted="root")
+    parts = json.loads(ledger.path.read_bytes().splitlines()[-1]) | {"body": json.loads(spoilt)}
+    del parts["sha256"]
+    first = ledger.path.read_bytes().splitlines(keepends=True)[0]
+    ledger.path.write_bytes(first + sealed(parts)[1])
+
+    found = Shown(ledger, tmp_path).export(tmp_path / "x.tar")
+
+    assert len(found.problems) == 1
+    assert bundle.opened(tmp_path / "x.tar").problems == found.problems
 
 
 # --- What people ask ----------------------------------------------------------------------------

@@ -305,6 +305,39 @@ def test_a_line_that_is_no_record_stops_nothing_from_being_read(desk: Desk) -> N
     assert "line 2: no record" in desk.ledger.verify()[0]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": 1}, {"subject": None}, {"at": "now"}, {"at": 1e300}, {"at": True}, {"body": []},
+        {"node": {}}, {"submitted": 0}, {"number": 1.5}, {"previous": 7},
+    ],
+)  # fmt: skip
+def test_a_sealed_line_with_a_part_of_another_kind_is_no_record_and_stops_nothing(
+    desk: Desk, wrong: dict[str, Any]
+) -> None:
+    parts = json.loads(desk.lines()[-1]) | {"number": 5} | wrong
+    del parts["sha256"]
+    desk.leave(*desk.lines(), sealed(parts)[1])
+
+    assert (
+        f"line 5: no record of this ledger: its {next(iter(wrong))} is" in desk.ledger.verify()[0]
+    )
+    assert runs(desk.ledger) == ["r0", "r1", "r2"]
+
+
+def test_a_directory_that_cannot_be_searched_is_told_in_words(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    for way in ("open", "stat", "exists"):
+        monkeypatch.setattr(type(desk.path), way, refuse)
+
+    assert "cannot be read: Permission denied" in desk.ledger.verify()[0]
+    assert desk.ledger.notices() == []
+
+
 def test_a_file_that_is_no_ledger_is_told_of_in_a_few_lines(desk: Desk) -> None:
     desk.path.write_text("nonsense\n" * 5000, encoding="ascii")
 

@@ -186,3 +186,16 @@ def test_a_warning_never_decides_the_verdict():
     held.judged([result(Verdict.FAIL, warning), result(of=live.criteria[1])])
 
     assert held.snapshot().verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("source", ["gates", "evidence"])
+def test_a_source_of_words_that_crashes_is_a_notice_and_the_rest_is_told(source):
+    def crash():
+        raise KeyError("expires")
+
+    taken = snapshot(result(Verdict.PASS), of=sources(**{source: crash}))
+
+    (notice,) = taken.notices
+    assert "cannot be told" in notice
+    assert "KeyError('expires')" in notice
+    assert taken.verdict is Verdict.PASS

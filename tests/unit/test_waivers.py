@@ -9,7 +9,7 @@ from fakes import FakeClock
 from fakes_output import valid
 from fakes_report import CATALOGUE, CONFIG
 
-from dvfd.errors import DvfdError
+from dvfd.errors import DvfdError, StoreError
 from dvfd.evidence.ledger import FILE, Evidence
 from dvfd.judgements import Judgements
 from dvfd.model import Report, Result, Sample, Verdict
@@ -97,6 +97,71 @@ def test_a_waiver_can_be_ended_before_its_time(desk: Desk) -> None:
     assert desk.applied().verdict is Verdict.FAIL
     with pytest.raises(DvfdError, match="nothing to end"):
         desk.waives(end=True, reason="fixed", expires=None)
+
+
+def test_a_waiver_that_was_ended_stays_ended_when_the_clock_is_set_right(desk: Desk) -> None:
+    desk.waives(expires=desk.clock.now() + 30 * DAY)
+    desk.clock.step(10 * DAY)
+    desk.waives(end=True, reason="fixed", expires=None)
+    desk.clock.step(-10 * DAY)
+
+    assert desk.applied().verdict is Verdict.FAIL
+    assert desk.book.standing(NAME, desk.clock.now()) is None
+
+
+def test_a_waiver_of_a_day_to_come_does_not_stand_yet(desk: Desk) -> None:
+    desk.clock.step(DAY)
+    desk.waives()
+    desk.clock.step(-DAY)
+
+    assert desk.applied().verdict is Verdict.FAIL
+    assert desk.book.stand(desk.clock.now()) == []
+
+
+@pytest.mark.parametrize("spoilt", [{"expires": None}, {"expires": 1e300}, {"by": 1}, {"role": []}])
+def test_a_waiver_that_dvfd_did_not_write_counts_for_nothing_and_stops_nothing(
+    desk: Desk, spoilt: dict[str, Any]
+) -> None:
+    desk.waives()
+    body = dict(desk.ledger.records("waiver")[0].body) | spoilt
+    desk.waives("daily.memory")
+
+    desk.ledger.append("waiver", NAME, body, submitted="root")
+
+    assert desk.applied().verdict is Verdict.FAIL
+    assert desk.book.stand(desk.clock.now()) == ["daily.memory"]
+    assert len(desk.book.document()["waivers"]) == 2
+
+
+def test_a_file_that_could_not_be_opened_for_a_moment_voids_waivers_for_that_moment(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.waives()
+    fresh = Waivers(CATALOGUE, Evidence(desk.path.parent, desk.clock), desk.clock)
+
+    def full(*_: object) -> Any:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(desk.path), "open", full)
+        assert fresh.standing(NAME, desk.clock.now()) is None
+    assert fresh.standing(NAME, desk.clock.now()) is not None
+
+
+def test_waivers_that_cannot_be_read_anew_count_no_more(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.waives()
+    assert desk.applied().verdict is Verdict.WAIVED
+    desk.waives("daily.memory")
+
+    def refuse(*_: object) -> Any:
+        raise StoreError("no more files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.ledger, "records", refuse)
+        assert desk.applied().verdict is Verdict.FAIL
+    assert desk.applied().verdict is Verdict.WAIVED
 
 
 def test_the_newest_waiver_decides(desk: Desk) -> None:
