@@ -545,8 +545,8 @@ class State:
         """Everything as it stands now. Costs one question to every source."""
         ask = self._sources
         at = self._clock.now()
-        gates, unknown = _told("the gates", ask.gates, {})
-        noted, unread = _told("the ledger of evidence", ask.evidence, ())
+        gates, unknown = _told("the gates", ask.gates)
+        noted, unread = _told("the ledger of evidence", ask.evidence)
         return Snapshot(
             at=at,
             started_at=self._started_at,
@@ -569,8 +569,8 @@ class State:
             web=ask.web(),
             run=ask.run(),
             failures=ask.failures(),
-            gates=gates,
-            evidence=(*noted, *unread, *unknown),
+            gates=gates or {},
+            evidence=(*(noted or ()), *unread, *unknown),
         )
 
     def _note(self, results: Iterable[Result]) -> None:
@@ -621,13 +621,13 @@ class State:
         return {name: samples for name, samples in fresh.items() if samples}
 
 
-def _told(what: str, ask: Callable[[], T], nothing: T) -> tuple[T, list[str]]:
+def _told(what: str, ask: Callable[[], T]) -> tuple[T | None, list[str]]:
     """The answer, and what is to be said if asking crashed: everything else is still told."""
     try:
         return ask(), []
     except Exception as error:
         log.exception("cannot be told", what=what)
-        return nothing, [f"{what}: cannot be told, this is a fault of dvfd: {error!r:.200}"]
+        return None, [f"{what}: cannot be told, this is a fault of dvfd: {error!r:.200}"]
 
 
 def breaches(results: Iterable[Result]) -> list[Result]:
