@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXIT = {"GO": 0, "HOLD": 1, "NO_GO": 2}
 
 NOWHERE = 3
-"""Nothing is decided here: exit code of UNKNOWN."""
+"""Nothing is decided here, or known: exit code of UNKNOWN."""
 
 COLOURS = {"GO": "green", "HOLD": "yellow", "NO_GO": "red"}
 
@@ -92,10 +92,13 @@ def summary(output: str) -> None:
     A dash stands where the framework does not tick the test. Of a phase that is authorised the
     verdicts are those that were signed. UNKNOWN: not run, or it does not count any more.
 
+    Exit code: 0; 3 where the ledger is not as it was written: nothing is known.
+
     Example: dvfd summary
     """
     found = _asked()
     show(found, output, lambda document: "\n".join(_table(document)))
+    sys.exit(NOWHERE if found["problems"] else 0)
 
 
 def _asked() -> Any:
@@ -146,9 +149,12 @@ def _cause(cause: Cause) -> Iterator[str]:
 
 
 def _standing(lines: Sequence[Document]) -> Iterator[str]:
-    """What stands: a line each where all of it does, else their names."""
-    mine = [line for line in lines if line["verdict"] in words.STANDS]
-    if len(mine) < len(lines):
+    """What stands: a line each where all of it does, else their names; what somebody waives is
+    always a line of its own, with who and why.
+    """
+    mine = [line for line in lines if line["verdict"] == "PASS"]
+    yield from _waived([line for line in lines if line["verdict"] == "WAIVED"])
+    if any(line["verdict"] not in words.STANDS for line in lines):
         names_ = wrapped(", ".join(map(words.name, mine)) or "nothing yet", MARK, columns())
         yield paint("PASS", MARK) + names_[0][MARK:]
         yield from names_[1:]
@@ -161,6 +167,19 @@ def _standing(lines: Sequence[Document]) -> Iterator[str]:
         told |= whats
 
 
+def _waived(lines: Sequence[Document]) -> Iterator[str]:
+    """Each waiver once, with the lines that stand on it."""
+    reasons: dict[str, list[str]] = {}
+    for line in lines:
+        for each in line["evidence"]:
+            if each["verdict"] == "WAIVED":
+                reasons.setdefault(words.told(each), []).append(words.name(line))
+    for reason, named in reasons.items():
+        first, *more = wrapped(f"{', '.join(named)}: {reason}", MARK, columns())
+        yield paint("WAIVED", MARK) + first[MARK:]
+        yield from more
+
+
 def _stands(line: Document) -> str:
     each = line["evidence"][0]
     told = words.figure(line, each) or (each["reason"] if each["record"] else line["text"])
@@ -171,13 +190,17 @@ def _stands(line: Document) -> str:
 
 
 def _four(found: Document) -> Iterator[str]:
-    for problem in found["problems"]:
-        yield from wrapped(f"the ledger: {problem}")
+    yield from _problems(found)
     for each in found["gates"]:
         told, width = _line(each), columns()
         yield f"{each['gate']:<8} {_outcome(each['outcome'], 6)} " + shortened(
             told, max(0, width - 16)
         )
+
+
+def _problems(found: Document) -> Iterator[str]:
+    for problem in found["problems"]:
+        yield from wrapped(f"the ledger is not as it was written: {problem}")
 
 
 def _line(each: Document) -> str:
@@ -193,6 +216,7 @@ def _line(each: Document) -> str:
 def _table(found: Document) -> Iterator[str]:
     phases = [each["gate"] for each in found["gates"]]
     widest = max((len(row["title"]) for row in found["table"]), default=0)
+    yield from _problems(found)
     yield "  ".join([f"{'TEST':<{widest}}", *(f"{phase.upper():<7}" for phase in phases), "ALL"])
     for row in found["table"]:
         cells = [paint(row["cells"][phase] or "-", 7) for phase in phases]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dvfd.gates.decision import (
     BEFORE,
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 NOW = 86_400.0
 """Seconds that a look at the monitoring counts: reading 48 wants it to work now."""
 
+LIVE = 60.0
+"""Seconds within which a statement is in the ledger, unless it was entered afterwards."""
+
 SETTLED = frozenset({"resolved"})
 """States of an incident that hold nothing back."""
 
@@ -80,14 +83,16 @@ def decide(gate: Gate, seen: Seen, at: float) -> Decision:
             *(desk.veto(criterion) for criterion in gate.vetoes),
             *(desk.test(name) for name in gate.tests),
         ),
-        authorisation=authorisation(gate, seen.records),
+        authorisation=authorisation(gate, seen),
     )
 
 
-def authorisation(gate: Gate, records: Iterable[Record]) -> Authorisation:
-    """Who has signed *gate*. A signature stands whatever becomes of its evidence afterwards."""
+def authorisation(gate: Gate, seen: Seen) -> Authorisation:
+    """Who has signed *gate*: nobody, in a ledger that is not as it was written. A signature stands
+    whatever becomes of its evidence afterwards.
+    """
     found: dict[str, Signature] = {}
-    for record in records:
+    for record in seen.records if not seen.problems else ():
         if record.kind == "decision" and record.subject == gate.id:
             signature = _signature(record)
             if signature.role in gate.authority and signature.by and _binding(signature):
@@ -171,13 +176,12 @@ class _Desk:
             "dvfd evidence verify",
         )
         if before := self._before():
-            lack = authorisation(before, self._seen.records).missing
-            yield _condition(
-                BEFORE,
-                f"{before.title} is authorised",
-                f"{before.id} is not authorised: not signed by {' and '.join(lack)}" * bool(lack),
-                f"dvfd gate {before.id}",
-            )
+            lack = authorisation(before, self._seen).missing
+            told = f"{before.id} is not authorised: not signed by {' and '.join(lack)}"
+            if problems:
+                told = f"whether {before.id} is authorised cannot be known"
+            text, todo = f"{before.title} is authorised", f"dvfd gate {before.id}"
+            yield _condition(BEFORE, text, told * bool(lack), todo)
         yield from self._delays()
         yield from self._incidents()
 
@@ -273,7 +277,7 @@ class _Desk:
 
     def _attested(self, item: str) -> Cited:
         """What people said of *item* last, while it stands."""
-        said = next((r for r in reversed(self._records("attestation")) if r.subject == item), None)
+        said = last_said(r for r in self._records("attestation") if r.subject == item)
         base = Cited(
             what=item,
             verdict=Verdict.UNKNOWN,
@@ -300,9 +304,11 @@ class _Desk:
 
     def _waived(self, criterion: str) -> str:
         """Who waives *criterion* now, until when and why; empty if nobody does."""
-        body = self._waivers.get(criterion)
-        expires = number(body.get("expires")) if body else None
-        if not body or expires is None or self._at >= expires:
+        record = self._waivers.get(criterion)
+        if record is None or record.at > self._at + SKEW:  # a clock was wrong: not before it is so
+            return ""
+        body, expires = record.body, number(record.body.get("expires"))
+        if expires is None or self._at >= expires:
             return ""
         by, reason = body.get("by"), body.get("reason")
         if not by or not reason:
@@ -310,14 +316,34 @@ class _Desk:
         return f"waived by {by} ({body.get('role')}) until {moment(expires)}: {reason}"
 
     @cached_property
-    def _waivers(self) -> dict[str, Mapping[str, Any]]:
-        return {record.subject: record.body for record in self._records("waiver")}
+    def _waivers(self) -> dict[str, Record]:
+        return {record.subject: record for record in self._records("waiver")}
 
     def _again(self, check: Check, verdict: Verdict) -> str:
         return "" if verdict in STANDS else again(check, self.terms.size)
 
     def _records(self, kind: str) -> list[Record]:
         return [record for record in self._seen.records if record.kind == kind]
+
+
+def last_said(records: Iterable[Record]) -> Record | None:
+    """What was said last: what was written down as it was said is newer than all before it,
+    whatever the clock was; what was entered later is as old as it says.
+    """
+    last: Record | None = None
+    for record in records:
+        if last is None or record.at - _said_at(record) <= LIVE or _later(record, last):
+            last = record
+    return last
+
+
+def _later(record: Record, than: Record) -> bool:
+    return _said_at(record) >= _said_at(than)
+
+
+def _said_at(record: Record) -> float:
+    at = number(record.body.get("at"))
+    return record.at if at is None else at
 
 
 def again(check: Check, wanted: Size) -> str:

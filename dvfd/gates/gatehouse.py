@@ -45,6 +45,11 @@ STANDS = 60.0
 ages move meanwhile.
 """
 
+_BROKEN = (
+    "nothing is signed into a ledger that is not as it was written: {}; dvfd evidence verify says "
+    "what is wrong, dvfd evidence renew begins a new one"
+)
+
 log = structlog.get_logger()
 
 
@@ -123,7 +128,10 @@ class Gatehouse:
             return found | {
                 "problems": list(seen.problems),
                 "gates": [_gate(each, due.get(each.gate.id)) for each in decisions],
-                "table": [_row(row, decisions, signed) for row in self._catalogue.summary],
+                "table": [
+                    _row(row, decisions, signed, blind=bool(seen.problems))
+                    for row in self._catalogue.summary
+                ],
             }
 
     def shown(self) -> dict[str, Any]:
@@ -147,7 +155,10 @@ class Gatehouse:
         override = words(request, "override", NOTE, empty=True)
         with self._lock:
             at = self._clock.now()
-            decision = decide(gate, self._seen(at), at)
+            seen = self._seen(at)
+            if seen.problems:
+                raise DvfdError(_BROKEN.format("; ".join(seen.problems)))
+            decision = decide(gate, seen, at)
             if decision.outcome is not Outcome.GO and not override:
                 raise DvfdError(_refusal(decision))
             against = decision.outcome is not Outcome.GO
@@ -271,10 +282,18 @@ def _gate(decision: Decision, due: Due | None) -> dict[str, Any]:
 
 
 def _row(
-    row: SummaryRow, decisions: list[Decision], signed: Mapping[str, Mapping[str, str]]
+    row: SummaryRow,
+    decisions: list[Decision],
+    signed: Mapping[str, Mapping[str, str]],
+    *,
+    blind: bool,
 ) -> dict[str, Any]:
-    """A row of the summary table: null where the source has no tick."""
+    """A row of the summary table: null where the source has no tick. *blind* where nothing can be
+    known: the ledger is not as it was written.
+    """
     cells = {each.gate.id: _cell(row, each, signed[each.gate.id]) for each in decisions}
+    if blind:
+        cells = {gate: cell and str(Verdict.UNKNOWN) for gate, cell in cells.items()}
     ticked = [Verdict(cell) for cell in cells.values() if cell]
     return {"title": row.title, "cells": cells, "verdict": str(worst(ticked))}
 

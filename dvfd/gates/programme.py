@@ -21,6 +21,9 @@ DUE = re.compile(rf"({'|'.join(DAYS)}), week ([1-9]\d?)")
 
 WEEK = 7 * 86_400.0
 
+MOST = 10_000.0
+"""Weeks: two centuries are late enough for any sum."""
+
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -39,13 +42,20 @@ def day_of(text: str, start: date) -> date:
     found = DUE.fullmatch(text)
     if found is None:
         raise DvfdError(f"{text!r} is no day of a programme, such as 'Friday, week 2'")
-    week = start + timedelta(weeks=int(found[2]) - 1)
-    return week + timedelta(days=(DAYS.index(found[1]) - week.weekday()) % 7)
+    week = _after(start, 7 * (int(found[2]) - 1))
+    return _after(week, (DAYS.index(found[1]) - week.weekday()) % 7)
+
+
+def _after(day: date, days: int) -> date:
+    try:
+        return day + timedelta(days=days)
+    except OverflowError:
+        return date.max
 
 
 def dates(gates: Iterable[Gate], start: date | None, records: Iterable[Record]) -> dict[str, Due]:
     """The day of each of *gates*, which follow each other; none without a start. A delay of one
-    moves those after it as well.
+    moves those after it as well; beyond the end of the calendar it is its last day.
     """
     if start is None:
         return {}
@@ -54,7 +64,7 @@ def dates(gates: Iterable[Gate], start: date | None, records: Iterable[Record]) 
     for gate in gates:
         slipped += waits.get(gate.id, 0)
         planned = day_of(gate.due, start)
-        found[gate.id] = Due(planned, planned + timedelta(weeks=slipped), slipped)
+        found[gate.id] = Due(planned, _after(planned, 7 * slipped), slipped)
     return found
 
 
@@ -76,4 +86,4 @@ def _weeks(spans: Iterable[tuple[float, float]]) -> int:
     for began, ended in sorted(spans):
         covered += max(0.0, ended - max(began, reached))
         reached = max(reached, ended)
-    return math.ceil(covered / WEEK - 1e-6)
+    return math.ceil(min(covered / WEEK, MOST) - 1e-6)

@@ -78,6 +78,13 @@ def test_without_a_daemon_a_signature_is_refused_or_goes_to_the_ledger_on_disk(
     valid(document, "gates")
     assert document["gates"][0]["authorised"]
 
+    ledger = alone.directory / "state" / "evidence" / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b"Ann Lee", b"Eve Lee"))
+    summary = dvfd(alone, "summary")
+    assert (summary.returncode, "PASS" in summary.stdout) == (3, False)
+    assert summary.stdout.startswith("the ledger is not as it was written")
+    assert dvfd(alone, "gate").returncode == 1
+
 
 def test_a_daemon_decides_signs_and_shows_the_same(watched: Node) -> None:
     attested = ("--yes", "--name", "Ann", "--role", "CTO")

@@ -159,6 +159,20 @@ def test_a_ledger_that_was_edited_holds_every_gate(tmp_path):
     assert found["problems"]
 
 
+def test_of_a_ledger_that_was_edited_nothing_is_authorised_or_green_or_signed(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    made.sign(NAMED, "bo")
+    assert gate(made.document())["authorised"]
+    text = evidence.path.read_text()
+    evidence.path.write_text(text.replace("Ann Lee", "Eve Lee", 1))
+    found = made.document()
+    assert not any(each["authorised"] for each in found["gates"])
+    ticked = {cell for row in found["table"] for cell in row["cells"].values() if cell}
+    assert ticked | {row["verdict"] for row in found["table"]} == {"UNKNOWN"}
+    with pytest.raises(DvfdError, match="nothing is signed into a ledger that is not as it was"):
+        made.sign({**NAMED, "override": "the board wants it"}, "bo")
+
+
 def test_a_node_that_does_not_lead_decides_nothing_and_says_who_does(tmp_path):
     members = (Member(name="n1", address="10.0.0.1"), Member(name="n2", address="10.0.0.2"))
     config = Config(node=Node(name="n2"), cluster=Cluster(lead="n1", nodes=members))

@@ -76,6 +76,15 @@ def test_an_override_is_never_green_and_says_who_and_why():
 def test_a_ledger_that_does_not_verify_is_said():
     text = words(shown(SIGNED | {"problems": ["line 7: edited"]}))
     assert "not as it was written: line 7: edited" in text
+    assert "Who has signed cannot be known" in text
+
+
+def test_a_figure_that_somebody_waives_has_the_reason_beside_it():
+    first = SIGNED["gates"][0]
+    line = next(each for each in first["lines"] if each["id"] == "stability")
+    waived = [{**each, "verdict": "WAIVED", "reason": "a dip"} for each in line["evidence"]]
+    lines = [{**each, "evidence": waived} if each is line else each for each in first["lines"]]
+    assert "<p>a dip</p>" in shown(changed(lines=lines), "phase1")
 
 
 @pytest.mark.parametrize(

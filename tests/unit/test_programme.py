@@ -61,5 +61,11 @@ def test_delays_at_one_time_count_once_and_others_add_up():
     assert days(MONDAY, one, beside, later)[0] == "2026-03-27"
 
 
+@pytest.mark.parametrize("weeks", [1e300, 1e308, 10**9])
+def test_beyond_the_end_of_the_calendar_it_is_its_last_day(weeks):
+    assert days(date(9999, 12, 1))[3] == "9999-12-31"
+    assert days(date(9900, 3, 1), ("phase1", {"weeks": weeks, "until": AT}))[0] == "9999-12-31"
+
+
 def test_a_delay_that_says_no_weeks_moves_nothing():
     assert days(MONDAY, ("phase1", {"weeks": None, "until": AT}))[0] == "2026-03-13"
