@@ -434,9 +434,8 @@ def _datagrams(found: Journal, row: Row, at: float) -> Iterator[Found]:
         yield Trouble(LOSS, f"{_arrow(row.pair)}: {row.failed or 'no datagram came'}", where)
         return
     ratio = row.lost / row.datagrams
-    if row.server < ARRIVED * row.target * (
-        1 - ratio
-    ):  # those after the last that came leave no gap
+    due = ARRIVED * row.target * (1 - ratio)
+    if row.server < due:  # those after the last that came leave no gap, either
         text = f"{gbps(row.server)} of {gbps(row.target)} came, in {row.datagrams} datagrams"
         yield Trouble(LOSS, f"too little load: {_arrow(row.pair)}: {text}", where)
         if not row.lost:

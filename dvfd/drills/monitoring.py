@@ -84,10 +84,12 @@ class Scrape:
         server = Prometheus.of(task.config, self._get)
         kept = str(server.data("status/runtimeinfo")["storageRetention"])
         wanted, check = longest(task.config)
-        times = [length for each in kept.split(" or ") if (length := duration(each)) is not None]
-        if not times:
-            raise ProbeError(f"{server.name} keeps {kept}, wanted a time: how long that lasts is "
-                             "not known; --storage.tsdb.retention.time sets one")  # fmt: skip
+        lengths = [duration(each) for each in kept.split(" or ")]
+        times = [length for length in lengths if length is not None]
+        if not times or (times[0] >= wanted and None in lengths):  # a size may end it sooner
+            raise ProbeError(f"{server.name} keeps {kept}, wanted a time alone: how long a size "
+                             "lasts is not known; --storage.tsdb.retention.time sets one, without "
+                             "--storage.tsdb.retention.size")  # fmt: skip
         back = f"{seconds(wanted)}, as far as the {check} list looks back"
         why = f"{server.name} keeps {kept}, wanted {back}: --storage.tsdb.retention.time=35d"
         yield "" if times[0] >= wanted else why

@@ -238,16 +238,11 @@ class Reviews:
 
     def _agreement(self, job: Job, period: Period, wanted: float) -> Iterator[Found]:
         """Hash comparisons that agreed, of those that were made."""
-        made, differed = (
-            grown(
-                self._past.series(
-                    metric, job.labels, since=period.since - BEFORE, until=period.until
-                ),
-                period.since,
-                period.until,
-            )
+        courses = [
+            self._past.series(metric, job.labels, since=period.since - BEFORE, until=period.until)
             for metric in (COMPARED, DIFFERED)
-        )
+        ]
+        made, differed = (grown(course, period.since, period.until) for course in courses)
         own = labels(job=job.name, period=period.name)
         seen = uptime(job.up, job.observed, since=period.since, until=period.until)
         share = seen.coverage if seen else 0.0
@@ -255,6 +250,8 @@ class Reviews:
             yield Trouble(SYNC, f"job {job.name}: no hash was compared in {period.name}", own)
         elif share < wanted:
             yield Trouble(SYNC, f"job {job.name}: {little(share, wanted, period)}", own)
+        elif why := seldom(job, courses[0], period, wanted):
+            yield Trouble(SYNC, f"job {job.name}: {why}", own)
         else:
             yield Sample(SYNC, 1.0 - min(differed, made) / made, 0.0, own)
             text = f"job {job.name}: {differed:.0f} of {made:.0f} comparisons differed"
@@ -368,3 +365,13 @@ def _too_few(job: Job, period: Period, found: Trend | str, wanted: float) -> str
 def little(share: float, wanted: float, period: Period) -> str:
     """That too little was observed."""
     return f"{share:.2%} of {period.name} was observed, wanted at least {wanted:.0%}"
+
+
+def seldom(job: Job, made: Sequence[Sample], period: Period, wanted: float) -> str:
+    """That in too few of the hours in which the job was up any hashes were compared, or nothing."""
+    hours = [period.since + HOUR * number for number in range(period.hours)]
+    up = [hour for hour in hours if grown(job.up, hour, hour + HOUR) > 0.0]
+    compared = sum(grown(made, hour, hour + HOUR) > 0.0 for hour in up)
+    if compared >= wanted * len(up):
+        return ""
+    return f"hashes were compared in {compared} of {len(up)} hours, wanted in {wanted:.0%}"

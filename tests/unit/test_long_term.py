@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes_drills import judged, task
-from fakes_runs import healthy
+from fakes_runs import Story, healthy
 from fakes_spent import AT, Shelf
 
 from dvfd.drills import trail
@@ -28,11 +28,18 @@ OTHER = ("torchrun", "--nproc_per_node=4", "train.py", "--lr", "2")
 
 
 def keep(
-    state: Path, name: str, argv: tuple[str, ...] = TRAIN, *, spikes: float = 0.0, **more: Any
+    state: Path,
+    name: str,
+    argv: tuple[str, ...] = TRAIN,
+    *,
+    spikes: float = 0.0,
+    change: Callable[[Story], None] = lambda _story: None,
+    **more: Any,
 ) -> None:
     """A healthy run of job gpt, in its file."""
     story = healthy()
     story.set(long_term.SPIKED, 40, grown=spikes)
+    change(story)
     run = story.run()
     run = replace(run, id=name, plan=replace(run.plan, argv=argv), **more)
     file = RunFile.create(state / "runs" / f"{name}.db", run.to_document())
@@ -107,6 +114,42 @@ def test_a_spike_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert judged_with(tmp_path, 720_000.0, monkeypatch)["long_term_smooth"].verdict is Verdict.FAIL
 
 
+def deaf(until: int) -> Callable[[Story], None]:
+    """Nobody watches for spikes before this minute."""
+
+    def change(story: Story) -> None:
+        story.minutes = [
+            m for m in story.minutes if m.metric != long_term.SPIKED or m.minute >= until
+        ]
+
+    return change
+
+
+def mute(until: int) -> Callable[[Story], None]:
+    """The job tells no losses before this minute."""
+
+    def change(story: Story) -> None:
+        story.windows = [
+            w._replace(losses=0, loss=0.0) if w.ended < 60.0 * until else w for w in story.windows
+        ]
+
+    return change
+
+
+@pytest.mark.parametrize("blind", [deaf, mute])
+@pytest.mark.parametrize(("minutes", "verdict"), [(3, Verdict.PASS), (12, Verdict.UNKNOWN)])
+def test_spikes_that_nobody_could_have_seen_are_not_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    blind: Callable[[int], Callable[[Story], None]],
+    minutes: int,
+    verdict: Verdict,
+) -> None:
+    keep(tmp_path, "a", change=blind(minutes))
+    found = judged_with(tmp_path, 3600.0, monkeypatch)["long_term_smooth"]
+    assert found.verdict is verdict, found.reason
+
+
 # --- Production ---------------------------------------------------------------------------------
 
 
@@ -128,6 +171,18 @@ def test_production_counts_with_its_spikes() -> None:
 def test_production_that_tells_no_losses_says_nothing_of_spikes() -> None:
     [stretch] = produced(Shelf()).stretches
     assert not stretch.told
+
+
+@pytest.mark.parametrize(("looks", "told"), [(20, True), (19, False), (1, False)])
+@pytest.mark.parametrize("metric", [long_term.SPIKED, long_term.NONFINITE])
+def test_production_whose_losses_are_known_of_a_part_only_says_nothing_of_spikes(
+    metric: str, looks: int, told: bool
+) -> None:
+    shelf = Shelf()
+    for each in (long_term.SPIKED, long_term.NONFINITE):
+        shelf.put(each, [0.0] * (looks if each == metric else 21))
+    [stretch] = produced(shelf).stretches
+    assert stretch.told is told
 
 
 def test_production_that_nobody_looked_at_adds_nothing() -> None:

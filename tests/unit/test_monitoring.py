@@ -166,7 +166,14 @@ def test_one_of_two_jobs_that_scrape_it_is_enough(server: FakePrometheus, scrape
 
 @pytest.mark.parametrize(
     ("retention", "verdict"),
-    [("30d", "PASS"), ("29d", "FAIL"), ("1y or 5GiB", "PASS"), ("5GiB", "UNKNOWN")],
+    [
+        ("30d", "PASS"),
+        ("29d", "FAIL"),
+        ("1y or 5GiB", "UNKNOWN"),
+        ("35d or 1MiB", "UNKNOWN"),
+        ("29d or 5GiB", "FAIL"),
+        ("5GiB", "UNKNOWN"),
+    ],
 )
 def test_what_is_kept_reaches_as_far_back_as_the_lists(
     server: FakePrometheus, scrape: Any, retention: str, verdict: str

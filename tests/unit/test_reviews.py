@@ -247,6 +247,32 @@ def test_hashes_of_a_week_that_was_hardly_seen_prove_nothing():
     assert "was observed, wanted at least 95%" in result.reason
 
 
+@pytest.mark.parametrize(
+    ("hours", "verdict"), [(167, PASS), (160, PASS), (159, UNKNOWN), (1, UNKNOWN)]
+)
+def test_hashes_that_were_compared_in_few_of_its_hours_prove_nothing(hours, verdict):
+    past = FakePast()
+    made = past.courses["job_hash_comparisons_total"]
+    most = made[-168].value + 360.0 * (hours - 1)
+    past.courses["job_hash_comparisons_total"] = [
+        replace(sample, value=min(sample.value, most)) for sample in made
+    ]
+    result = judged(past)["gradient_sync"]
+    assert result.verdict is verdict
+    if verdict is UNKNOWN:
+        assert f"hashes were compared in {hours} of 168 hours, wanted in 95%" in result.reason
+
+
+def test_hashes_are_not_wanted_of_the_hours_in_which_the_job_was_down():
+    down = range(3, 40)
+    past = FakePast(down=down)
+    made = past.courses["job_hash_comparisons_total"]
+    for number, sample in enumerate(made):
+        idle = sum(ago >= len(made) - 1 - number for ago in down)
+        made[number] = replace(sample, value=sample.value - 360.0 * idle)
+    assert judged(past)["gradient_sync"].verdict is PASS
+
+
 def test_no_hash_compared_is_unknown():
     past = FakePast()
     past.courses.pop("job_hash_comparisons_total")

@@ -8,6 +8,7 @@ training: its ranks live, or no run of it had a command.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,15 +24,16 @@ from dvfd.runs.goodput import Part
 from dvfd.runs.rows import What
 from dvfd.runs.run import Run
 from dvfd.runs.training import hash_of
-from dvfd.spent import of_job, of_run
+from dvfd.spent import OBSERVED, of_job, of_run
 from dvfd.store import Store
 from dvfd.store.run_reading import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
     from pathlib import Path
 
     from dvfd.drills.drill import Task
+    from dvfd.model import Labels
     from dvfd.runs.rows import Rows
     from dvfd.state import Past
 
@@ -41,6 +43,10 @@ SPIKED, NONFINITE = "job_loss_spikes_total", "job_nonfinite_total"
 
 MASKED = 0.01
 """Of a run's length, behind each resumption: loss and optimizer settle (procedures, 10)."""
+
+TOLD = 0.95
+"""Of the time with steps, in which losses must have been told and watched: whether there was a
+spike in the rest is not known."""
 
 HOUR, MINUTE = 3600.0, 60.0
 
@@ -104,7 +110,9 @@ class LongTerm:
         )
         for stretch in found.stretches:
             if not stretch.told:
-                yield Trouble(SPIKES, f"{stretch.name} tells no losses")
+                yield Trouble(
+                    SPIKES, f"{stretch.name}: of less than {TOLD:.0%} of it losses are known"
+                )
         yield from (Fact("productive", f"{s.name}: {_hours(s.seconds)}") for s in found.stretches)
         yield from (Fact("productive: left out", words) for words in found.left_out)
 
@@ -162,8 +170,18 @@ def of_stretch(run: Run, rows: Rows) -> Stretch:
         spikes=math.fsum(m.grown for m in grown) - masked,
         masked=masked,
         nonfinite=max(told, float(counted)),
-        told=bool(watched) and any(window.losses for window in rows.windows()),
+        told=_told(rows, {m.minute for m in watched}) >= TOLD,
     )
+
+
+def _told(rows: Rows, watched: Set[int]) -> float:
+    """Of the minutes with steps, the share in which they told losses and somebody *watched*."""
+    trained, told = set[int](), set[int]()
+    for window in rows.windows():
+        minutes = range(int(window.began // MINUTE), int(window.ended // MINUTE) + 1)
+        trained.update(minutes)
+        told.update(minutes if window.losses else ())
+    return len(told & watched) / len(trained) if trained else 0.0
 
 
 def _resumptions(rows: Rows, length: float) -> list[tuple[float, float]]:
@@ -258,8 +276,25 @@ def add_time(found: Sum, past: Past, since: float, until: float) -> None:
             most=productive + spent.parts[Part.UNOBSERVED],
             spikes=grown(spikes),
             nonfinite=grown(nonfinite),
-            told=bool(spikes and nonfinite),
+            told=_looked(past, where, (spikes, nonfinite), since, until) >= TOLD * productive,
         )
+    )
+
+
+def _looked(
+    past: Past,
+    where: Labels,
+    courses: Iterable[Sequence[Sample]],
+    since: float,
+    until: float,
+) -> float:
+    """Seconds in which the job was observed between looks that all of *courses* have."""
+    looks = past.series(OBSERVED, where, since=since, until=until)
+    times = [[sample.at for sample in course] for course in courses]
+    return math.fsum(
+        grown((before, after))
+        for before, after in pairwise(looks)
+        if all(bisect_right(at, before.at) < bisect_right(at, after.at) for at in times)
     )
 
 
