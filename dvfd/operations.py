@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -161,6 +162,8 @@ def _changes(
     clock: Clock,
     witness: Witness,
 ) -> dict[str, Operation]:
+    one = threading.Lock()  # the findings that are judged are those that are written down
+
     def check(request: Mapping[str, Any], peer: Peer) -> Any:
         report = judgements.run_check(catalogue.checks[known(request, "check", catalogue.checks)])
         return report_document(report)
@@ -169,10 +172,11 @@ def _changes(
         document = request.get("findings")
         findings = Findings.from_dict(document if isinstance(document, Mapping) else {})
         findings = replace(findings, by=peer.name)
-        drilled.keep(findings, at=clock.now())
-        log.info("drill ran", check=findings.check, by=peer.name)
-        report = judgements.run_check(catalogue.checks[findings.check])
-        witness.tested(report, findings)
+        with one:
+            drilled.keep(findings, at=clock.now())
+            log.info("drill ran", check=findings.check, by=peer.name)
+            report = judgements.run_check(catalogue.checks[findings.check])
+            witness.tested(report, findings)
         return report_document(report)
 
     def forget(request: Mapping[str, Any], peer: Peer) -> Any:

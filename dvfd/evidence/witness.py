@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dvfd.drills.findings import Findings
     from dvfd.evidence.ledger import Evidence, Record
     from dvfd.model import Check, Report
+    from dvfd.model import Run as Tested
     from dvfd.runs.run import Run
 
 log = structlog.get_logger()
@@ -56,7 +57,14 @@ class Witness:
         self._refused: dict[str, str] = {}
 
     def tested(self, report: Report, findings: Findings) -> Record:
-        """Write down that a test was run and judged. Raises StoreError; then it is not recorded."""
+        """Write down that a test was run and judged. Raises StoreError; then it is not recorded.
+        Raises DvfdError where *report* judges another run than that of *findings*.
+        """
+        if _who(report.run) != _who(findings.run):
+            raise DvfdError(
+                f"{report.check.id}: nothing was recorded: what was judged is not the run that was "
+                "handed in; run it again"
+            )
         document = report_document(report)
         data = as_text(document).encode(errors="replace")
         sha256 = hashlib.sha256(data).hexdigest()
@@ -154,6 +162,11 @@ def _of_run(run: Run, report: Mapping[str, Any], check: Check | None) -> dict[st
         **_judged(report["results"]),
         "report": _report(f"runs/{run.id}.json", run.frozen),
     }
+
+
+def _who(run: Tested | None) -> tuple[object, ...]:
+    """What tells one run of a test from another."""
+    return (run.began, run.ended, run.by, run.processes) if run else ()
 
 
 HASHES = ("catalogue", "profile", "environment")

@@ -15,7 +15,7 @@ from fakes_report import run as run_of
 
 from dvfd.drills.drill import Fact
 from dvfd.drills.findings import Findings
-from dvfd.errors import StoreError
+from dvfd.errors import DvfdError, StoreError
 from dvfd.evidence.ledger import Evidence
 from dvfd.evidence.witness import Witness
 from dvfd.model import Report, Result, Severity, Verdict, Waived
@@ -44,19 +44,26 @@ class Desk:
         return Witness(self.ledger, self.state)
 
     def tested(
-        self, *verdicts: Verdict, waived: Waived | None = None, **more: Any
+        self,
+        *verdicts: Verdict,
+        waived: Waived | None = None,
+        other: dict[str, Any] | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """The body of the record of a test of hardware whose criteria begin with *verdicts*."""
+        """The body of the record of a test of hardware whose criteria begin with *verdicts*; in
+        *other* the run that was judged is another.
+        """
         now = self.clock.now()
         given = [*verdicts, *[Verdict.PASS] * len(HARDWARE.criteria)]
         results = tuple(
             Result(c, v, now, "so it is", observed=1.0, waived=waived if v in verdicts else None)
             for c, v in zip(HARDWARE.criteria, given, strict=False)
         )
-        report = Report(HARDWARE, results, now, "n1", "cat", "prof", "env")
         found = Findings(
             check="hardware", began=now - 9, ended=now, by="ann", node=HERE, members=("n1",), **more
         )
+        judged = replace(found, **other).run if other else found.run
+        report = Report(HARDWARE, results, now, "n1", "cat", "prof", "env", run=judged)
         return dict(self.witness.tested(report, found).body)
 
     def frozen(self, *, write: bool = True, **keys: Any) -> Run:
@@ -99,6 +106,14 @@ def test_a_test_is_written_down_with_who_ran_it_when_where_and_on_what(desk: Des
 def test_a_test_says_of_which_stability_runs_it_speaks(desk: Desk) -> None:
     facts = (Fact("run of phase1", "phase1_x"), Fact("test alert", "routed"))
     assert desk.tested(facts=facts)["of"] == {"phase1": "phase1_x"}
+
+
+@pytest.mark.parametrize("other", [{"began": 1.0}, {"ended": 2.0}, {"by": "Bo"}, {"processes": 2}])
+def test_a_report_of_another_run_is_not_written_down(desk: Desk, other: dict[str, Any]) -> None:
+    with pytest.raises(DvfdError, match="not the run that was handed in"):
+        desk.tested(other=other)
+
+    assert not desk.ledger.records("run")
 
 
 def test_the_worst_critical_verdict_is_that_of_the_record(desk: Desk) -> None:
