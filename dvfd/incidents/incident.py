@@ -109,7 +109,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """A recorded run of a test: its number in the ledger, and what matters of it here."""
+    """A recorded run of a test: its number in which ledger, and what matters of it here."""
 
     number: int
     at: float
@@ -123,6 +123,13 @@ class Ran:
     processes: int = 0  # 0: it has none
     shortened: str = ""
     reasons: tuple[str, ...] = ()
+    ledger: str = ""
+
+    def after(self, other: Ran) -> bool:
+        """Whether it was recorded later. Numbers begin anew with a ledger."""
+        if self.ledger == other.ledger:
+            return self.number > other.number
+        return self.at > other.at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +183,7 @@ class Incident:
     def still_failing(self) -> bool:
         """Whether the test failed again after the opening, and has not passed since."""
         again = self.failures[1:]
-        return bool(again) and (not self.reruns or self.reruns[-1].number < again[-1].number)
+        return bool(again) and (not self.reruns or again[-1].after(self.reruns[-1]))
 
     @property
     def escalation(self) -> Escalation:
@@ -252,7 +259,7 @@ def opened(run: Ran, *, incident_id: str, node: str, now: Moment) -> Incident:
 
 def attached(incident: Incident, run: Ran, now: Moment) -> Incident:
     """*incident* with a further *run* of its check. One that failed takes the fix back."""
-    if any(known.number >= run.number for known in (*incident.failures, *incident.reruns)):
+    if any(not run.after(known) for known in (*incident.failures, *incident.reruns)):
         return incident
     if run.verdict != "FAIL":
         after = replace(incident, reruns=(*incident.reruns, run))

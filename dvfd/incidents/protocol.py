@@ -139,6 +139,7 @@ class Incidents:
         self._found: dict[str, Incident] = {}
         self._runs: list[Ran] = []
         self._read = 0
+        self._cluster = ""
         self._busy: set[str] = set()
         self._owing: set[str] = set()
         self._trouble = ""
@@ -235,9 +236,9 @@ class Incidents:
         """Read the runs that were recorded since the last time."""
         if not self._news:
             return
+        seen = self._seen()
         records = self._evidence.records("run")
         waived = self._waived()
-        seen = int(self._store.all(SEEN).get("ledger", {}).get("number", 0))
         runs = [run for record in records if (run := self._ran(record, waived))]
         self._runs = runs  # all of them: what was waived meanwhile counts for earlier ones too
         fresh = [run for run in runs if run.number > self._read]
@@ -247,13 +248,25 @@ class Incidents:
             if run.number > max(seen, ended.get((run.check, run.phase), 0)):
                 self._happened(run)
         if self._read > seen and self._keeps:
-            self._store.put(SEEN, "ledger", {"number": self._read})
+            self._store.put(SEEN, "ledger", {"number": self._read, "cluster": self._cluster})
         self._news = False
+
+    def _seen(self) -> int:
+        """How far the ledger was read, by whoever did. Of another ledger nothing was."""
+        known, cluster = self._store.all(SEEN).get("ledger", {}), self._evidence.cluster
+        before = self._cluster or str(known.get("cluster", cluster))
+        self._cluster = cluster
+        if before == cluster:
+            return int(known.get("number", 0))
+        self._read = 0
+        for incident in [each for each in self._found.values() if not each.over]:
+            self._keep(replace(incident, fixed_after=0), incident)  # its opening is owed anew
+        return 0
 
     def _ran(self, record: Record, waived: Mapping[str, float]) -> Ran | None:
         """A recorded run; None for one that says no verdict we know, which opens nothing."""
         try:
-            return ran(record, waived, self._phase_of(record))
+            return ran(record, waived, self._phase_of(record), self._cluster)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if record.number > self._read:
                 log.error("run in the ledger not understood", number=record.number, why=repr(error))  # noqa: TRY400
@@ -289,6 +302,8 @@ class Incidents:
             self._keep(rules.attached(on, run, self.now()), on)
         elif run.verdict == Verdict.FAIL and run.phase in self._catalogue.gates:
             id_ = f"{run.check}-{run.number}"
+            if id_ in self._found:  # of the ledger before this one
+                id_ = f"{id_}-{run.ledger[:6]}"
             made = rules.opened(run, incident_id=id_, node=self._node, now=self.now())
             log.error("incident opened", incident=id_, phase=run.phase, run=run.run)
             self._keep(made, None)
@@ -326,6 +341,9 @@ class Incidents:
         """Append to the ledger what it does not have yet. Raises StoreError."""
         for id_ in sorted(self._owing):
             incident = self._found[id_]
+            if incident.over and not self._is_here(incident):
+                self._owing.discard(id_)
+                continue
             known = self._evidence.newest("incident", id_)
             if known is None:
                 self._append(incident, State.OPEN)
@@ -337,6 +355,11 @@ class Incidents:
             if incident.over and (known is None or known.body.get("state") != State.RESOLVED):
                 self._append(incident, State.RESOLVED)
             self._owing.discard(id_)
+
+    def _is_here(self, incident: Incident) -> bool:
+        """Whether the ledger has anything of *incident*: it may have been of the one before."""
+        runs = (*incident.failures, *incident.reruns)
+        return any(run.ledger in ("", self._cluster) for run in runs)
 
     def _append(self, incident: Incident, state: State) -> None:
         entry = incident.journal[-1 if state is State.RESOLVED else 0]
@@ -449,8 +472,9 @@ class Incidents:
     def _act(self, incident_id: str) -> Mapping[str, Any]:
         incident = self._found[incident_id]
         assert self._at_once is not None
-        first = incident.failures[0].number
-        record = next((r for r in self._evidence.records("run") if r.number == first), None)
+        first = incident.failures[0]
+        ours = self._evidence.records("run") if first.ledger in ("", self._cluster) else []
+        record = next((r for r in ours if r.number == first.number), None)
         return self._at_once(incident, record, partial(self._acted, incident_id))
 
     def _acted(
@@ -610,8 +634,8 @@ def present(clock: Clock, boot_id: str) -> Moment:
     return Moment(wall=clock.now(), boot=clock.boot(), boot_id=boot_id)
 
 
-def ran(record: Record, waived: Mapping[str, float], phase: str) -> Ran:
-    """A `run` record of the ledger, with what was *waived* when it was made."""
+def ran(record: Record, waived: Mapping[str, float], phase: str, ledger: str = "") -> Ran:
+    """A `run` record of the ledger of that name, with what was *waived* when it was made."""
     body = record.body
     rows = [
         (row, _verdict(row, waived, record.at))
@@ -633,6 +657,7 @@ def ran(record: Record, waived: Mapping[str, float], phase: str) -> Ran:
         ended=float(body.get("ended") or 0.0),
         shortened=str(body.get("shortened") or ""),
         reasons=tuple(f"{row['criterion']}: {row.get('reason', '')}" for row in failed),
+        ledger=ledger,
     )
 
 

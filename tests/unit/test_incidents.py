@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fakes_incidents import DAY, HOUR, STABILITY, SUITE, WEEK, Place, moment, ran
+from fakes_incidents import body as body_of
 from testbed import eventually
 
 from dvfd.errors import DvfdError, StoreError
@@ -421,6 +422,100 @@ def test_what_was_done_to_a_job_is_kept_before_anything_is_sealed(place: Place) 
 
     assert place.on["action"] == {"action": "stop", "words": "asked to end"}
     assert place.incidents.unpreserved() == [waiting]  # what is still to do
+
+
+# --- Another ledger -------------------------------------------------------------------------------
+
+
+def renewed(place: Place) -> None:
+    place.clock.advance(60)
+    place.evidence.renew({"by": "Ann"}, submitted="ann")
+    place.clock.advance(60)
+
+
+def test_a_test_that_fails_in_a_renewed_ledger_opens_an_incident(place: Place) -> None:
+    for _ in range(5):
+        place.run("hardware", "PASS")
+    renewed(place)
+
+    place.run("hardware")
+
+    assert place.on["check"] == "hardware"
+
+
+def test_a_daemon_that_comes_after_the_ledger_was_renewed_reads_it_from_its_beginning(
+    place: Place,
+) -> None:
+    for _ in range(5):
+        place.run("hardware", "PASS")
+    place.incidents.stop()
+    renewed(place)
+    document = body_of("hardware", at=place.clock.now())
+    place.evidence.append("run", "hardware", document, submitted="ann")
+
+    place.restart()
+
+    assert place.on["check"] == "hardware"
+
+
+def test_an_incident_of_a_renewed_ledger_never_takes_the_place_of_an_older_one(
+    place: Place,
+) -> None:
+    place.run("hardware")
+    place.say(cause="fixed", finding="a fan")
+    place.clock.advance(60)
+    place.suite()
+    assert not place.incidents.on()
+    renewed(place)
+
+    place.run("hardware")
+
+    old, new = sorted(place.incidents.ids())
+    assert old == "hardware-2"
+    assert (new.startswith("hardware-2-"), place.on["id"]) == (True, new)
+
+
+def test_what_is_open_goes_on_in_a_renewed_ledger_and_is_resolved_by_its_runs(
+    place: Place,
+) -> None:
+    for _ in range(5):
+        place.run("hardware", "PASS")
+    place.run()
+    place.say(cause="fixed", finding="a fan")
+    renewed(place)
+
+    place.run()
+    assert (place.on["failed"], place.on["cause"]) == (2, "")
+    place.say(cause="fixed", finding="the other fan")
+    place.clock.advance(60)
+    place.suite()
+
+    assert not place.incidents.on()
+    states = [r.body["state"] for r in place.evidence.records("incident")]
+    assert states == ["open", "resolved"]
+
+
+def test_a_delay_stands_in_a_renewed_ledger_too(place: Place) -> None:
+    place.run()
+    place.say(delay=1, finding="parts are on order")
+    place.evidence.renew({"by": "Ann"}, submitted="ann")
+
+    place.run("openmpi_gloo", "PASS")
+
+    assert [r.body["weeks"] for r in place.evidence.records("delay")] == [1]
+
+
+def test_a_renewed_ledger_hears_nothing_of_what_was_over(place: Place) -> None:
+    place.run()
+    place.say(cause="fixed", finding="a fan")
+    place.clock.advance(60)
+    place.suite()
+    renewed(place)
+    place.run("openmpi_gloo", "PASS")
+
+    place.restart()
+
+    assert not place.evidence.records("incident")
 
 
 # --- What people say ------------------------------------------------------------------------------
