@@ -181,9 +181,14 @@ class Incident:
 
     @property
     def still_failing(self) -> bool:
-        """Whether the test failed again after the opening, and has not passed since."""
+        """Whether the test failed again after the opening, and has not passed since: whole, and
+        with as many processes as failed.
+        """
         again = self.failures[1:]
-        return bool(again) and (not self.reruns or again[-1].after(self.reruns[-1]))
+        passed = [run for run in self.reruns if run.verdict in GOOD and not run.shortened]
+        return bool(again) and not any(
+            run.after(again[-1]) and not 0 < run.processes < again[-1].processes for run in passed
+        )
 
     @property
     def escalation(self) -> Escalation:
@@ -317,10 +322,14 @@ def _delayed(incident: Incident, now: Moment) -> Incident:
 
 
 def delayed(incident: Incident, weeks: int, now: Moment, *, who: str, why: str) -> Incident:
-    """*incident* with its phase delayed by *weeks* from the first delay on. Raises DvfdError."""
+    """*incident* with its phase delayed by *weeks* from the first delay on, never by fewer than it
+    is. Raises DvfdError.
+    """
     if isinstance(weeks, bool) or weeks not in WEEKS:
         raise DvfdError(f"delay: {weeks!r} weeks, wanted {' or '.join(map(str, WEEKS))}")
     before = incident.delay
+    if before and weeks < before.weeks:
+        raise DvfdError(f"delay: it is one of {before.weeks} weeks already, which none shortens")
     after = before.after if before else incident.elapsed(now)
     until = now.wall + after + weeks * WEEK - incident.elapsed(now)
     made = replace(incident, delay=Delay(weeks=weeks, until=until, after=after, why=why, by=who))

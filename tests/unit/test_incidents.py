@@ -126,6 +126,39 @@ def test_a_pass_between_two_failures_does_not_hide_the_last_one() -> None:
     assert found.still_failing
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"verdict": "UNKNOWN"}, {"verdict": "NOT_APPLICABLE"}, {"shortened": "20 s of 24 h"},
+     {"processes": 2}],
+)  # fmt: skip
+def test_a_rerun_that_shows_nothing_takes_no_delay_away(more: dict) -> None:
+    failed = rules.attached(opened(), ran(8, processes=4), moment(8))
+
+    found = rules.attached(failed, ran(9, **{"verdict": "PASS", "processes": 4, **more}), moment(9))
+
+    assert found.still_failing
+    delay = later(found, DAY).delay
+    assert delay is not None
+    assert delay.weeks == 1
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "WAIVED"])
+def test_a_test_that_passes_whole_fails_no_longer(verdict: str) -> None:
+    failed = rules.attached(opened(), ran(8, processes=4), moment(8))
+
+    found = rules.attached(failed, ran(9, verdict, processes=4), moment(9))
+
+    assert not found.still_failing
+    assert later(found, DAY).delay is None
+
+
+def test_a_delay_is_never_made_shorter() -> None:
+    second = rules.delayed(opened(), 2, moment(DAY), who="dvfd", why="failing")
+
+    with pytest.raises(DvfdError, match="one of 2 weeks already"):
+        rules.delayed(second, 1, moment(2 * DAY), who="Ann", why="so")
+
+
 @pytest.mark.parametrize("weeks", [0, 3, True, "1"])
 def test_a_phase_is_delayed_by_one_or_two_weeks(weeks: object) -> None:
     with pytest.raises(DvfdError, match="wanted 1 or 2"):
