@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -33,6 +34,14 @@ FILE = "ledger.jsonl"
 
 TORN = "ledger.torn"
 """Where the piece of a record lies that a crash cut off; nobody was told that it was safe."""
+
+LOCK = "ledger.lock"
+"""What a writer locks. Nobody but dvfd's user may open it: who may read the ledger cannot keep
+anybody from writing to it.
+"""
+
+PATIENCE, POLL = 10.0, 0.01
+"""Seconds that a record waits for its turn, and between two looks."""
 
 FORMAT = 1
 
@@ -73,6 +82,8 @@ class Place(NamedTuple):
 class Evidence:
     """The ledger in a directory, for any thread and beside other processes. Building one touches
     nothing; the first record founds the ledger.
+
+    Who reads never waits for a record that is being written: until it is safe, it is not there.
     """
 
     def __init__(
@@ -84,7 +95,9 @@ class Evidence:
         self._clock = clock
         self._node = node
         self._store = store
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of what is known of the file; never held for a disk's sake
+        self._turn = threading.Lock()  # of who writes
+        self._writing: float | None = None  # since when on the monotonic clock somebody does
         self._listeners: list[Callable[[Record], None]] = []
         self._chain = Chain()
         self._places: list[Place] = []
@@ -107,18 +120,20 @@ class Evidence:
 
     def stamp(self) -> tuple[int, ...]:
         """What of the file changes when somebody writes to it; empty where there is none. Cheap."""
-        try:
-            return _signature(self._path.stat())
-        except OSError:
-            return ()
+        with self._lock:
+            if self._writing is not None:
+                return self._seen
+            try:
+                return _signature(self._path.stat())
+            except OSError:
+                return ()
 
     def append(self, kind: str, subject: str, body: Mapping[str, Any], *, submitted: str) -> Record:
         """Write a record down, safe from a power cut, then tell the listeners.
 
         Raises StoreError if that could not be done; then nothing was recorded.
         """
-        with self._lock, self._opened() as file:
-            self._look(file)
+        with self._alone() as file:
             self._set_aside(file)
             if not self._places and not self._head().get("number"):
                 cluster = uuid.uuid4().hex
@@ -137,8 +152,7 @@ class Evidence:
         """Move the ledger aside and found another, whose first record says *body* and what the
         one before it ended with. The file that it is kept in. Raises StoreError.
         """
-        with self._lock, self._opened() as file:
-            self._look(file)
+        with self._alone():
             former = dict(self._head()) or {
                 "number": self._chain.number,
                 "sha256": self._chain.sha256,
@@ -152,7 +166,8 @@ class Evidence:
             except OSError as error:
                 raise self._refused(error) from None
             with self._opened() as fresh:
-                self._forget()
+                with self._lock:
+                    self._forget()
                 told = {"format": FORMAT, "former": {**former, "file": aside.name}, **body}
                 self._write(fresh, FOUNDED, uuid.uuid4().hex, told, submitted, first=True)
                 settle(self._directory)
@@ -195,7 +210,6 @@ class Evidence:
         """The whole lines of the file as they lie there. Raises StoreError if it cannot be read."""
         try:
             with self._path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH)  # nobody is in the middle of a line
                 yield from (line for line in file if line.endswith(b"\n"))
         except FileNotFoundError:
             return
@@ -204,8 +218,8 @@ class Evidence:
 
     def problems(self) -> list[str]:
         """What is wrong with the ledger, in words; cheap unless the file was touched meanwhile."""
+        held = self.held()
         with self._lock:
-            held = self.held()
             try:
                 self._look()
             except StoreError as error:
@@ -221,8 +235,12 @@ class Evidence:
 
     def notices(self) -> list[str]:
         """What a person should know and no evidence is lost by. Cheap."""
-        aside, torn = self._directory / TORN, self._cut_off()
+        since = self._writing
+        aside, torn = self._directory / TORN, self._cut_off() if since is None else 0
+        late = 0.0 if since is None else time.monotonic() - since
+        slow = f"{self._path}: a record is not on the disk after {late:.0f} s"
         return [
+            *([slow] * (late > PATIENCE)),
             *([f"{self._path}: {torn} bytes of a record that a crash cut off"] if torn else []),
             *([f"{aside}: what a crash cut off: read it, then remove it"] * _exists(aside)),
         ]
@@ -254,6 +272,8 @@ class Evidence:
 
     def _look(self, file: BufferedReader | None = None) -> None:
         """Read the file again if it is not as we left it. Raises StoreError if it cannot be."""
+        if self._writing is not None:
+            return  # it is not as we left it, by our own hand
         try:
             if file is not None:
                 self._take(file)
@@ -303,21 +323,61 @@ class Evidence:
             raise StoreError(f"{self._path}: cannot be read: {error.strerror}") from None
 
     @contextmanager
-    def _opened(self) -> Iterator[BufferedReader]:
-        """The file, ours alone until the end. Raises StoreError that says what to do."""
+    def _alone(self) -> Iterator[BufferedReader]:
+        """The file as it is, ours alone until the end; who reads sees it as it was until then.
+
+        Raises StoreError that says what to do.
+        """
+        until = time.monotonic() + PATIENCE
+        if not self._turn.acquire(timeout=PATIENCE):
+            raise self._late()
+        try:
+            with self._open(self._directory / LOCK, 0o600) as lock:
+                self._locked(lock, until)
+                with self._opened() as file:
+                    with self._lock:
+                        self._look(file)
+                        self._writing = time.monotonic()
+                    try:
+                        yield file
+                    finally:
+                        with self._lock:
+                            self._writing = None
+        finally:
+            self._turn.release()
+
+    def _locked(self, lock: BufferedReader, until: float) -> None:
+        """*lock* is ours until it is closed. Raises StoreError if others have it too long."""
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise self._late() from None
+                time.sleep(POLL)
+            except OSError as error:
+                raise self._refused(error) from None
+            else:
+                return
+
+    def _late(self) -> StoreError:
+        return StoreError(
+            f"{self._path}: nothing was recorded: something else has been written there for "
+            f"{PATIENCE:.0f} s: see that the disk is well, then do it again"
+        )
+
+    def _opened(self) -> BufferedReader:
+        return self._open(self._path, 0o644)
+
+    def _open(self, path: Path, mode: int) -> BufferedReader:
+        """A file of ours, made if it is not there. Raises StoreError that says what to do."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            leave(self._directory, self._path)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+            leave(self._directory, path)
         except OSError as error:
             raise self._refused(error) from None
-        with os.fdopen(descriptor, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if _signature(os.fstat(descriptor))[:2] == self.stamp()[:2]:
-                yield file
-                return
-        with self._opened() as file:  # somebody founded another while we waited
-            yield file
+        return os.fdopen(descriptor, "rb")
 
     def _set_aside(self, file: BufferedReader) -> None:
         """Move what a crash cut off out of the way."""
@@ -360,10 +420,11 @@ class Evidence:
             }
         )
         self._put(file.fileno(), line)
-        self._chain.take(line[:-1])
-        self._place(record, len(line))
-        self._end += len(line)
-        self._seen = _signature(os.fstat(file.fileno()))
+        with self._lock:
+            self._chain.take(line[:-1])
+            self._place(record, len(line))
+            self._end += len(line)
+            self._seen = _signature(os.fstat(file.fileno()))
         if self._store and known:  # what the store misses stays missed: it goes no further
             end = {"number": record.number, "sha256": record.sha256}
             cluster = head.get("cluster") or self._chain.cluster

@@ -6,8 +6,9 @@ import fcntl
 import json
 import os
 import threading
+from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from fakes import FakeClock
@@ -15,13 +16,16 @@ from fakes_store import Heads
 
 from dvfd.errors import StoreError
 from dvfd.evidence.chain import FOUNDED, ORIGIN, sealed
-from dvfd.evidence.ledger import FILE, TORN, Evidence
+from dvfd.evidence.ledger import FILE, LOCK, TORN, Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from dvfd.evidence.chain import Record
+
+
+T = TypeVar("T")
 
 
 class Desk:
@@ -419,6 +423,84 @@ def test_a_record_larger_than_a_megabyte_is_refused(desk: Desk) -> None:
         desk.ledger.append("run", "hardware", {"x": "y" * (1 << 20)}, submitted="root")
 
 
+# --- Beside a writer that waits -----------------------------------------------------------------
+
+
+class Stuck:
+    """A disk that takes a record once it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.go, sync = threading.Event(), threading.Event(), os.fsync
+
+        def wait(descriptor: int) -> None:
+            self.reached.set()
+            assert self.go.wait(60)
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", wait)
+
+    @contextmanager
+    def during(self, write: Callable[[], object]) -> Iterator[None]:
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert self.reached.wait(60)
+            yield
+        finally:
+            self.go.set()
+            writer.join(60)
+        assert not writer.is_alive()
+
+
+def answered(ask: Callable[[], T]) -> T:
+    """What *ask* gives, in a thread of its own: it must not wait."""
+    found: list[T] = []
+    asked = threading.Thread(target=lambda: found.append(ask()), daemon=True)
+    asked.start()
+    asked.join(30)
+    assert found, "no answer"
+    return found[0]
+
+
+def test_who_reads_waits_for_no_disk_and_sees_a_record_once_it_is_safe(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp, ledger = desk.ledger.stamp(), desk.ledger
+    with Stuck(monkeypatch).during(lambda: desk.run(3)):
+        assert answered(lambda: runs(ledger)) == ["r0", "r1", "r2"]
+        assert answered(ledger.problems) == answered(ledger.notices) == []
+        assert answered(ledger.stamp) == stamp
+        assert answered(lambda: len(list(ledger.lines()))) >= 4
+
+    assert runs(ledger) == ["r0", "r1", "r2", "r3"]
+    assert ledger.stamp() != stamp
+    assert ledger.verify() == []
+
+
+def test_a_record_that_waits_for_the_disk_is_a_notice_and_others_are_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dvfd.evidence.ledger.PATIENCE", 0.01)
+    with Stuck(monkeypatch).during(lambda: desk.run(3)):
+        with pytest.raises(StoreError, match="nothing was recorded: something else"):
+            desk.run(4)
+        with pytest.raises(StoreError, match="nothing was recorded: something else"):
+            desk.run(4, desk.opened())
+        assert "a record is not on the disk after" in desk.ledger.notices()[0]
+
+    assert desk.ledger.notices() == []
+    assert desk.run(4).number == 6
+
+
+def test_who_may_read_the_ledger_keeps_nobody_from_writing(desk: Desk) -> None:
+    assert (desk.directory / LOCK).stat().st_mode & 0o777 == 0o600
+    with desk.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        desk.run(3)
+
+    assert runs(desk.ledger)[-1] == "r3"
+
+
 # --- Founded anew -------------------------------------------------------------------------------
 
 
@@ -453,7 +535,7 @@ def test_who_waits_while_it_is_founded_anew_writes_into_the_new_one(
     lock, other, left = fcntl.flock, desk.opened(), [1]
 
     def waited(file: Any, how: int) -> None:
-        if left and how == fcntl.LOCK_EX:
+        if left and how & fcntl.LOCK_EX:
             left.pop()
             desk.ledger.renew({}, submitted="root")
         lock(file, how)

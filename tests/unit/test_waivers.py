@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -146,6 +148,33 @@ def test_a_file_that_could_not_be_opened_for_a_moment_voids_waivers_for_that_mom
         patch.setattr(type(desk.path), "open", full)
         assert fresh.standing(NAME, desk.clock.now()) is None
     assert fresh.standing(NAME, desk.clock.now()) is not None
+
+
+def test_a_waiver_that_waits_for_the_disk_holds_up_no_judgement_and_counts_once_safe(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, go, reached = os.fsync, threading.Event(), threading.Event()
+
+    def wait(descriptor: int) -> None:
+        reached.set()
+        assert go.wait(60)
+        sync(descriptor)
+
+    desk.waives("daily.memory")
+    monkeypatch.setattr(os, "fsync", wait)
+    writer = threading.Thread(target=desk.waives)
+    found: list[Result] = []
+    judge = threading.Thread(target=lambda: found.append(desk.applied()), daemon=True)
+    writer.start()
+    assert reached.wait(60)
+    judge.start()
+    judge.join(30)
+    meanwhile = list(found)
+    go.set()
+    writer.join(60)
+
+    assert [result.verdict for result in meanwhile] == [Verdict.FAIL]
+    assert desk.applied().verdict is Verdict.WAIVED
 
 
 def test_waivers_that_cannot_be_read_anew_count_no_more(
