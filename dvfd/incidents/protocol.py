@@ -454,17 +454,21 @@ class Incidents:
 
     def act(self, incident_id: str) -> None:
         """Do for an incident what is to be done at once, and write down what became of it."""
+        crashed = ""
         try:
             bundle = self._act(incident_id)
         except Exception as error:  # it must not be tried again and again
             log.exception("nothing done at once", incident=incident_id)
-            bundle = {"missing": [f"it could not be done: {error}"]}
+            crashed = f"it could not be done: {error!r}"
+            bundle = {"missing": [crashed]}
         said = _sealed(bundle)
         try:
             with self._lock:
                 before = self._found[incident_id]
-                action = before.action or {"action": "", "words": said}
-                after = replace(before, bundle=dict(bundle), action=dict(action))
+                action = dict(before.action or {"action": "", "words": ""})
+                if crashed:
+                    action["words"] = "; ".join(filter(None, (action["words"], crashed)))
+                after = replace(before, bundle=dict(bundle), action=action)
                 self._keep(rules.noted(after, self.now(), rules.DVFD, "preserved", said), before)
         finally:
             self._busy.discard(incident_id)

@@ -437,6 +437,7 @@ def test_what_crashed_at_once_is_written_down_and_not_done_again_and_again(
     place.incidents.act(waiting)
 
     assert "could not be done" in place.on["bundle"]["missing"][0]
+    assert "could not be done" in place.on["action"]["words"]
     assert not place.incidents._busy
 
 
