@@ -84,10 +84,8 @@ class AtOnce:
         job = self._job(incident)
         labels = self._named(job) or [job]
         texts = self._environments(labels)
-        if incident.action is None:
+        if incident.action is None or incident.action.get("begun"):
             self._act(incident, job, labels, acted)
-        elif incident.action.get("begun"):
-            acted({"action": "stop", "job": job, "words": _unknown(job)})
         self._settle()
         bundle = self._seal(self.orders(incident, record, texts))
         if bundle.path:
@@ -105,7 +103,8 @@ class AtOnce:
 
     def _act(self, incident: Incident, job: str, labels: Sequence[str], acted: Acted) -> None:
         """Stop the job, unless there is a reason not to. That it is being stopped is written down
-        before: a daemon after this one must not stop what people started meanwhile.
+        before, for the daemon that finds it begun. What began after the failure is spared: people
+        may have started it.
         """
         action = "stop" if self._config.stops else "notify"
         told = {"action": action, "job": job}
@@ -117,7 +116,9 @@ class AtOnce:
         acted(told | {"begun": True, "words": f"job {job} is being stopped"})
         self._settle()
         halted = halt(partial(self._ours, label, spared), grace=self._config.incidents.grace)
-        words = "; ".join([halted.words(job), *self._not_ours(job, label, len(spared))])
+        cut_off = [_unknown(job)] if incident.action and not halted.asked else []
+        left = self._not_ours(job, label, len(spared))
+        words = "; ".join([halted.words(job), *left, *cut_off])
         log.warning("job stopped", incident=incident.id, job=job, words=words)
         again = partial(self._again, label, spared) if halted.asked else None
         acted(told | {"words": words, "asked": len(halted.asked)}, again)
@@ -235,7 +236,7 @@ class AtOnce:
 
 
 def _unknown(job: str) -> str:
-    return f"dvfd ended while it stopped job {job}: look whether that still runs, and end it"
+    return f"dvfd ended while it stopped job {job}: look whether that still runs"
 
 
 def _json(document: object) -> str:

@@ -124,12 +124,26 @@ def test_what_was_stopped_once_is_not_stopped_by_the_next_daemon(
     assert not acts.all
 
 
-def test_a_stop_that_the_daemon_did_not_survive_is_left_to_people(
+BEGUN = {"action": "stop", "job": "gpt", "words": "stopping", "begun": True}
+
+
+def test_a_stop_that_the_daemon_did_not_survive_is_gone_on_with(
     tmp_path: Path, rank: subprocess.Popen[str]
 ) -> None:
-    acts, action = Acts(), {"action": "stop", "job": "gpt", "words": "stopping", "begun": True}
+    acts = Acts()
 
-    at_once(tmp_path, STOPS, rank.pid)(replace(opened(), action=action), None, acts)
+    at_once(tmp_path, STOPS, rank.pid)(replace(opened(), action=BEGUN), None, acts)
+
+    assert rank.wait(10) != 0
+    assert "1 processes of job gpt were asked to end" in acts.words
+
+
+def test_a_stop_that_the_daemon_did_not_survive_touches_nothing_new(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
+    acts = Acts()
+
+    at_once(tmp_path, STOPS, rank.pid)(replace(opened(-300), action=BEGUN), None, acts)
 
     assert rank.poll() is None
     assert "dvfd ended while it stopped job gpt" in acts.words
