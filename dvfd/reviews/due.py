@@ -16,12 +16,13 @@ from dvfd.sinks.alert import due_alert, overdue_alert
 from dvfd.state import interval, standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dvfd.model import Catalogue, Check, Clock
     from dvfd.people.attestations import Attestations
     from dvfd.sinks.alert import Alert
     from dvfd.sinks.pager import Pager
+    from dvfd.store import StoredReport
 
 DAY = 86_400.0
 
@@ -30,6 +31,9 @@ LEAD = 7 * DAY
 
 EVERY = 3600.0
 """Seconds between looks. The first is after as long: a node that was just set up asks nobody."""
+
+AHEAD = 64
+"""Runs of a list that are looked through for one that does not lie in the future."""
 
 KEYS = ("due:", "overdue:")
 """How the keys of our alerts begin; the item or the check follows."""
@@ -43,6 +47,10 @@ class Lists(Protocol):
 
     def last_run(self, check_id: str) -> float | None:
         """When the last kept run was due."""
+        ...
+
+    def reports(self, check_id: str, limit: int) -> Sequence[StoredReport]:
+        """The newest kept runs, newest first."""
         ...
 
     def put(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
@@ -124,7 +132,7 @@ class Dues:
         if due is None:
             return None
         begins = due - min(LEAD, interval(item.check.schedule) / 2)
-        missed = self._lists.last_run(item.check.id)
+        missed = self._last(item.check.id, at)
         if missed is None and at < begins:
             return None
         since = begins if missed is None else missed
@@ -139,14 +147,27 @@ class Dues:
 
     def _judged(self, check: Check, at: float) -> float:
         """When it was judged last, or since when it should be."""
-        last = self._lists.last_run(check.id)
+        last = self._last(check.id, at)
         if last is not None:
             return last
         kept = self._lists.get(KIND, check.id)
-        if kept is None:
+        if kept is None or float(kept["since"]) > at:
             kept = {"since": at}
             self._lists.put(KIND, check.id, kept)
         return float(kept["since"])
+
+    def _last(self, check_id: str, at: float) -> float | None:
+        """When the list was judged last. What lies ahead was judged by a clock that was wrong."""
+        last = self._lists.last_run(check_id)
+        if last is None or last <= at:
+            return last
+        runs = self._lists.reports(check_id, AHEAD)
+        past = (due for due in map(_due, runs) if due <= at)
+        return next(past, None)
+
+
+def _due(run: StoredReport) -> float:
+    return run.at if run.scheduled is None else run.scheduled
 
 
 def items(checks: list[Check]) -> list[Item]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dvfd.drills import trail
+from dvfd.drills.reliability import fuse as burning
 from dvfd.drills.reliability.cut import TABLE, cut
 from dvfd.drills.reliability.harm import FUSE, Harm, lit
 from dvfd.errors import ProbeError
@@ -125,6 +126,18 @@ def test_a_harm_that_cannot_be_done_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(burning, "TRYING", 0.0)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_tool_that_is_gone_has_healed_nothing() -> None:
+    assert "nft-that-went" in burning.heal({"heal": [["nft-that-went", "delete", "table"]]})
+    within = ["env", "nft-that-went"]  # `ip netns exec` says it in like words
+    assert "No such file" in burning.heal({"heal": [within]})
+
+
 # --- Packets ------------------------------------------------------------------------------------
 
 
@@ -148,6 +161,15 @@ def test_a_cut_is_made_and_taken_back(namespace: str) -> None:
     with lit(cut(["198.18.0.1"], LONG, within=within)):
         assert "198.18.0.1 timeout" in rules(namespace)
     assert TABLE not in rules(namespace)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_table_or_a_namespace_that_is_gone_is_healed(namespace: str) -> None:
+    [argv] = cut(["198.18.0.1"], LONG, within=("ip", "netns", "exec", namespace)).heal
+    [gone] = cut(["198.18.0.1"], LONG, within=("ip", "netns", "exec", f"{namespace}-gone")).heal
+    assert burning.heal({"heal": [argv, gone]}) == ""
+    tool = ["ip", "netns", "exec", namespace, "nft-that-went"]
+    assert "nft-that-went" in burning.heal({"heal": [tool]})
 
 
 def test_the_kernel_forgets_a_cut_that_nobody_is_left_to_heal(namespace: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,15 @@ class Daemon:
         self.state = "running"
         self.deaf = False
         self.steps = True
+        self.kills = False
         self.gone: list[dict[str, Any]] = []
         self.children = [self._rank() for _ in range(2)]
+
+    def _wait(self) -> None:
+        """Until one has died: who was sent SIGKILL lives a moment longer."""
+        until = time.monotonic() + 10
+        while all(c.poll() is None for c in self.children) and time.monotonic() < until:
+            time.sleep(0.005)
 
     def _rank(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["sleep", "120"])
@@ -43,6 +51,8 @@ class Daemon:
 
     def __call__(self, op: str, **arguments: Any) -> Any:
         self.asked.append((op, arguments))
+        if op == "fault_healed" and self.kills and self.told().count(op) == 1:
+            self._wait()
         if op != "status":
             return None if self.deaf else "run"
         dead = [child for child in self.children if child.poll() is not None]
@@ -99,6 +109,7 @@ def chosen(daemon: Daemon, directory: Path, job: str = "gpt", **more: Any) -> An
 def test_a_killed_rank_is_timed_and_the_daemon_told_before_and_after(
     daemon: Daemon, tmp_path: Path
 ) -> None:
+    daemon.kills = True
     before = [child.pid for child in daemon.children]
     found = list(yours.killed(chosen(daemon, tmp_path), daemon))
     [sample] = [each for each in found if isinstance(each, Sample)]
@@ -215,6 +226,20 @@ def test_a_job_beside_another_is_left_alone(daemon: Daemon, tmp_path: Path) -> N
     (stranger / "cmdline").write_bytes(b"python\0other.py\0")
     with pytest.raises(ProbeError, match=r"another job trains here: other.py: rank 0"):
         list(yours.killed(chosen(daemon, tmp_path), daemon))
+
+
+@pytest.mark.parametrize(("ports", "cuts"), [("1024\t65535", False), ("32768\t60999", True)])
+def test_a_rank_is_stopped_where_a_cut_would_drop_what_services_say(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ports: str, cuts: bool
+) -> None:
+    monkeypatch.setattr(yours, "spoken_with", lambda _pid: {"10.0.0.7"})
+    monkeypatch.setattr(yours, "missing", lambda _tools: "")
+    (daemon.proc / "sys/net/ipv4").mkdir(parents=True)
+    (daemon.proc / "sys/net/ipv4/ip_local_port_range").write_text(f"{ports}\n")
+    asked = chosen(daemon, tmp_path)
+    harm = yours._harm(asked, yours.Yours(asked, daemon))
+    assert (bool(harm.harm), bool(harm.stop)) == (cuts, not cuts)
+    assert cuts or "ip_local_port_range is 1024 65535" in harm.words
 
 
 def test_addresses_of_other_hosts_are_those_of_open_connections() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ class Shelf:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], Any] = {}
         self.runs: dict[str, float] = {}
+        self.older: list[float] = []
 
     def put(self, kind: str, key: str, document: Any) -> None:
         self.kept[kind, key] = document
@@ -38,6 +40,10 @@ class Shelf:
 
     def last_run(self, check_id: str) -> float | None:
         return self.runs.get(check_id)
+
+    def reports(self, check_id: str, limit: int) -> list[Any]:
+        found = [self.runs[check_id], *self.older]
+        return [SimpleNamespace(at=at, scheduled=None) for at in found][:limit]
 
 
 class Desk:
@@ -134,6 +140,20 @@ def test_a_list_that_was_not_judged_for_longer_than_its_period_is_told_and_then_
 
 def test_a_list_that_was_never_judged_is_overdue_from_when_it_came_into_the_calendar(desk):
     desk.after(0)
+    assert "overdue:weekly" in desk.after(8)
+
+
+def test_a_list_that_was_judged_by_a_clock_that_was_ahead_is_overdue_all_the_same(desk):
+    now = desk.clock.now()
+    desk.shelf.runs |= {"weekly": now + 365 * DAY, "monthly": now}
+    desk.shelf.older = [now + 300 * DAY, now]
+    assert "overdue:weekly" not in desk.after((7 * DAY + LATE - 60) / DAY)
+    assert "overdue:weekly" in desk.after(120 / DAY)
+    desk.shelf.older.insert(1, desk.clock.now())
+    assert "overdue:weekly" not in desk.after(0)
+    desk.shelf.older.clear()
+    desk.shelf.kept["list", "weekly"] = {"since": now + 365 * DAY}
+    assert "overdue:weekly" not in desk.after(0)
     assert "overdue:weekly" in desk.after(8)
 
 

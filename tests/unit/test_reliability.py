@@ -100,6 +100,13 @@ def test_a_cut_drops_what_ranks_say_to_each_other_and_no_fixed_port(tmp_path: Pa
     assert made.heal == (("in", "nft", "delete table inet dvfd_partition"),)
 
 
+def test_a_cut_leaves_the_ports_of_services_whatever_is_handed_out(tmp_path: Path) -> None:
+    (tmp_path / "sys/net/ipv4").mkdir(parents=True)
+    (tmp_path / "sys/net/ipv4/ip_local_port_range").write_text("1024\t65535\n")
+    [[*_, rules]] = cut(["10.0.0.2"], 14.0, within=("in",), proc=tmp_path).harm
+    assert rules.count("tcp sport 32768-65535 tcp dport 32768-65535 drop") == 2  # one a direction
+
+
 def test_a_job_grows_at_once_or_by_way_of_half_as_many() -> None:
     assert steps(4, halfway=False) == (4,)
     assert steps(4, halfway=True) == (2, 2)
@@ -226,9 +233,11 @@ def spiked(minute: int, count: float) -> Minute:
 def stretch(*more: Any) -> long_term.Stretch:
     story = healthy()
     events = [*story.events, *(m for m in more if isinstance(m, Event))]
-    spikes = [spiked(1, 0.0), *(m for m in more if isinstance(m, Minute))]
-    minutes = [m for m in story.minutes if m.metric != long_term.SPIKED]
-    rows = FakeRows(story.windows, [*minutes, *spikes], events)
+    spikes = {m.minute: m for m in more if isinstance(m, Minute)}
+    minutes = [
+        spikes.get(m.minute, m) if m.metric == long_term.SPIKED else m for m in story.minutes
+    ]
+    rows = FakeRows(story.windows, minutes, events)
     return long_term.of_stretch(story.run(), rows)
 
 
@@ -247,9 +256,7 @@ def test_a_spike_counts_and_one_behind_a_resumption_does_not() -> None:
 def test_a_run_that_tells_no_losses_says_nothing_of_spikes() -> None:
     story = healthy()
     silent = [window._replace(losses=0, loss=0.0) for window in story.windows]
-    assert not long_term.of_stretch(
-        story.run(), FakeRows(silent, [spiked(1, 0.0)], story.events)
-    ).told
+    assert not long_term.of_stretch(story.run(), FakeRows(silent, story.minutes, story.events)).told
 
 
 def test_production_counts_where_no_run_was() -> None:

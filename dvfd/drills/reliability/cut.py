@@ -22,6 +22,25 @@ MARGIN = 5
 """Seconds after the fuse's own deadline at which the kernel heals."""
 
 
+SERVED = 32768
+"""Ports below are for services: there Linux, and each new network namespace, hands none out."""
+
+
+def mixed(proc: Path = Path("/proc")) -> str:
+    """Why a cut on this host would drop more than the job's packets, or not all of them; nothing
+    where it would not.
+    """
+    low, high = _handed_out(proc)
+    if low >= SERVED:
+        return ""
+    return f"ip_local_port_range is {low} {high}, where services listen: wanted from {SERVED} on"
+
+
+def _handed_out(proc: Path) -> tuple[int, int]:
+    low, high = (proc / "sys/net/ipv4/ip_local_port_range").read_text("utf-8").split()
+    return int(low), int(high)
+
+
 def cut(
     peers: Iterable[str],
     seconds: float,
@@ -33,7 +52,8 @@ def cut(
 
     *within* is put before commands, to run them on another host of this machine.
     """
-    low, high = (proc / "sys/net/ipv4/ip_local_port_range").read_text("utf-8").split()
+    low, high = _handed_out(proc)
+    low = max(low, SERVED)
     wanted = sorted({ip_address(peer) for peer in peers}, key=str)
     rules = [f"add table inet {TABLE}", f"delete table inet {TABLE}", f"add table inet {TABLE}"]
     ports = f"tcp sport {low}-{high} tcp dport {low}-{high} drop"

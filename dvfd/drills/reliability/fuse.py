@@ -34,8 +34,11 @@ AGAIN = 0.2
 TOOL = 10.0
 """Seconds that one command may take."""
 
-DONE = ("no such file", "no such process")
-"""What tools say where there is nothing left to heal."""
+DONE = (
+    "could not process rule: no such file", "error: no such file",  # nft
+    "cannot open network namespace",  # ip
+)  # fmt: skip
+"""What tools say where there is nothing left to heal; not what is said of a tool that is gone."""
 
 GONE = "who started it is gone"
 

@@ -25,7 +25,7 @@ from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.lint import World, timeouts
 from dvfd.drills.reliability import figures, fuse
 from dvfd.drills.reliability.course import Timeline
-from dvfd.drills.reliability.cut import cut
+from dvfd.drills.reliability.cut import cut, mixed
 from dvfd.drills.reliability.harm import Harm, lit
 from dvfd.drills.reliability.job import GROUP_TIMEOUT
 from dvfd.drills.reliability.namespaces import missing
@@ -201,13 +201,13 @@ def parted(task: Task, lease: int, asked: Ask | None = None) -> Iterator[Figure]
 
 
 def _harm(task: Task, job: Yours) -> Harm:
-    """A cut between this node and those that its ranks speak with; without root, or where all
-    ranks are here, a rank that is stopped.
+    """A cut between this node and those that its ranks speak with; a rank that is stopped without
+    root, where all ranks are here, or where a cut cannot tell ranks from services.
     """
     group = task.config.profile.process_group_timeout or GROUP_TIMEOUT
     peers = sorted({peer for rank in job.before for peer in spoken_with(rank.pid)})
-    if peers and not (lack := missing(("nft",))):
-        return cut(peers, group + LONGER)
+    if peers and not (lack := missing(("nft",)) or mixed(task.proc)):
+        return cut(peers, group + LONGER, proc=task.proc)
     lack = lack if peers else "all its ranks are on this node"
     victim = job.victim
     return Harm(
