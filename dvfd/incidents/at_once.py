@@ -15,19 +15,18 @@ from dvfd.environment import environment_facts
 from dvfd.errors import DvfdError
 from dvfd.incidents.halt import halt
 from dvfd.incidents.preserve import Bundle, Orders, by_child
-from dvfd.incidents.protocol import began_after, overdue, too_late
+from dvfd.incidents.protocol import between, overdue, too_late
 from dvfd.masking import masked, redacted_environment
+from dvfd.telemetry.processes import GONE, Process, Processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
     from dvfd.config import Config
     from dvfd.evidence.chain import Record
     from dvfd.incidents.incident import Incident, Moment
     from dvfd.incidents.protocol import Acted
     from dvfd.model import Catalogue
-    from dvfd.telemetry.processes import Process
 
 RETURNS = 20.0
 """Seconds in which a launcher that restarts its ranks has them registered again: importing torch
@@ -103,24 +102,24 @@ class AtOnce:
 
     def _act(self, incident: Incident, job: str, labels: Sequence[str], acted: Acted) -> None:
         """Stop the job, unless there is a reason not to. That it is being stopped is written down
-        before, for the daemon that finds it begun. What began after the failure is spared: people
-        may have started it.
+        before, for the daemon that finds it begun. What began after the failure and before this is
+        spared: people may have started it. What begins from here on a launcher brings back.
         """
         action = "stop" if self._config.stops else "notify"
         told = {"action": action, "job": job}
         if reason := self._left_alone(incident, job, labels):
             acted(told | {"words": reason})
             return
-        label, now = labels[0], self._now()
-        spared = {p for p in self._registered(label) if began_after(p, incident, now)}
+        spared = partial(between, incident=incident, now=self._now())
+        ours = partial(self._ours, labels[0], spared)
         acted(told | {"begun": True, "words": f"job {job} is being stopped"})
         self._settle()
-        halted = halt(partial(self._ours, label, spared), grace=self._config.incidents.grace)
+        halted = halt(ours, grace=self._config.incidents.grace)
         cut_off = [_unknown(job)] if incident.action and not halted.asked else []
-        left = self._not_ours(job, label, len(spared))
+        left = self._not_ours(job, labels[0], spared)
         words = "; ".join([halted.words(job), *left, *cut_off])
         log.warning("job stopped", incident=incident.id, job=job, words=words)
-        again = partial(self._again, label, spared) if halted.asked else None
+        again = partial(self._again, job, ours) if halted.asked else None
         acted(told | {"words": words, "asked": len(halted.asked)}, again)
 
     def _left_alone(self, incident: Incident, job: str, labels: Sequence[str]) -> str:
@@ -136,21 +135,21 @@ class AtOnce:
             return f"nothing was stopped: {which}; end the one that failed"
         return ""
 
-    def _not_ours(self, job: str, label: str, spared: int) -> Iterator[str]:
-        if spared:
-            yield f"{spared} processes of job {job} began after the failure and were left alone"
+    def _ours(self, label: str, spared: Callable[[Process], bool]) -> list[Process]:
+        return [process for process in self._registered(label) if not spared(process)]
+
+    def _not_ours(self, job: str, label: str, spared: Callable[[Process], bool]) -> Iterator[str]:
+        table = Processes(self._proc)
+        left = [p for p in self._registered(label) if spared(p) and table.state(p) not in GONE]
+        if left:
+            yield f"{len(left)} processes of job {job} began after the failure and were left alone"
         if unseen := self._unseen(label):
             where = "run where they cannot be seen from here: end them yourself"
             yield f"{unseen} ranks of job {job} {where}"
 
-    def _ours(self, label: str, spared: AbstractSet[Process]) -> list[Process]:
-        """The job's processes but for those that were there and are no part of what failed."""
-        return [process for process in self._registered(label) if process not in spared]
-
-    def _again(self, job: str, spared: AbstractSet[Process]) -> str:
+    def _again(self, job: str, ours: Callable[[], Iterable[Process]]) -> str:
         """Stop what a launcher started again; what was done, or nothing."""
-        grace = self._config.incidents.grace
-        halted = halt(partial(self._ours, job, spared), grace=grace, linger=RETURNS)
+        halted = halt(ours, grace=self._config.incidents.grace, linger=RETURNS)
         if not (halted.asked or halted.refused):
             return ""
         log.warning("job stopped again", job=job, words=halted.words(job))

@@ -702,11 +702,10 @@ def too_late(incident: Incident, now: Moment) -> str:
     return f"nothing was stopped: the failure was noticed {age} after it was recorded"
 
 
-def began_after(process: Process, incident: Incident, now: Moment) -> bool:
-    """Whether *process* is younger than the failure: of what failed it is no part."""
-    run = incident.failures[0]
-    failed = incident.elapsed(now) + max(0.0, run.at - (run.ended or run.at))
-    return now.boot - process.start / TICKS < failed
+def between(process: Process, incident: Incident, now: Moment) -> bool:
+    """Whether *process* began after the failure and before *now*: it is no part of what failed."""
+    run, age = incident.failures[0], now.boot - process.start / TICKS
+    return 0.0 <= age < incident.elapsed(now) + max(0.0, run.at - (run.ended or run.at))
 
 
 def operations(incidents: Incidents) -> dict[str, Operation]:

@@ -20,10 +20,12 @@ from dvfd.incidents import incident as rules
 from dvfd.incidents.at_once import AtOnce
 from dvfd.incidents.incident import Incident, Moment
 from dvfd.incidents.preserve import Bundle, Orders
-from dvfd.incidents.protocol import LATE
+from dvfd.incidents.protocol import LATE, TICKS
 from dvfd.telemetry.processes import Process, Processes
 
 STOPS = '[node]\nphase = "phase1"\n[incidents]\ngrace = 20\n'
+
+TABLE = Processes()
 
 
 class Seal:
@@ -219,11 +221,39 @@ def test_what_a_launcher_starts_again_is_looked_for_afterwards(
     assert not acts.again()  # nothing came
     process = subprocess.Popen(["/usr/bin/sleep", "60"])
     try:
-        back = at_once(tmp_path, STOPS, process.pid)._again("gpt", set())
+        found = TABLE.identify(process.pid)
+        assert found
+        back = at_once(tmp_path, STOPS)._again("gpt", lambda: [found])
         assert "was started again, and stopped again" in back
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_people_started_before_the_stop_is_left_alone_though_it_is_heard_of_during_it(
+    tmp_path: Path, rank: subprocess.Popen[str]
+) -> None:
+    """As where it registers anew with a daemon that was just started."""
+    theirs = subprocess.Popen(["/usr/bin/sleep", "60"])
+    both = [each for each in map(TABLE.identify, (rank.pid, theirs.pid)) if each]
+    mark = replace(opened().mark, boot=sum(each.start for each in both) / len(both) / TICKS)
+    looks: list[int] = []
+
+    def registered(_job: str) -> list[Process]:
+        looks.append(0)
+        return both if len(looks) > 2 else both[:1]
+
+    try:
+        stop = at_once(tmp_path, STOPS, registered=registered)
+        stop(replace(opened(), mark=mark), None, acts := Acts())
+
+        assert len(looks) > 2
+        assert theirs.poll() is None
+        assert rank.wait(10) != 0
+        assert "1 processes of job gpt began after the failure" in acts.words
+    finally:
+        theirs.kill()
+        theirs.wait()
 
 
 def test_of_two_jobs_of_one_name_none_is_stopped(
