@@ -190,6 +190,9 @@ def judged(
         for name in dict.fromkeys(names_):
             try:
                 findings = tests[name]() if name in tests else given
+                if findings and findings.elsewhere:
+                    click.echo(f"{name}: took part; {findings.elsewhere} judges it", err=True)
+                    continue
                 answer, where = _judge(name, findings)
             except DvfdError as error:
                 if not reports:
@@ -197,6 +200,8 @@ def judged(
                 broken = f"dvfd: {name}: {error}"  # what was judged before it is told all the same
                 break
             reports.append(answer)
+    if not reports and not broken:
+        return  # another node judges all that was asked for
     document = reports[0] if len(reports) == 1 and not broken else together(reports, broken=broken)
     show(document, output, report_text)
     click.echo(f"judged on {where}", err=True)

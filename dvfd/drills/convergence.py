@@ -1,5 +1,8 @@
 """Train the same thing on several processes and on one, and read off how their losses compare.
 
+The processes are this node's, or those of several nodes: then the lead alone has the curves, trains
+the one process and judges.
+
 Each run of the drill adds one pair with a seed of its own. Finished runs are files under the hash
 of their configuration in the drill's state, so pairs come together over days; a run that was
 interrupted goes on from its last checkpoint.
@@ -11,14 +14,15 @@ import json
 import math
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from dvfd.drills import curve, pairs
+from dvfd import cluster
+from dvfd.drills import curve, fleet, pairs
 from dvfd.drills.curve import Configuration
-from dvfd.drills.drill import Fact, Ran, Remark, Trouble
+from dvfd.drills.drill import Elsewhere, Fact, Ran, Remark, Trouble
 from dvfd.drills.interpreter import BARE, LOADING, first_to_fall, last_words, read_answer
-from dvfd.drills.pairs import FEWEST, Plan
+from dvfd.drills.pairs import Plan, Shelf
 from dvfd.errors import ProbeError, ToolError
 from dvfd.model import Sample
 from dvfd.reduce import seconds
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from dvfd.drills.drill import Task
     from dvfd.drills.pairs import Run
     from dvfd.shell import Output
+
+    Found = Sample | Remark | Trouble | Fact | Ran | Elsewhere
 
 WORKER = "dvfd.drills.workers.convergence"
 
@@ -47,6 +53,9 @@ lies between them."""
 
 PATIENCE = 4.0
 """A run may take so many times what was measured: another load came, or a validation."""
+
+BETWEEN = "loss curves"
+"""The exercise of the ranks of several nodes."""
 
 ANALYSING = 600.0
 """Seconds for the statistics: about 10 for a million steps."""
@@ -134,11 +143,30 @@ class Convergence:
         self._side = side or Torchrun()
         self._model = model or Configuration()
 
-    def run(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran]:
+    def exercises(self, task: Task) -> list[fleet.Exercise]:
+        """The distributed run, where it is on several nodes."""
+        count = fleet.nodes(task)
+        if count < 2 or not task.options.soak:
+            return []
+        told = {
+            "backend": task.config.profile.backend,
+            "model": asdict(self._asked(count * task.processes)),
+            "planned": task.planned,
+            "measure": _measuring(task),
+            "fresh": task.options.fresh,
+        }
+        worker = "dvfd.drills.workers.fleet_convergence"
+        long = 2 * LOADING + 20 * _measuring(task) + PATIENCE * task.planned
+        return [fleet.Exercise(name=BETWEEN, module=worker, seconds=long, options=told)]
+
+    def run(self, task: Task) -> Iterator[Found]:
         """Add a pair and compare all there are. Raises DvfdError."""
         try:
             if why := _left_out(task):
                 yield from (Trouble(metric, why) for metric in self.metrics)
+                return
+            if fleet.nodes(task) > 1:
+                yield from self._between(task)
                 return
             if task.options.inside:
                 self._side = Ranks(task.config.profile.backend)
@@ -148,68 +176,85 @@ class Convergence:
         finally:
             self._side.close()
 
-    def _pairs(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran]:
+    def _pairs(self, task: Task) -> Iterator[Found]:
         if task.options.fresh:
             pairs.put_aside(task.state, int(task.clock.now()))
-        plan, speeds = self._plan(task)
-        home = task.state / plan.configuration.hash
+        shelf = Shelf(task.state, task.planned, task.processes)
+        plan, speeds = self._plan(task, shelf)
+        home = shelf.home(plan)
         yield from pairs.others(task.state, home)
-        seed = 1
-        while pairs.finished(pairs.pair(home, seed, task.processes), plan):
-            seed += 1
-        many, one = pairs.pair(home, seed, task.processes)
+        seed = pairs.seed(home, plan, task.processes)
+        many, _ = pairs.pair(home, seed, task.processes)
         yield from self._train(task, plan, many, speeds[task.processes])
         self._side.close()  # what follows takes hours and needs one process
-        yield from self._train(task, plan, one, speeds[1])
-        runs = pairs.complete(home, plan, task.processes)
+        yield from self._compared(task, shelf, plan, seed, speeds[1])
+
+    def _between(self, task: Task) -> Iterator[Found]:
+        """The same, the distributed run trained by several nodes: the lead goes on with it."""
+        answer = fleet.answer(task)
+        heard = answer.of(BETWEEN)
+        if heard.failures:
+            raise ProbeError(f"training failed: {heard.why}")
+        yield from fleet.facts(answer)
+        led = cluster.lead(task.config.cluster).name
+        if task.config.node.name != led:
+            yield Elsewhere(led)
+            return
+        state = pairs.among(task.state, [met.name for met in answer.nodes])
+        shelf = Shelf(state, task.planned, len(heard.values))
+        done = trained(heard)
+        if done.refused:
+            yield Fact("loss curve refused", done.refused)
+        yield from pairs.others(state, shelf.home(done.plan))
+        _write_plan(task, done.plan.configuration)
+        yield from self._compared(task, shelf, done.plan, done.seed, done.speed)
+
+    def _compared(
+        self, task: Task, shelf: Shelf, plan: Plan, seed: int, speed: float
+    ) -> Iterator[Found]:
+        """Train the one process beside the distributed run of *seed*, and compare all pairs."""
+        home = shelf.home(plan)
+        many, one = pairs.pair(home, seed, shelf.processes)
+        pairs.read(many, plan)
+        yield from self._train(task, plan, one, speed)
+        runs = pairs.complete(home, plan, shelf.processes)
         yield Ran(pairs.ran(plan, runs))
-        yield Fact("loss curves", _words(plan, len(runs), task.processes))
+        yield Fact("loss curves", _words(plan, len(runs), shelf.processes))
         yield from figures(_analyse(task, runs), self.metrics, task.clock.now())
 
     # --- the plan -----------------------------------------------------------------------------
 
-    def _plan(self, task: Task) -> tuple[Plan, Mapping[int, float]]:
+    def _plan(self, task: Task, shelf: Shelf) -> tuple[Plan, Mapping[int, float]]:
         """What is compared, and the speed of each side in samples per second.
 
         The plan of an earlier run stands if nothing has changed: runs of it can be added to.
         """
         known = self._here(task)
-        found = pairs.kept(task, known)
+        found = pairs.kept(shelf, known)
         if not found:
-            found = self._new(task, known)
-            pairs.keep(task, *found)
+            speeds = self._speeds(task)
+            found = pairs.planned(known, task.planned, speeds), speeds
+            pairs.keep(shelf, *found)
         _write_plan(task, found[0].configuration)
         return found
 
     def _here(self, task: Task) -> Configuration:
         """What would be trained with the torch and on the text that are here."""
-        asked = replace(
-            self._model,
-            batch=PER_PROCESS * task.processes,
-            warm_up=WARM_UP * PER_PROCESS * task.processes,
-        )
+        asked = self._asked(task.processes)
         _write_plan(task, asked)
         here = self._measure(task, 1, 0.0)
         return replace(asked, torch=str(here["torch"]), text=str(here["text"]))
 
-    def _new(self, task: Task, known: Configuration) -> tuple[Plan, Mapping[int, float]]:
-        """As many samples as both sides can see one after the other in the planned time."""
-        speeds = self._speeds(task)
-        steps = int(task.planned / sum(1.0 / speed for speed in speeds.values()) / known.batch)
-        if steps < FEWEST:
-            raise ProbeError(
-                f"{seconds(task.planned)} are {steps} steps here, wanted at least {FEWEST}: "
-                f"give --duration {math.ceil(task.planned * FEWEST / max(1, steps))}"
-            )
-        return Plan(replace(known, samples=steps * known.batch), task.planned), speeds
+    def _asked(self, processes: int) -> Configuration:
+        """What so many processes train together: as many samples each, however many they are."""
+        each = PER_PROCESS * processes
+        return replace(self._model, batch=each, warm_up=WARM_UP * each)
 
     def _speeds(self, task: Task) -> dict[int, float]:
-        least, most = MEASURING
-        time_for_it = min(most, max(least, task.planned / 20))
         found = {}
         for processes in (task.processes, 1):
             task.say(f"measuring the speed of {processes} process{'es' * (processes > 1)}")
-            speed = self._measure(task, processes, time_for_it)["speed"]
+            speed = self._measure(task, processes, _measuring(task))["speed"]
             if not isinstance(speed, int | float) or not 0.0 < speed < math.inf:
                 raise ProbeError(f"a speed of {speed!r} samples/s with {processes} processes")
             found[processes] = float(speed)
@@ -239,10 +284,8 @@ class Convergence:
         """Train *run* if it is not finished; say which file in its place was no such run."""
         if not (why := pairs.unfinished(run, plan)):
             return
-        if run.file.exists():
-            aside = run.file.with_suffix(f".refused-{int(task.clock.now())}")
-            run.file.rename(aside)
-            yield Fact("loss curve refused", f"{why}; kept as {aside.name}, trained again")
+        if refused := pairs.refuse(run, why, int(task.clock.now())):
+            yield Fact("loss curve refused", refused)
         expected = plan.seconds(speed)
         task.say(f"seed {run.seed}, processes {run.processes}: about {seconds(expected)}")
         more = ["--seed", str(run.seed), "--checkpoints", str(run.checkpoints)]
@@ -255,14 +298,46 @@ class Convergence:
 
 
 def _left_out(task: Task) -> str:
-    """Why nothing is trained now, or nothing."""
+    """Why nothing is trained now, or nothing. On several nodes a training job is told to all."""
     if not task.options.soak:
         return "left out: --no-soak"
+    if fleet.nodes(task) > 1:
+        return ""
     if task.training and not task.options.force:
         return f"a training job runs: {task.training}; --force runs it all the same"
     if task.processes < 2:
         return "profile.processes_per_node is 1: there is nothing to compare with one process"
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the ranks of several nodes trained: a seed of a plan. *speed* is that of one process in
+    samples a second, `refused` says which file in the run's place was none.
+    """
+
+    plan: Plan
+    seed: int
+    speed: float
+    refused: str
+
+
+def trained(heard: fleet.Heard) -> Trained:
+    """What the lead's first rank said. Raises ProbeError if that is not what it writes."""
+    said: Mapping[str, Any] = next(filter(None, heard.values.values()), {})
+    try:
+        configuration = Configuration.from_dict(said["plan"]["configuration"])
+        plan = Plan(configuration, float(said["plan"]["planned"]))
+        speed = float(said["speed"])
+        return Trained(plan, int(said["seed"]), speed, str(said["refused"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProbeError(f"answer of the ranks: {error!r}: wanted what they write") from None
+
+
+def _measuring(task: Task) -> float:
+    """Seconds for which the speed of a side is measured."""
+    least, most = MEASURING
+    return min(most, max(least, task.planned / 20))
 
 
 def _write_plan(task: Task, configuration: Configuration) -> None:

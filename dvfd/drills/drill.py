@@ -71,6 +71,13 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """This node took part, and another has what there is to judge: it is judged there alone."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the person who started the drill chose.
 
@@ -159,6 +166,8 @@ class Part(Protocol):
         """The names of the metrics that it yields."""
         ...
 
-    def run(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact | Ran | About]:
+    def run(
+        self, task: Task
+    ) -> Iterator[Sample | Remark | Trouble | Fact | Ran | About | Elsewhere]:
         """Measure. Raises NotApplicable (there is none here) or another DvfdError (it broke)."""
         ...

@@ -43,6 +43,7 @@ class Findings:
     by: str = ""
     processes: int = 0  # ranks of all nodes, or those that it is about; 0 for a test of none
     members: tuple[str, ...] = ()  # the nodes that took part
+    elsewhere: str = ""  # the node that judges it, where it is not this one; it does not travel
     node: Mapping[str, str] = field(default_factory=dict)  # what this one was: dvfd.environment
 
     @property

@@ -34,6 +34,7 @@ from dvfd.drills.interpreter import (
     read_answer,
 )
 from dvfd.drills.launchers import TORCHRUN
+from dvfd.drills.processors import allotted
 from dvfd.errors import DvfdError, ProbeError, ToolError
 
 if TYPE_CHECKING:
@@ -183,6 +184,9 @@ def _plan(task: Task, me: Member, path: Path) -> dict[str, Any]:
         "check": task.check.id,
         "answer": str(path),
         "node": me.name,
+        "lead": task.config.cluster.lead,
+        "kept": str(task.state),
+        "processors": sorted(allotted(task)),
         "nodes": [{"name": n.name, "address": n.address} for n in task.config.cluster.nodes],
         "count": nodes(task),
         "ports": task.config.cluster.ports,

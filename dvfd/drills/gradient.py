@@ -1,7 +1,8 @@
 """Gradient synchronisation: runs the ranks that check it, and reads what they found.
 
-The work is done by `dvfd.drills.workers.gradient` under torchrun. `collect` and `read` serve also
-who has run that worker by itself: `main(argv)` in every rank, then `read(collect(path), at=now)`.
+The work is done by `dvfd.drills.workers.gradient` under torchrun, on one node or on several.
+`collect` and `read` serve also who has run that worker by itself: `main(argv)` in every rank, then
+`read(collect(path), at=now)`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvfd.drills import bare, inside, processors
+from dvfd.drills import bare, fleet, inside, processors
 from dvfd.drills.drill import Fact, Ran, Remark, Trouble
 from dvfd.drills.interpreter import first_to_fall
 from dvfd.errors import ProbeError, ToolError
 from dvfd.model import Sample, labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dvfd.drills.drill import Task
 
@@ -44,6 +45,9 @@ BRIEF = 60.0
 
 ANSWER = "gradient.json"
 
+BETWEEN = "gradients"
+"""The exercise of the ranks of several nodes."""
+
 SHOWN = 3
 """Disagreements that a remark tells one by one."""
 
@@ -55,28 +59,70 @@ class Gradients:
     name: str = "gradients"
     metrics: tuple[str, ...] = (*OVERALL, *BY_PRECISION, *IN_FLOAT32, RECOMPUTED, FAILURES)
 
+    def exercises(self, task: Task) -> list[fleet.Exercise]:
+        """All of it, where it is on several nodes."""
+        if fleet.nodes(task) < 2 or _left_out(task):
+            return []
+        told = {"arguments": _training(task.planned, task.config.profile.backend)}
+        worker = "dvfd.drills.workers.fleet_gradient"
+        long = task.planned + START
+        return [fleet.Exercise(name=BETWEEN, module=worker, seconds=long, options=told)]
+
     def run(self, task: Task) -> Iterator[Found]:
         """Train for the planned time. Raises ProbeError if the ranks left no answer."""
         if why := _refusal(task):
             yield from (Trouble(metric, why) for metric in self.metrics)
             return
-        path = (inside.shared() if task.options.inside else task.scratch) / ANSWER
-        ended = _join(task, path) if task.options.inside else _launch(task, path)
+        answer, ended = _between(task) if fleet.nodes(task) > 1 else _here(task)
+        if fleet.nodes(task) > 1:
+            yield from fleet.facts(fleet.answer(task))
         judged = {criterion.metric for criterion in task.check.criteria}
-        for found in read(collect(path, ended), at=task.clock.now(), ended=ended):
+        for found in read(answer, at=task.clock.now(), ended=ended):
             if not isinstance(found, Sample | Trouble) or found.metric in judged:
                 yield found  # bits equal to one process's are judged where readings are off
 
 
 def _refusal(task: Task) -> str:
-    """Why nothing is run, or an empty string."""
+    """Why nothing is run, or an empty string. On several nodes a training job is told to all."""
+    if why := _left_out(task):
+        return why
+    if fleet.nodes(task) > 1:
+        return ""
     if task.training and not task.options.force:
         return f"a training job runs: {task.training}; --force runs it all the same"
-    if not task.options.soak and task.planned > BRIEF:
-        return "left out: --no-soak"
     if task.processes < 2:
         return "processes_per_node is 1: wanted at least two ranks to agree with each other"
     return ""
+
+
+def _left_out(task: Task) -> str:
+    return "left out: --no-soak" if not task.options.soak and task.planned > BRIEF else ""
+
+
+def _here(task: Task) -> tuple[dict[str, Any], str]:
+    """The answer of this node's ranks, and why they ended early. Raises ProbeError."""
+    path = (inside.shared() if task.options.inside else task.scratch) / ANSWER
+    ended = _join(task, path) if task.options.inside else _launch(task, path)
+    return collect(path, ended), ended
+
+
+def _between(task: Task) -> tuple[dict[str, Any], str]:
+    """The same of the ranks of several nodes. Raises NotMet, ProbeError, ToolError, ConfigError."""
+    return gathered(fleet.answer(task).of(BETWEEN))
+
+
+def gathered(heard: fleet.Heard) -> tuple[dict[str, Any], str]:
+    """The answer among what the ranks said, with the notes of those whose collective failed; and
+    why they ended early. Raises ProbeError if there is none.
+    """
+    try:
+        answers = [said["answer"] for said in heard.values.values() if "answer" in said]
+        notes = [dict(said["note"]) for said in heard.values.values() if "note" in said]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProbeError(f"answer of the ranks: {error!r}: wanted what they write") from None
+    if not answers:
+        raise ProbeError(f"the ranks left no answer: {heard.why or 'no word why'}")
+    return _noted(answers[0], notes), heard.why or ("a collective failed" if notes else "")
 
 
 def _launch(task: Task, path: Path) -> str:
@@ -97,7 +143,11 @@ def _launch(task: Task, path: Path) -> str:
 
 def arguments(path: Path, seconds: float, backend: str) -> list[str]:
     """What the worker is told."""
-    return [f"--answer={path}", f"--seconds={seconds:g}", f"--backend={backend}"]
+    return [f"--answer={path}", *_training(seconds, backend)]
+
+
+def _training(seconds: float, backend: str) -> list[str]:
+    return [f"--seconds={seconds:g}", f"--backend={backend}"]
 
 
 def _join(task: Task, path: Path) -> str:
@@ -142,9 +192,12 @@ def collect(path: Path, ended: str = "") -> dict[str, Any]:
         answer = _document(path)
     except FileNotFoundError:
         raise ProbeError(f"the ranks left no answer: {ended or 'no word why'}") from None
-    notes = map(_document, path.parent.glob(f"{path.name}.failed-*"))
-    answer["failures"] = sorted(notes, key=lambda note: (note.get("time", 0.0), note.get("rank")))
-    return answer
+    return _noted(answer, map(_document, path.parent.glob(f"{path.name}.failed-*")))
+
+
+def _noted(answer: Mapping[str, Any], notes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    first = sorted(notes, key=lambda note: (note.get("time", 0.0), note.get("rank")))
+    return {**answer, "failures": first}
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -32,6 +32,12 @@ def world(environment: Mapping[str, str] = os.environ) -> int:
     return int(environment[WORLD])
 
 
+def nodes(environment: Mapping[str, str] = os.environ) -> int:
+    """How many nodes they are on: torchrun counts its agents, one on each."""
+    found = environment.get("GROUP_WORLD_SIZE", "")
+    return max(1, int(found)) if found.isdigit() else 1
+
+
 def heads(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether we are the first rank of our node."""
     return environment.get("LOCAL_RANK", "0") == "0"

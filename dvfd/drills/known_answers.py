@@ -1,7 +1,8 @@
 """Does every processor still compute right? The same work on each in turn, against known answers.
 
 A hash after a reduction cannot see what was wrong before it: every rank gets the same wrong sum.
-Where the right bits depend on the library, the processors are compared with each other.
+Where the right bits depend on the library, the processors of a node are compared with each other.
+On several nodes those of all of them are examined, each node's by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvfd.drills import bare, processors
+from dvfd.drills import bare, fleet, processors
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.workers import known_answers as worker
 from dvfd.drills.workers.arithmetic import KNOWN
@@ -28,6 +29,13 @@ METRIC = "known_answer_failures"
 
 START = 60.0
 """Seconds for the worker to begin: importing torch from a cold network disk."""
+
+BETWEEN = "known answers"
+"""The exercise of several nodes."""
+
+MOST = 7200.0
+"""Seconds for it at the most: 500 processors of which some hang. The same on every node, however
+many processors each has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +81,60 @@ class KnownAnswers:
     name = "known answers"
     metrics = (METRIC,)
 
+    def exercises(self, task: Task) -> list[fleet.Exercise]:
+        """All of it, where it is on several nodes."""
+        worker = "dvfd.drills.workers.fleet_known_answers"
+        each = fleet.Exercise(name=BETWEEN, module=worker, seconds=MOST)
+        return [each] if fleet.nodes(task) > 1 else []
+
     def run(self, task: Task) -> Iterator[Sample | Remark | Trouble | Fact]:
         """Raises ToolError, ProbeError if the worker gives no answer."""
+        if fleet.nodes(task) > 1:
+            yield from _told(task, of_nodes(fleet.answer(task)))
+            return
         if task.training and not task.options.force:
             yield Trouble(
                 METRIC, f"a training job runs: {task.training}; --force runs it all the same"
             )
             return
-        answers = examine(task)
+        yield from _told(task, {"": examine(task)})
+
+
+def _told(task: Task, found: Mapping[str, Answers]) -> Iterator[Sample | Remark | Fact]:
+    """One figure of all nodes, by name. Raises ProbeError where none of one's was tested."""
+    failures = most = 0
+    words: list[Remark | Fact] = []
+    for name, answers in found.items():
+        before = f"{name}: " if name else ""
         untested = [core for core in answers.cores if core.untested]
         if len(untested) == len(answers.cores):
-            raise ProbeError(_untested(untested))
-        failures = len(answers.failures)
+            raise ProbeError(before + _untested(untested))
+        failures += len(answers.failures)
         # A processor that was not looked at might have failed in everything.
-        most = failures + len(untested) * len(answers.operations)
-        yield Sample(METRIC, failures, task.clock.now(), low=failures, high=most)
+        most += len(answers.failures) + len(untested) * len(answers.operations)
         if answers.failures:
-            yield Remark(METRIC, "; ".join(answers.failures))
+            words.append(Remark(METRIC, before + "; ".join(answers.failures)))
         if untested:
-            yield Remark(METRIC, _untested(untested))
-        yield Fact("known answers", _covered(answers))
+            words.append(Remark(METRIC, before + _untested(untested)))
+        words.append(Fact("known answers", before + _covered(answers)))
+    yield Sample(METRIC, failures, task.clock.now(), low=failures, high=most)
+    yield from words
+
+
+def of_nodes(answer: fleet.Answer) -> dict[str, Answers]:
+    """What each node's processors answered. Raises ProbeError if one of them left nothing."""
+    heard = answer.of(BETWEEN)
+    if heard.failures:
+        raise ProbeError(heard.why)
+    found = {}
+    for node in answer.nodes:
+        said: Mapping[str, Any] = next((heard.values[r] for r in node.ranks if heard.values[r]), {})
+        try:
+            wanted = [int(cpu) for cpu in said["processors"]]
+            found[node.name] = _answers(said["document"], wanted)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ProbeError(f"{node.name}: no sound known answers: {error!r}") from None
+    return found
 
 
 def measure(task: Task) -> list[CoreAnswer]:
@@ -122,15 +164,18 @@ def examine(task: Task) -> Answers:
 def read(place: Path, wanted: Sequence[int]) -> Answers:
     """What the worker wrote. Raises ProbeError if that is not about the *wanted* processors."""
     try:
-        document = json.loads(place.read_text(encoding="utf-8"))
-        cores = {int(core["cpu"]): core for core in document["cores"]}
-        return compare(
-            {cpu: cores[cpu] for cpu in wanted},
-            tuple(map(str, document["operations"])),
-            str(document["software"]),
-        )
+        return _answers(json.loads(place.read_text(encoding="utf-8")), wanted)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProbeError(f"known answers: the worker left no sound answer: {error!r}") from None
+
+
+def _answers(document: Mapping[str, Any], wanted: Sequence[int]) -> Answers:
+    cores = {int(core["cpu"]): core for core in document["cores"]}
+    return compare(
+        {cpu: cores[cpu] for cpu in wanted},
+        tuple(map(str, document["operations"])),
+        str(document["software"]),
+    )
 
 
 def compare(

@@ -29,24 +29,26 @@ def check(name: str, *options: str) -> None:
 def ranked(name: str) -> None:
     """The same where torchrun started us: rank 0 judges, the others take part. Ends the process.
 
-    A rank that only takes part ends with 0 whatever happened: torchrun would else stop rank 0
-    before it has told of it.
+    On several nodes the first rank of each runs the check there. A rank that only takes part ends
+    with 0 whatever happened: torchrun would else stop rank 0 before it has told of it.
     """
     rank = inside.rank()
     if rank is None:
         check(name)
-    if rank == 0 or (name in BETWEEN and inside.heads()):
+    several = name in BETWEEN or inside.nodes() > 1
+    if rank == 0 or (several and inside.heads()):
         # Another rank's death: torchrun asks us to end, and waits 30 s. The worker listens to that
         # meanwhile; afterwards there is a report to write.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if rank:  # another node's report: torchrun's own stdout is rank 0's alone
             sys.stdout = sys.stderr
+        told = () if name in BETWEEN or not several else (f"--nodes={inside.nodes()}",)
         try:
-            check(name, "--inside")
+            check(name, "--inside", *told)
         finally:
             inside.clear()
     sys.stdout = sys.stderr  # what is printed there is rank 0's report alone
-    FOLLOW[name](*_asked(name))
+    (_between if several else FOLLOW[name])(*_asked(name))
     sys.stderr.flush()
     os._exit(0)  # a group whose ranks are gone may wait for them at the interpreter's end
 

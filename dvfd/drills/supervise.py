@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dvfd.drills.drill import About, Fact, Ran, Remark, Trouble
+from dvfd.drills.drill import About, Elsewhere, Fact, Ran, Remark, Trouble
 from dvfd.drills.findings import SKEW, Findings
 from dvfd.errors import DvfdError
 from dvfd.model import Sample
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-Yield = Sample | Remark | Trouble | Fact | Ran | About
+Yield = Sample | Remark | Trouble | Fact | Ran | About | Elsewhere
 
 
 def supervise(task: Task, parts: Sequence[Part], *, by: str = "") -> Findings:
@@ -52,6 +52,7 @@ def supervise(task: Task, parts: Sequence[Part], *, by: str = "") -> Findings:
         facts=tuple(f for f in found if isinstance(f, Fact)),
         by=by,
         processes=max((f.processes for f in found if isinstance(f, About)), default=0),
+        elsewhere=next((f.node for f in found if isinstance(f, Elsewhere)), ""),
     )
 
 

@@ -38,15 +38,18 @@ class World:
         return bytes(data.cpu().numpy())
 
 
-def join(backend: str, *, timeout: float) -> World:
-    """Enter the process group, whose collectives raise after *timeout* seconds.
+def join(backend: str, *, timeout: float, rank: int | None = None) -> World:
+    """Enter the process group, whose collectives raise after *timeout* seconds; as *rank* where it
+    is another than the launcher's.
 
     Neighbours of a dead rank notice at once, the others only after the timeout: the default of
     30 minutes would make every restart as slow.
     """
     limit = timedelta(seconds=timeout)
     if "RANK" in os.environ:
-        distributed.init_process_group(backend, timeout=limit)
+        size = int(os.environ["WORLD_SIZE"])
+        own = int(os.environ["RANK"]) if rank is None else rank
+        distributed.init_process_group(backend, timeout=limit, rank=own, world_size=size)
     else:
         alone = distributed.HashStore()  # type: ignore[attr-defined]  # it is there
         distributed.init_process_group(backend, store=alone, rank=0, world_size=1, timeout=limit)

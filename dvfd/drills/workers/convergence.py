@@ -261,7 +261,7 @@ def work(order: Order, place: world.World, kind: type[Training] = Training) -> N
     plan = json.loads(order.plan.read_text(encoding="utf-8"))
     training = kind(curve.Configuration(**plan), place, order.seed)
     if order.measure is not None:
-        said = _measure(training, order.measure)
+        said = measure(training, order.measure)
         if place.leads:
             curve.put(order.answer, said)
         return
@@ -270,10 +270,11 @@ def work(order: Order, place: world.World, kind: type[Training] = Training) -> N
     training.resume(order.checkpoints)
     training.finish(order.checkpoints)
     if place.leads:
-        curve.write(order.answer, _curve(training))
+        curve.write(order.answer, curve_of(training))
 
 
-def _curve(training: Training) -> curve.Curve:
+def curve_of(training: Training) -> curve.Curve:
+    """What *training* was, at its end."""
     return curve.Curve(
         hash=training.wanted.hash,
         processes=training.place.size,
@@ -286,7 +287,7 @@ def _curve(training: Training) -> curve.Curve:
     )
 
 
-def _measure(training: Training, seconds: float) -> dict[str, Any]:
+def measure(training: Training, seconds: float) -> dict[str, Any]:
     """What is here, and samples per second over all ranks, if there is time to see."""
     here, speed = training.here, 0.0
     if seconds > 0:
@@ -323,9 +324,14 @@ def main(arguments: Sequence[str] | None = None, kind: type[Training] = Training
 
 
 def enter(backend: str, *, timeout: float = WAITING) -> world.World:
-    """Become a rank, or the only process, of one thread: more would spin against other work."""
-    torch.set_num_threads(1)
+    """Become a rank, or the only process, of one thread."""
+    one_thread()
     return world.join(backend, timeout=timeout)
+
+
+def one_thread() -> None:
+    """Compute with one: more would spin against other work."""
+    torch.set_num_threads(1)
 
 
 def lead(place: world.World, arguments: Sequence[str]) -> None:

@@ -6,9 +6,11 @@ is and what speaks against the test; then come the exercises of the plan, one af
 run by all ranks; at the end every node gets the same answer.
 
 The plan is a JSON object, one file for each node: `check`, `answer` (a path), `node`, `nodes` (all
-of the cluster, in its order), `ports`, `interface`, `facts` (what must be the same everywhere),
-`objection`, `count` (of nodes), and `exercises`: each `name`, `module`, `options`, `seconds`. The
-exit code is always 0: with another torchrun would stop the ranks that still have to tell.
+of the cluster, in its order), `lead` (one of their names), `ports`, `interface`, `facts` (what must
+be the same everywhere), `objection`, `count` (of nodes), `kept` (a directory of this node that
+outlasts the test), `processors` (of its ranks), and `exercises`: each `name`, `module`, `options`,
+`seconds`. The exit code is always 0: with another torchrun would stop the ranks that still have to
+tell.
 """
 
 from __future__ import annotations
@@ -86,7 +88,10 @@ class Crew:
         self.interface = str(plan["interface"])
         first, last = plan["ports"]
         self.ports = range(first, last + 1)
+        self.kept = Path(plan["kept"])
+        self.processors: list[int] = [int(cpu) for cpu in plan["processors"]]
         self.nodes: tuple[Node, ...] = ()
+        self._lead = str(plan["lead"])
         self.node = -1
         self.head = place.local == 0
 
@@ -99,6 +104,14 @@ class Crew:
     def heads(self) -> tuple[int, ...]:
         """The first rank of each node, in the order of nodes."""
         return tuple(node.head for node in self.nodes)
+
+    @property
+    def first(self) -> int:
+        """The lead's first rank, which keeps what outlasts the test. Raises ValueError."""
+        found = next((node.head for node in self.nodes if node.name == self._lead), None)
+        if found is None:
+            raise ValueError(f"{self._lead}, the lead of the cluster, did not come")
+        return found
 
     def settle(self, nodes: Sequence[Node]) -> None:
         """Know all nodes, once their ranks have said where they are."""

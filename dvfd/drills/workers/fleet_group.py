@@ -43,24 +43,26 @@ class NoGroup(Exception):
     """The ranks cannot be a process group; the message says why, by node."""
 
 
-def join(crew: Crew, backend: str) -> World:
+def join(crew: Crew, backend: str, *, timeout: float = ENTERING, led: bool = False) -> World:
     """Enter the group, over the crew's interface unless the environment names another.
 
-    Raises NoGroup, Missing, and RuntimeError, torch's own.
+    *timeout*: of its collectives, in seconds. Where it is *led* the ranks count from the lead's
+    first one. Raises NoGroup, Missing, ValueError without a lead, and RuntimeError, torch's own.
     """
+    rank = (crew.rank - crew.first) % crew.size if led else crew.rank
     name = over(os.environ, VARIABLES[backend], crew.interface)
     why = "; ".join(_broken) or (unfit(name, len(crew.nodes)) if backend == "gloo" else "")
     said = crew.gather("a group", f"{crew.me.name}: {why}" if why else "")
     if reasons := dict.fromkeys(filter(None, said.values())):
         raise NoGroup("; ".join(reasons))
-    return _enter(backend)
+    return _enter(backend, timeout, rank)
 
 
 @cache
-def _enter(backend: str) -> World:
+def _enter(backend: str, timeout: float, rank: int) -> World:
     if backend == "nccl":
         nccl_graph.ask(os.environ)
-    return world.join(backend, timeout=ENTERING)
+    return world.join(backend, timeout=timeout, rank=rank)
 
 
 def over(environment: MutableMapping[str, str], variable: str, interface: str) -> str:

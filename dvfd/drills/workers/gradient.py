@@ -101,7 +101,7 @@ class Ledger:
 class Options:
     """What the command line asked for. `steps` of each precision end it early; 0 has no end."""
 
-    answer: Path
+    answer: Path | None  # None: nothing is written
     seconds: float
     steps: int
     backend: str
@@ -124,7 +124,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--answer", type=Path, required=True, help="file to write; notes go beside it")
+    add("--answer", type=Path, help="file to write; notes go beside it")
     add("--seconds", type=float, default=60.0, help="of training, both precisions together")
     add("--steps", type=int, default=0, help="of each precision; 0: as many as there is time for")
     add("--backend", choices=("gloo", "nccl"), default="gloo")
@@ -278,7 +278,8 @@ class Training:
     def total(self) -> Ledger:
         """The ledger with the tallies and cores of all ranks in it. A collective."""
         device = self._world.device
-        count = max(os.cpu_count() or 1, *(core + 1 for core in [0, *self.ledger.cores]))
+        mine = max(os.cpu_count() or 1, *(core + 1 for core in [0, *self.ledger.cores]))
+        count = max(int(each) for each in gather(torch.tensor([mine], device=device)))  # nodes vary
         used = torch.zeros(count, dtype=torch.int64, device=device)
         used[self.ledger.cores] = 1
         counts = torch.tensor(astuple(self.ledger.tally), device=device)
@@ -345,7 +346,7 @@ class Validation:
         self._options = chosen
         self._world = place
         self._ledgers = {name: Ledger() for name in PRECISIONS}
-        self._stopped = False
+        self._stopped = self._done = False
         self._training: tuple[str, Training] | None = None
         self.at = "before the first step"
 
@@ -355,13 +356,14 @@ class Validation:
 
     def run(self) -> None:
         """To the end. Raises CollectiveFailed, with a note of it left."""
-        self._write(done=False)
+        self._write()
         text = corpus.load()
         shares = self._shares()
         for name, seconds in shares.items():
             self._train(Training(self._options, self._world, text, name), name, seconds)
         stopped = torch.tensor([int(self._stopped)], device=self._world.device)
-        self._write(done=not any(int(each) for each in gather(stopped)))
+        self._done = not any(int(each) for each in gather(stopped))
+        self._write()
 
     def _shares(self) -> dict[str, float]:
         """Seconds for each precision that can be reduced here."""
@@ -378,7 +380,13 @@ class Validation:
             name, training = self._training
             told = self._ledgers[name]
             self._ledgers[name] = replace(training.ledger, tally=told.tally, cores=told.cores)
-            self._write(done=False)
+            self._write()
+
+    def failed(self, error: CollectiveFailed) -> dict[str, Any]:
+        """Keep what was compared until then, and be this rank's note of *error*."""
+        self.salvage()
+        words = str(error)[:1000]
+        return {"time": time.time(), "rank": self._world.rank, "at": self.at, "error": words}
 
     def _train(self, training: Training, name: str, seconds: float) -> None:
         self._training = name, training
@@ -395,7 +403,7 @@ class Validation:
             if wish != GO_ON:
                 told = time.monotonic()
                 self._ledgers[name] = training.total()
-                self._write(done=False)
+                self._write()
                 self._say(name, self._ledgers[name], seconds)
 
     def _say(self, name: str, ledger: Ledger, seconds: float) -> None:
@@ -409,11 +417,11 @@ class Validation:
                 " gradients different when computed again"
             )
 
-    def _write(self, *, done: bool) -> None:
-        if not self._world.leads:
-            return
-        answer: dict[str, Any] = {
-            "done": done,
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What is known so far: the same in every rank."""
+        return {
+            "done": self._done,
             "world": self._world.size,
             "backend": self._options.backend,
             "torch": torch.__version__,
@@ -421,7 +429,10 @@ class Validation:
             "planned": self._options.seconds,
             "passes": {name: asdict(ledger) for name, ledger in self._ledgers.items()},
         }
-        leave(self._options.answer, answer)
+
+    def _write(self) -> None:
+        if self._world.leads and self._options.answer:
+            leave(self._options.answer, self.answer)
 
 
 def leave(path: Path, answer: dict[str, Any]) -> None:
@@ -445,7 +456,9 @@ def say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run this rank to its end; the exit code is in the file's first words."""
     chosen = parse(arguments)
-    _prepare(chosen.backend)
+    if chosen.answer is None:
+        raise SystemExit("--answer: wanted the file to write")
+    prepare(chosen.backend)
     place = world.join(chosen.backend, timeout=chosen.timeout)
     note(chosen.answer, place.rank).unlink(missing_ok=True)  # of an earlier run
     validation = Validation(chosen, place)
@@ -455,14 +468,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         validation.run()
     except CollectiveFailed as error:
-        words = {
-            "time": time.time(),
-            "rank": place.rank,
-            "at": validation.at,
-            "error": str(error)[:1000],
-        }
-        leave(note(chosen.answer, place.rank), words)
-        validation.salvage()
+        leave(note(chosen.answer, place.rank), validation.failed(error))
         say(f"rank {place.rank}, {validation.at}: {error}")
         return 1  # without destroying the group: that may wait for ranks that are gone
     # Who leaves first closes lines from which another may still read the last answer. Once one has
@@ -473,7 +479,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _prepare(backend: str) -> None:
+def prepare(backend: str) -> None:
     """No more threads than OMP_NUM_THREADS says, or one; the same bits every time."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     if backend == "nccl":
