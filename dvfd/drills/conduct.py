@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from dvfd import drills
 from dvfd.clock import SystemClock
-from dvfd.drills import fleet, tree
+from dvfd.drills import each, fleet, tree
 from dvfd.drills.drill import Options, Task
 from dvfd.drills.memo import Memo
 from dvfd.drills.supervise import supervise
@@ -76,19 +76,18 @@ def conduct(
             say=say,
             run=partial(tree.run, temporary=scratch),
         )
-        return _placed(supervise(task, drills.build(check.id)), task)
+        parts = drills.build(check.id)
+        found = supervise(task, parts)
+        return _placed(each.of_all(task, found) if each.wanted(task, parts) else found, task)
 
 
 def _placed(found: Findings, task: Task) -> Findings:
     """*found* with who took part, and what this node is now that it took part."""
     came = fleet.came(task)
-    each = task.processes if task.check.processes and task.check.nodes == 1 else 0
+    own = task.processes if task.check.processes and task.check.nodes == 1 else 0
     return replace(
         found,
-        processes=found.processes
-        or sum(len(m.ranks) for m in came)
-        or each
-        or task.check.processes,
+        processes=found.processes or sum(len(m.ranks) for m in came) or own or task.check.processes,
         members=tuple(met.name for met in came) or (task.config.node.name,),
         node=environment_facts(),
     )

@@ -132,7 +132,16 @@ def answer(task: Task) -> Answer:
 
     Raises NotMet, ProbeError, ToolError, ConfigError.
     """
-    return task.memo.once(("fleet", task.check.id), lambda: _answer(task))
+    return task.memo.once(("fleet", task.check.id), lambda: _answer(task, asked(task), ranks(task)))
+
+
+def tell(task: Task, name: str, carried: Mapping[str, Any]) -> Answer:
+    """What each node told the others, *carried* by this one, as the exercise *name*.
+
+    Raises NotMet, ProbeError, ToolError, ConfigError.
+    """
+    each = Exercise(name=name, module="dvfd.drills.workers.fleet_told", seconds=60.0)
+    return task.memo.once(("fleet", task.check.id), lambda: _answer(task, [each], 1, carried))
 
 
 def came(task: Task) -> tuple[Met, ...]:
@@ -158,13 +167,15 @@ def asked(task: Task) -> list[Exercise]:
     return list(found.values())
 
 
-def _answer(task: Task) -> Answer:
+def _answer(
+    task: Task, todo: Sequence[Exercise], each: int, carried: Mapping[str, Any] | None = None
+) -> Answer:
     me = cluster.here(task.config)
     _resolved(task.config)
     place = inside.shared() if task.options.inside else task.scratch
     path = place / ANSWER
     path.unlink(missing_ok=True)
-    plan = _plan(task, me, path)
+    plan = _plan(task, me, path, todo) | {"ranks": each, "carried": carried}
     _write(place / PLAN, plan)
     why = _join(task, place / PLAN) if task.options.inside else _launch(task, me, place / PLAN)
     if not path.exists():
@@ -178,8 +189,8 @@ def _write(path: Path, plan: Mapping[str, Any]) -> None:
     beside.replace(path)
 
 
-def _plan(task: Task, me: Member, path: Path) -> dict[str, Any]:
-    todo = [asdict(each) for each in asked(task)]
+def _plan(task: Task, me: Member, path: Path, exercises: Sequence[Exercise]) -> dict[str, Any]:
+    todo = [asdict(each) for each in exercises]
     return {
         "check": task.check.id,
         "answer": str(path),
@@ -253,7 +264,7 @@ def _launch(task: Task, me: Member, plan: Path) -> str:
         raise ProbeError(f"{nodes(task)} nodes wanted, [[cluster.nodes]] has {len(told['nodes'])}")
     argv = [
         task.python, "-m", "torch.distributed.run", f"--nnodes={nodes(task)}",
-        f"--nproc_per_node={ranks(task)}", "--max-restarts=0", str(BARE), WORKER, str(plan),
+        f"--nproc_per_node={told['ranks']}", "--max-restarts=0", str(BARE), WORKER, str(plan),
     ]  # fmt: skip
     env = {k: v for k, v in os.environ.items() if k not in TORCHRUN}
     env |= {"OMP_NUM_THREADS": "1", **_rendezvous(task, me, told["interface"])}

@@ -8,9 +8,9 @@ run by all ranks; at the end every node gets the same answer.
 The plan is a JSON object, one file for each node: `check`, `answer` (a path), `node`, `nodes` (all
 of the cluster, in its order), `lead` (one of their names), `ports`, `interface`, `facts` (what must
 be the same everywhere), `objection`, `count` (of nodes), `kept` (a directory of this node that
-outlasts the test), `processors` (of its ranks), and `exercises`: each `name`, `module`, `options`,
-`seconds`. The exit code is always 0: with another torchrun would stop the ranks that still have to
-tell.
+outlasts the test), `processors` (of its ranks), `carried` (what it tells the others), and
+`exercises`: each `name`, `module`, `options`, `seconds`. The exit code is always 0: with another
+torchrun would stop the ranks that still have to tell.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Crew:
         self.kept = Path(plan["kept"])
         self.processors: list[int] = [int(cpu) for cpu in plan["processors"]]
         self.nodes: tuple[Node, ...] = ()
+        self.carried = plan["carried"]
         self._lead = str(plan["lead"])
         self.node = -1
         self.head = place.local == 0
