@@ -63,7 +63,7 @@ class Duration(click.FloatRange):
     "--nodes",
     type=click.IntRange(min=2, max=4096),
     metavar="N",
-    help="Of checks between nodes: how many take part. Give the same command on each.",
+    help="How many nodes take part. Give the same command on each.",
 )
 @click.option(
     "--processes",

@@ -337,9 +337,12 @@ def _alone(task: Task, why: str) -> str:
     """Why there is no answer, for whoever has to mend it."""
     lead = cluster.lead(task.config.cluster)
     where = cluster.endpoint(lead.address, task.config.cluster.port)
+    others = [n.name for n in task.config.cluster.nodes if n.name != task.config.node.name]
+    missed = others[0] if len(others) == 1 else f"one or more of {', '.join(others)}"
     return (
         f"{nodes(task)} nodes did not meet at {lead.name}, {where}, within "
-        f"{task.config.cluster.wait:g} s: start the same command on each of them; "
+        f"{task.config.cluster.wait:g} s: {missed} did not come to {task.config.node.name}: "
+        "start the same command on each of them; "
         f"`dvfd cluster check` says what stops them ({why or 'the ranks left no answer'})"
     )
 
