@@ -353,10 +353,9 @@ def again(check: Check, wanted: Size) -> str:
     if check.ledger:
         about = f" --processes {wanted.processes}" if wanted.processes in check.counts else ""
         return f"dvfd check {check.id}{about}"
-    if check.nodes > 1:
-        return f"dvfd check {check.id} --nodes {wanted.nodes}, on each node"
-    where = f", with {wanted.processes} processes on {wanted.nodes} nodes" * (wanted.nodes > 1)
-    return f"dvfd check {check.id}{where}"
+    several = wanted.nodes > 1 and (check.nodes > 1 or check.processes)
+    nodes = f" --nodes {wanted.nodes}, on each node" if several else ""
+    return f"dvfd check {check.id}{nodes}"
 
 
 def _condition(id_: str, text: str, lack: str, todo: str, *, record: int | None = None) -> Line:

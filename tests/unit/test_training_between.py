@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes_drills import judged, task, verdicts
+from fakes_drills import judged, site, task, verdicts
 from fakes_training import FakeWorker
 
 from dvfd.drills import convergence, fleet, gradient, inside, known_answers, pairs
@@ -22,6 +22,8 @@ from dvfd.drills.known_answers import KnownAnswers
 from dvfd.drills.pairs import NODES, Plan, Run, Shelf
 from dvfd.drills.supervise import supervise
 from dvfd.errors import ProbeError
+from dvfd.gates.decide import again
+from dvfd.gates.proof import Size
 from dvfd.model import Verdict
 from dvfd.shell import Output
 
@@ -262,3 +264,17 @@ def test_beginning_anew_on_one_node_leaves_those_of_several(tmp_path: Path) -> N
     assert of_several.exists()
     assert of_several.name.startswith(NODES)
     assert (tmp_path / "aside-7/abc").exists()
+
+
+# --- Gates ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", ["gradient_sync", "loss_convergence", "pytorch", "network"])
+def test_what_a_gate_says_to_type_is_of_the_phases_nodes(check: str) -> None:
+    said = again(site("")[1].checks[check], Size(processes=8, nodes=2))
+    assert said == f"dvfd check {check} --nodes 2, on each node"
+
+
+def test_what_has_no_ranks_is_typed_as_it_is() -> None:
+    checks = site("")[1].checks
+    assert again(checks["monitoring"], Size(processes=8, nodes=2)) == "dvfd check monitoring"
