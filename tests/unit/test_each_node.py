@@ -38,8 +38,9 @@ def found(*, torch: str = "2.13.0", cores: float = 16, **change: Any) -> Finding
     return replace(whole, **change)
 
 
-def begun(directory: Path, **options: Any) -> Task:
-    return task("pytorch", directory, clock=FakeClock(AT), options=Options(**options))
+def begun(directory: Path, *, toml: str = "", **options: Any) -> Task:
+    world = {"clock": FakeClock(AT), "options": Options(**options)}
+    return task("pytorch", directory, toml=toml, **world)
 
 
 def report(directory: Path, *nodes: Findings) -> dict[str, Result]:
@@ -69,12 +70,23 @@ def test_what_one_node_did_not_measure_is_unknown(tmp_path: Path) -> None:
     assert "n2: hung" in cores.reason
 
 
-def test_a_failure_here_hides_no_blindness_there(tmp_path: Path) -> None:
-    """Of one metric two criteria may be told by two nodes."""
+def test_a_failure_outweighs_what_was_not_measured(tmp_path: Path) -> None:
     failed, blind = found(torch="2.0.0"), found(samples=found().samples[1:])
     version = report(tmp_path, blind, failed)["version"]
     assert version.verdict is Verdict.FAIL
     assert "n1 UNKNOWN, n2 FAIL" in version.note
+
+
+def test_a_failure_hides_no_blindness_of_another_node_in_the_same_metric(tmp_path: Path) -> None:
+    """Two criteria look at backend_available; n1 fails in one, n2 says nothing of the other."""
+    nccl = Sample("backend_available", 1, AT, labels(backend="nccl"))
+    broken = Sample("backend_available", 0, AT, labels(backend="gloo"))
+    nodes = {"n1": found(samples=(nccl, broken)), "n2": found()}
+    chosen = begun(tmp_path, toml="profile.backend = 'nccl'")
+    results = judged(chosen, each.together(chosen.check, nodes, at=AT))
+    assert results["gloo"].verdict is Verdict.FAIL
+    assert results["backend_nccl"].verdict is Verdict.UNKNOWN
+    assert "n2: no sample of backend_available" in results["backend_nccl"].reason
 
 
 def test_the_run_is_of_the_processes_of_all_nodes_and_as_long_as_the_shortest() -> None:

@@ -168,11 +168,13 @@ def known(chosen: Task, one: Any, other: Any) -> Findings:
     return supervise(chosen, [KnownAnswers()])
 
 
-def test_a_wrong_processor_of_any_node_fails_and_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ill", [0, 1])
+def test_a_wrong_processor_of_any_node_fails_and_is_named(tmp_path: Path, ill: int) -> None:
     chosen = between("gradient_sync", tmp_path)
-    found = judged(chosen, known(chosen, node_said("a", "a"), node_said("a", "a", "b")))
+    said = [node_said("a", "a", "b") if i == ill else node_said("a", "a") for i in range(2)]
+    found = judged(chosen, known(chosen, *said))
     assert found["known_answers"].verdict is Verdict.FAIL
-    assert "n2: processor 2: sum gave other bits" in found["known_answers"].note
+    assert f"n{ill + 1}: processor 2: sum gave other bits" in found["known_answers"].note
 
 
 def test_a_node_without_known_answers_leaves_them_unknown(tmp_path: Path) -> None:
