@@ -39,7 +39,7 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 
 PART = 8 << 20
-"""Bytes of one part at most: of a log its end. Redacting takes about a second a MiB."""
+"""Bytes of one part at most: of a log its end. Redacting takes a second a MiB, whatever it is."""
 
 WINDOW = 64 << 20
 """Bytes of metrics at most: an hour of 700 series. gzip makes a fifteenth of them."""
@@ -56,8 +56,8 @@ EMPTY = "-- No entries --"
 COMMAND = 20.0
 """Seconds for one tool: journalctl reads a day of messages in about one."""
 
-EACH = 60.0
-"""Seconds for one part: PART takes about 15 of a core to read and redact at worst."""
+EACH = 180.0
+"""Seconds for one part: PART takes up to ten to redact, on a core that nobody else wants."""
 
 AGAIN = 5.0
 """Seconds after which a part is told again that it is late: a destructor may have eaten it."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import pytest
 import structlog
@@ -143,7 +144,7 @@ def test_a_complaint_about_an_address_hides_it(urls):
         ("key AKIAABCDEFGHIJKLMNOP found", "key *** found"),
         ("ghp_abcdefghijklmnopqrst0123 pushed", "*** pushed"),
         ("-----BEGIN RSA PRIVATE KEY-----\nab\n-----END RSA PRIVATE KEY-----\nx", "***\nx"),
-        ("-----BEGIN PRIVATE KEY-----\ncut off", "***"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg", "***"),
         ("db://u:geheim@h/x", "db://***@h/x"),
     ],
 )
@@ -181,3 +182,128 @@ def test_an_environment_loses_what_its_name_or_its_value_gives_away():
 def test_no_value_survives_a_name_that_says_what_it_is(value):
     for line in (f"db_password={value}", f"API-KEY: {value}", f"x --secret {value}"):
         assert value not in redacted(line).partition("=")[2] + redacted(line).rpartition(" ")[2]
+
+
+# --- What other programs write ------------------------------------------------------------------
+
+S = "hunter2XsecretZ"
+
+WRITTEN = [
+    # arguments and options
+    f"INFO argv: ['train.py', '--wandb-token', '{S}']", f'["--api-key",\n  "{S}"]',
+    json.dumps({"cmd": ["train.py", "--api-key", S]}, indent=1), f'[\\"--token\\", \\"{S}\\"]',
+    f"--password 'a {S}'", f'--password "a {S}"', f"--token\t{S}", f"--secret \\\n  {S}",
+    f"sshpass -p {S} ssh h", f"['sshpass', '-p', '{S}']", f"curl -u u:{S} https://h", f"-uu:{S}",
+    f"['curl', '-u', 'u:{S}']", f"curl --user=u:{S}", f"mysql -p{S} -u root",
+    f"redis-cli -a {S}", f"docker login -u a -p {S}",
+    # JSON and its like
+    json.dumps({"msg": json.dumps({"password": S})}), f'{{"password": "ab\\"{S}"}}',
+    json.dumps({"a": json.dumps({"b": json.dumps({"password": f'x"{S}'})})}),
+    f"config: {{'password': 'a\\'{S}'}}", f'{{"auths": {{"h": {{"auth": "{S}"}}}}}}',
+    f'"password":\n  "{S}"', f'{{"api_keys": ["x", "{S}"]}}', f"passwords = ['aa', '{S}']",
+    f"password=b'{S}'", f"password=SecretStr('{S}')", f"password: str = '{S}'",
+    # assignments
+    f"password:     {S}", f"password:\n  {S}", f"password: |\n  {S}", f"password=ab,{S}",
+    f"password=ab;{S}", f"password=ab'{S}", f"MYKEY={S}", f"RSA_KEY={S}", f"SSHPASS={S}",
+    f"MYSQL_ROOT_PW={S}", f"jwt={S}", f"dbpass={S}", f"SharedAccessSignature={S}",
+    f"AccountKey={S};EndpointSuffix=x", f"GH_PAT={S}",
+    # headers, files, addresses
+    f"> Authorization: Digest {S}", f"Authorization: Api-Key {S}",
+    f"Authorization: AWS4-HMAC-SHA256 Credential=AKIA/2020, SignedHeaders=host, Signature={S}",
+    f'Authorization: Digest username="u", realm="a b", response="{S}"',
+    f"> Cookie: theme=x; lang=de; session={S}", f"machine h login l password {S}",
+    f"machine h\n  login l\n  password {S}", f"requirepass {S}",
+    f"https://acct.blob.core.windows.net/c?sv=2024&sig={S}", f"https://h/?sas={S}&x=1",
+    f"https://hooks.slack.com/services/T0/B0/{S}",
+    # shapes
+    f"npm_{S}{S}", f"sk_live_{S}", f"pypi-AgEIcHlwaS5vcmc{S * 2}", f"root:$6$salt${S}:18000",
+    # keys
+    f"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{S}\n-----END PGP PRIVATE KEY BLOCK-----",
+    f"MIIE\n{S}\n-----END RSA PRIVATE KEY-----", f"-----BEGIN RSA PRIVATE KEY-----\n{S}\n{S}",
+    f"-----BEGIN RSA PRIVATE KEY-----\\n{S}\\n\", 1", f"MIIE\\n{S}\\n-----END PRIVATE KEY-----",
+    f"-----BEGIN PRIVATE KEY-----\n[rank 0] {S * 3}",
+    f"[rank 0] {S * 3}\n-----END PRIVATE KEY-----",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_a_secret_that_another_program_wrote_is_hidden(text):
+    assert S not in redacted(f"{text}\nnext line")
+    assert redacted(f"{text}\nnext line").endswith("\nnext line")
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_the_words_before_and_after_a_secret_stay(text):
+    shown = redacted(f"ERROR: CUDA out of memory\n{text}\nERROR: no space left on device")
+
+    assert shown.startswith("ERROR: CUDA out of memory\n")
+    assert shown.endswith("\nERROR: no space left on device")
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        ("Authorization: permission denied for user x: out of memory", "for user x: out of memory"),
+        ("Cookie: a=b; ERROR: something went wrong", "something went wrong"),
+        ("password: 'abc CUDA out of memory", "CUDA out of memory"),
+        ("Invalid token: CUDA error: device-side assert", "error: device-side assert"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIEvQ\nERROR: out of memory", "ERROR: out of memory"),
+        ("ERROR: out of memory\nMIIE\n-----END PRIVATE KEY-----", "ERROR: out of memory\n"),
+        ('{"credentials": {"pwd": "a"}, "err": "no space"}', '"err": "no space"}'),
+        ('{"token":"x","msg":"no space"}', '"msg":"no space"}'),
+        ("token=x,loss=3", "loss=3"),
+    ],
+)
+def test_hiding_costs_an_error_message_a_word_or_two(text, stays):
+    assert stays in redacted(text)
+    assert redacted(text) != text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['Missing key(s) in state_dict: "token_emb.weight", "pos_emb.weight", "auth.weight"',
+     "Unrecognized keys: ['token_type_ids', 'attention_mask']", "tokens: 1.2M, 3.4k tok/s",
+     "num_tokens: [1, 2, 3]", "received sig=11", "pin_memory=True, use_auth: False", "BYPASS=1",
+     'password authentication failed for user "x"', "std::token::parse(x)",
+     "Enter password:\nTraceback (most recent call last):", "docker run --user 1000:1000 x"],
+)  # fmt: skip
+def test_what_only_sounds_like_a_secret_stays(text):
+    assert redacted(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"h": {"auth": S}}})), ("SSHPASS", S),
+        ("SLACK_WEBHOOK_URL", f"https://hooks.slack.com/services/T0/B0/{S}"), ("DBPASS", S),
+        ("MYSQL_ROOT_PW", S), ("AZURE_STORAGE_SAS", S), ("JWT", S), ("X_PSK", S), ("MYKEY", S),
+        ("CREDS", S), ("AWS_CREDS", S), ("REDISCLI_AUTH", S), ("HMAC", S), ("VAULT_UNSEAL", S),
+        ("CMD_ARGS", f"['--token', '{S}']"), ("PROMPT_COMMAND", f"curl -u a:{S}"),
+        ("NETRC", f"machine h login l password {S}"), ("CONN", f"Server=x;Pwd={S}"),
+        ("PG", WRITTEN[-7]), ("PIP_INDEX_URL", f"https://u:{S}@h/"),
+    ],
+)  # fmt: skip
+def test_a_secret_in_an_environment_is_hidden(name, value):
+    assert S not in redacted_environment({name: value})[name]
+
+
+def test_an_environment_keeps_what_explains_a_failure():
+    given = {"XAUTHORITY": "/root/.x", "COMPASS": "n", "NCCL_DEBUG": "INFO", "AUTHOR": "Ann",
+             "CUDA_VISIBLE_DEVICES": "0,1", "XDG_SESSION_ID": "3"}  # fmt: skip
+
+    assert redacted_environment(given) == given
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["token_ids_", "token", " -token-", "https://h/?token", '{"u":"https://h/a/b@"},', "password='",
+     'password=\\"a,', "password=[", "eyJ-aaaaaaaa", "-----BEGIN A PRIVATE KEY-----\nMIII\n", " ",
+     "MIIE\\n-----END A PRIVATE KEY-----", "://a", "-u,", "\\", "Cookie: a;", "x',", "password=a&"],
+)  # fmt: skip
+def test_no_text_takes_more_than_time_in_proportion_to_its_length(unit):
+    text = unit * ((128 << 10) // len(unit)) + "@"
+    began = time.process_time()
+
+    redacted(text)
+
+    assert time.process_time() - began < 3.0, "a second a MiB is usual: it grows with the square"
