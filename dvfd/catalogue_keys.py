@@ -265,6 +265,7 @@ CHECK: Mapping[str, Read] = {
     "watch": flag,
     "drill": flag,
     "ledger": flag,
+    "own_size": flag,
     "every": count,
     "checkpoint_every": count,
     "whole": many(item),

@@ -269,6 +269,7 @@ class Check:
     run: str = ""
     drill: bool = False  # there is an active test that measures it
     ledger: bool = False  # it reckons with what runs measured: on which node says nothing
+    own_size: bool = False  # its scenarios have sizes of their own, whatever the phase's
     every: int = 0  # batches in a collection interval of a stability run; 0: it is none
     checkpoint_every: int = 0  # batches from one checkpoint of that run to the next
     whole: tuple[str, ...] = ()  # lines of the source that the verdict of the whole check answers

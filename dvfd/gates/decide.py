@@ -353,7 +353,7 @@ def again(check: Check, wanted: Size) -> str:
     if check.ledger:
         about = f" --processes {wanted.processes}" if wanted.processes in check.counts else ""
         return f"dvfd check {check.id}{about}"
-    several = wanted.nodes > 1 and (check.nodes > 1 or check.processes)
+    several = wanted.nodes > 1 and not check.own_size and (check.nodes > 1 or check.processes)
     nodes = f" --nodes {wanted.nodes}, on each node" if several else ""
     return f"dvfd check {check.id}{nodes}"
 

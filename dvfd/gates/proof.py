@@ -173,6 +173,8 @@ def _of_another(check: Check, body: Row, wanted: Size) -> str:
     """Why the run is not one of this phase's size."""
     if body.get("check") != check.id:
         return f"it is a run of {body.get('check')!r:.40}"
+    if check.own_size:
+        return ""
     if wanted.processes and check.processes and body.get("processes") != wanted.processes:
         return f"of {body.get('processes')} processes, this phase is of {wanted.processes}"
     if wanted.nodes and not check.ledger and body.get("nodes") != wanted.nodes:

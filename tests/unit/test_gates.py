@@ -236,7 +236,7 @@ def test_evidence_of_another_size_does_not_count(phase):
         known = made.catalogue.checks[check]
         for changes, asked in (
             ({"processes": 3}, known.processes),
-            ({"nodes": 9}, not known.ledger),
+            ({"nodes": 9}, not (known.ledger or known.own_size)),
         ):
             made = book(phase)
             made.change("run", check, **changes)
@@ -643,3 +643,9 @@ def test_overrides_that_were_in_force_are_cited():
 
 def test_all_that_stands_is_in_stands():
     assert set(STANDS) == {Verdict.PASS, Verdict.WAIVED}
+
+
+def test_scenarios_with_sizes_of_their_own_count_whatever_the_size_of_the_phase():
+    made = book("phase2c")
+    made.change("run", "reliability", processes=0, nodes=1, members=["n1"])
+    assert made.decide().outcome is Outcome.GO
