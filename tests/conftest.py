@@ -1,7 +1,10 @@
 """Settings of all tests."""
 
 import signal
+import sys
+from collections.abc import Iterator
 
+import pytest
 import structlog
 from hypothesis import settings
 
@@ -24,3 +27,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that is called in this process sets logging up for good: not for the next test."""
+    before = structlog.get_config()
+    yield
+    if structlog.get_config() != before:
+        structlog.configure(**before)
+        for name, module in tuple(sys.modules.items()):
+            if name.startswith("dvfd.") and (log := getattr(module, "log", None)) is not None:
+                getattr(log, "__dict__", {}).pop("bind", None)  # as it was first used

@@ -158,8 +158,8 @@ PHASE2A = [
     fails("loss_finite", rows=once(700, 1, loss=math.nan)),
     fails("loss_spikes", rows=at_step(700, loss=50.0)),
     blinds("loss_finite", "loss_spikes", rows=always(loss=None, grad_norm=None)),
-    fails("corruption", "agreement", rows=once(700, 1, grad_hash=12345)),
-    blinds("corruption", "agreement", rows=always(grad_hash=None, param_hash=None)),
+    fails("corruption", "agreement", "synchronisation", rows=once(700, 1, grad_hash=12345)),
+    blinds("corruption", "agreement", "synchronisation", rows=always(grad_hash=None, param_hash=None)),
     fails("checkpoints_attempted", at=SKIP_ONE),
     fails("checkpoints_saved", at={**SKIP_ONE, 101: failing_save}),
     fails("checkpoints_verified", at={92: turn(word="broken"), 108: turn(word="whole")}),
@@ -274,4 +274,4 @@ def test_a_node_that_is_wrong_and_agrees_with_itself_is_found(tmp_path: Path) ->
     run = Several(tmp_path, "phase2a")
     run.nodes[1].of_rank = lambda _rank, step: {"grad_hash": 1} if step == 700 else {}
     run.run({})
-    assert bad(run)[FAIL] == {"corruption", "agreement"}, run.lead.reasons
+    assert bad(run)[FAIL] == {"corruption", "agreement", "synchronisation"}, run.lead.reasons
