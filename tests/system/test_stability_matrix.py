@@ -159,7 +159,10 @@ PHASE2A = [
     fails("loss_spikes", rows=at_step(700, loss=50.0)),
     blinds("loss_finite", "loss_spikes", rows=always(loss=None, grad_norm=None)),
     fails("corruption", "agreement", "synchronisation", rows=once(700, 1, grad_hash=12345)),
-    blinds("corruption", "agreement", "synchronisation", rows=always(grad_hash=None, param_hash=None)),
+    blinds(
+        *("corruption", "agreement", "synchronisation"),
+        rows=always(grad_hash=None, param_hash=None),
+    ),
     fails("checkpoints_attempted", at=SKIP_ONE),
     fails("checkpoints_saved", at={**SKIP_ONE, 101: failing_save}),
     fails("checkpoints_verified", at={92: turn(word="broken"), 108: turn(word="whole")}),
