@@ -79,7 +79,7 @@ def test_two_nodes_that_do_not_reach_each_other_are_named_and_nothing_passes() -
 def test_four_healthy_hosts_are_even_and_do_not_block() -> None:
     parts = ("Bisection", "Aggregate", "ConnectedRanks", "Routes")
     with network(4, RATE // 2) as lan:
-        reports = ask(lan, "topology_4node", 1, parts=parts)
+        reports = ask(lan, "topology_4node", 3, parts=parts)
     for report in reports.values():
         found = results(report)
         assert not failing(report) & {"bisection", "aggregate", "routes"}, found
