@@ -164,7 +164,8 @@ def metrics_text(catalogue: Catalogue) -> str:
     parts.extend(_metric(m, judged, prefix="") for m in reviewed)
     parts += ["## From named people\n", ATTESTED]
     parts.extend(_metric(m, judged, prefix="") for m in attested)
-    parts += ["## Not measured yet\n", _absent(absent, judged)]
+    if absent:
+        parts += ["## Not measured yet\n", _absent(absent, judged)]
     return "\n".join(parts)
 
 
