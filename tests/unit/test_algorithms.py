@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,14 @@ class Post:
     """Letters between threads in the place of ranks, by sender, receiver and tag; counts bytes."""
 
     def __init__(self) -> None:
-        self.boxes: dict[tuple[int, int, int], queue.Queue[Any]] = defaultdict(queue.Queue)
+        self._boxes: dict[tuple[int, int, int], queue.Queue[Any]] = {}
+        self._lock = threading.Lock()
         self.sent: dict[tuple[int, int], int] = defaultdict(int)
+
+    def box(self, sender: int, receiver: int, tag: int) -> queue.Queue[Any]:
+        """The one box of the three, whichever of the two threads comes first."""
+        with self._lock:
+            return self._boxes.setdefault((sender, receiver, tag), queue.Queue())
 
 
 class Letters(Team):
@@ -38,11 +45,11 @@ class Letters(Team):
     def exchange(ops: Sequence[Any]) -> None:
         for name, data, peer, tag, post, me in ops:
             if name == "isend" and data.numel():
-                post.boxes[me, peer, tag].put(data.clone())
+                post.box(me, peer, tag).put(data.clone())
                 post.sent[me, peer] += data.numel()
         for name, data, peer, tag, post, me in ops:
             if name == "irecv" and data.numel():
-                data.copy_(post.boxes[peer, me, tag].get(timeout=PATIENCE))
+                data.copy_(post.box(peer, me, tag).get(timeout=PATIENCE))
 
 
 def summed(
