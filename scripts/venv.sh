@@ -25,7 +25,7 @@ if ! current; then
     echo "scripts: 1 of 2: torch and numpy" >&2
     install torch numpy || say "pip failed, see above; run this again once that is mended"
     echo "scripts: 2 of 2: dvfd and what it is built and tested with" >&2
-    install -e '.[torch,terminal,dev]' || say "pip failed, see above; run this again"
+    install -e '.[torch,terminal,frameworks,dev]' || say "pip failed, see above; run this again"
     echo "$want" >"$VENV/.dvfd"
 fi
 exec 9>&-
