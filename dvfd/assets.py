@@ -12,6 +12,7 @@ import os
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvfd.config import data_dir
@@ -19,10 +20,12 @@ from dvfd.errors import DvfdError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 GROUPS = ("systemd", "alert_rules", "dashboards")
 """Data directories of the package that people install elsewhere."""
+
+JOB = "job"
+"""What a training job's image needs that has no dvfd: the reporter, and one file a framework."""
 
 LIST = ".dvfd-assets.json"
 """SHA-256 of each file as we wrote it, by name."""
@@ -49,13 +52,22 @@ class Step:
 
 def packaged() -> dict[str, bytes]:
     """Every file of the package by its name below the directory, such as systemd/dvfd.service."""
-    return {
+    data = {
         f"{group}/{path.relative_to(top).as_posix()}": path.read_bytes()
         for group in GROUPS
         for top in (data_dir(group),)
         for path in sorted(top.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
+    return data | {f"{JOB}/dvfd_{path.name}": path.read_bytes() for path in _for_jobs()}
+
+
+def _for_jobs() -> list[Path]:
+    """The files that work without dvfd; their copies' names keep clear of the frameworks' own."""
+    here = Path(__file__).resolve().parent
+    integrations = (p for p in (here / "integrations").glob("*.py") if p.name != "__init__.py")
+    names = ("reporter.py", "gradient_hook.py")
+    return [*(here / "telemetry" / name for name in names), *sorted(integrations)]
 
 
 def plan(directory: Path, files: Mapping[str, bytes], *, force: bool = False) -> list[Step]:

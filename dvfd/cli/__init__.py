@@ -95,7 +95,7 @@ SECTIONS = {
         "config": "Check, show and describe the configuration.",
         "cluster": "The nodes that train together.",
         "calibrate": "Measure this node, write its baseline for review.",
-        "assets": "Units, alert rules, dashboards and an example configuration.",
+        "assets": "Units, alert rules, dashboards, an example configuration, files for a job.",
         "completion": "What TAB needs: commands, options, names.",
         "version": "Print the versions of dvfd and of Python.",
     },

@@ -7,27 +7,35 @@ from pathlib import Path
 
 import click
 
+KINDS = ("systemd", "alert_rules", "dashboards", "job")
+"""As in dvfd.assets, which is loaded only when something is exported."""
+
 
 @click.group()
 def assets() -> None:
-    """Units, alert rules, dashboards and an example configuration."""
+    """Units, alert rules, dashboards, an example configuration, files for a job."""
 
 
 @assets.command("export", short_help="Write them out of the package, sparing changed files.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--only", type=click.Choice(KINDS), metavar="KIND", help=f"One of {', '.join(KINDS)}."
+)
 @click.option("--force", is_flag=True, help="Overwrite files that were changed there, too.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, write nothing.")
-def export(directory: Path, *, force: bool, dry_run: bool) -> None:
-    """Write units, alert rules, dashboards and an example configuration below DIRECTORY.
+def export(directory: Path, *, only: str | None, force: bool, dry_run: bool) -> None:
+    """Write units, alert rules, dashboards, an example configuration, and the reporter with the
+    integrations for jobs that have no dvfd, below DIRECTORY.
 
     Run it again after an upgrade: files that are as they were written follow the package. A file
     that somebody changed is kept and named, and the exit code is then 1.
 
-    Example: dvfd assets export /opt/dvfd/share
+    Example: dvfd assets export --only job image/
     """
     from dvfd.assets import Action, carry_out, packaged, plan
 
-    steps = plan(directory, packaged(), force=force)
+    chosen = {n: f for n, f in packaged().items() if only in {None, n.partition("/")[0]}}
+    steps = plan(directory, chosen, force=force)
     if not dry_run:
         carry_out(directory, steps)
     for step in steps:

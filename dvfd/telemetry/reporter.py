@@ -23,14 +23,14 @@ import sys
 import time
 import weakref
 from collections import deque
-from functools import partial
+from functools import partial, wraps
 from itertools import product
 from threading import Lock
 
 TYPE_CHECKING = False  # typing is not imported in somebody's job for nothing
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Deque, Dict, Tuple
+    from typing import Any, Callable, Deque, Dict, Tuple
 
 # --- The wire. The daemon's wire.py imports these, so that the layout exists once ---------------
 
@@ -239,6 +239,13 @@ class Reporter:
         kind = type(error).__name__ if isinstance(error, BaseException) else ""
         self._tell("exception", type=kind, error=error)
 
+    def note(self, text: str) -> None:
+        """Count something that went wrong in the reporting, and tell the daemon's log the first."""
+        self._errors += 1
+        if not self._complained:
+            self._late.append(("note", {"error": str(text)[:TEXT_LIMIT]}))
+        self._complained = True
+
     def end(self, reason: str = "", *, failed: bool = False) -> None:
         """Report the end of this rank and close the line; takes at most END_LIMIT seconds.
 
@@ -302,16 +309,9 @@ class Reporter:
             return None
         device = getattr(value, "device", "cpu")
         if str(getattr(device, "type", device)) != "cpu":
-            self._complain("a value on %s was left out: pass floats" % device)
+            self.note("a value on %s was left out: pass floats" % device)
             return None
         return float(value)
-
-    def _complain(self, text: str) -> None:
-        """Tell the daemon, once in a session, that the job uses the reporter wrongly."""
-        self._errors += 1
-        if not self._complained:
-            self._late.append(("note", {"error": text}))
-        self._complained = True
 
     def _tell(self, event: str, **fields: Any) -> None:
         """Queue an event and send it at once, or leave it to the step that a signal broke into."""
@@ -472,6 +472,22 @@ class Reporter:
 _PATIENCE = 0.001  # seconds to wait for another thread's call; nothing inside one waits
 _QUIETLY = sockets.MSG_NOSIGNAL  # whatever the job does about SIGPIPE
 _TEXTS = frozenset(("path", "error", "reason", "type", "message"))
+
+
+def quietly(method: Callable[..., Any]) -> Callable[..., None]:
+    """Wrap a method of an object that has a `reporter`: it never raises, and what broke is noted.
+
+    For integrations, which a framework calls: an interrupt and an exit pass through.
+    """
+
+    @wraps(method)
+    def called(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self.reporter.note("%s: %r" % (getattr(method, "__qualname__", method), error))
+
+    return called
 
 
 def _begin_again(reference: weakref.ref[Reporter]) -> None:

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from dvfd.assets import LIST, Action, carry_out, packaged, plan
+from dvfd.cli.assets import KINDS, assets
 from dvfd.config import Config, data_dir, load
 from dvfd.errors import DvfdError
 
@@ -71,7 +73,19 @@ def test_a_link_is_never_written_through(tmp_path: Path) -> None:
 def test_units_rules_and_dashboards_are_in_the_package() -> None:
     files = packaged()
     assert {"systemd/dvfd.service", "systemd/drop-ins/gpu.conf", "systemd/dvfd.toml"} <= set(files)
-    assert {name.partition("/")[0] for name in files} == {"systemd", "alert_rules", "dashboards"}
+    assert {name.partition("/")[0] for name in files} == {*KINDS}
+
+
+def test_copies_for_a_job_never_take_the_name_of_a_framework() -> None:
+    copies = {name for name in packaged() if name.startswith("job/")}
+    assert {"job/dvfd_reporter.py", "job/dvfd_gradient_hook.py"} <= copies
+    assert all(name.startswith("job/dvfd_") for name in copies)
+
+
+def test_one_kind_of_file_can_be_exported_alone(tmp_path: Path) -> None:
+    done = CliRunner().invoke(assets, ["export", "--only", "job", str(tmp_path)])
+    assert done.exit_code == 0
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["job"]
 
 
 def test_the_example_configuration_is_a_valid_one() -> None:

@@ -40,6 +40,11 @@ HOMES = {
     "numpy": {"drills/", "analysis.py", "scaling/fits.py", "reviews/slopes.py"},
     "scipy": {"analysis.py", "scaling/fits.py"},
     "prometheus_client": {"sinks/", "scraped.py"},
+    "transformers": {"integrations/huggingface.py"},
+    "accelerate": {"integrations/accelerate.py"},
+    "lightning": {"integrations/lightning.py"},
+    "pytorch_lightning": {"integrations/lightning.py"},
+    "torchtitan": {"integrations/torchtitan.py"},
 }
 """Where each heavy or sensitive library may be imported."""
 

@@ -1,0 +1,100 @@
+"""What every integration keeps to: its own framework alone, old Python, copies that work."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dvfd.integrations
+from dvfd.telemetry.reporter import quietly
+
+HERE = Path(dvfd.integrations.__file__).parent
+FILES = sorted(path for path in HERE.glob("*.py") if path.name != "__init__.py")
+
+FRAMEWORKS = {
+    "huggingface": {"transformers"},
+    "accelerate": {"accelerate"},
+    "lightning": {"lightning", "pytorch_lightning"},
+    "torchtitan": {"torchtitan"},
+}
+"""What each may import beside the standard library and the reporter."""
+
+REPORTER = """try:
+    from dvfd.telemetry.reporter import {names}
+except ImportError:  # copied beside the reporter, into an image without dvfd
+    from dvfd_reporter import {names}"""
+
+
+def stem(path: Path) -> str:
+    return path.stem
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", FILES, ids=stem)
+def test_an_integration_imports_its_framework_and_the_reporter_alone(path: Path) -> None:
+    assert imported(path) <= FRAMEWORKS[path.stem] | {"dvfd", "dvfd_reporter"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=stem)
+def test_an_integration_is_written_in_python_3_8(path: Path) -> None:
+    assert ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("path", FILES, ids=stem)
+def test_an_integration_finds_the_reporter_installed_or_copied_beside_it(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    names = re.search(r"from dvfd_reporter import (.*)", source)
+    assert names
+    assert REPORTER.format(names=names[1]) in source
+
+
+@pytest.mark.parametrize("path", FILES, ids=stem)
+def test_an_integration_never_reads_a_value_off_a_device(path: Path) -> None:
+    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)]
+    assert not {"item", "tolist", "cpu", "synchronize"} & {call.attr for call in calls}
+
+
+class Noted:
+    """A reporter that keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Broken:
+    """A part of an integration that meets what it did not expect."""
+
+    def __init__(self) -> None:
+        self.reporter = Noted()
+
+    @quietly
+    def meet(self, error: BaseException) -> Any:
+        raise error
+
+
+def test_what_breaks_in_an_integration_is_noted_and_not_raised() -> None:
+    broken = Broken()
+    broken.meet(KeyError("loss"))
+    assert broken.reporter.notes == ["Broken.meet: KeyError('loss')"]
+
+
+def test_an_interrupt_is_no_trouble_of_the_integration() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Broken().meet(KeyboardInterrupt())
