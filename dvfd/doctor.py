@@ -18,8 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dvfd import __version__
-from dvfd.config import Config
-from dvfd.errors import ToolError
+from dvfd.config import Config, Profile
+from dvfd.errors import ProbeError, ToolError
+from dvfd.fitting import RIGHT, gaps
 from dvfd.masking import masked
 from dvfd.words import ago
 
@@ -34,9 +35,6 @@ SCRAPED = 300.0
 
 SPACE = 2**30
 """Bytes free below which the store may not last: 35 days of 300 series take about 170 MB."""
-
-RIGHT = "scripts/install --with"
-"""How an installed daemon gets one of the rights of systemd/drop-ins."""
 
 HIDDEN = ("/home", "/root", "/run/user")
 """Where other users' rights decide: ProtectHome=read-only shows what is there, no more."""
@@ -221,21 +219,11 @@ def look_at_sources(world: World) -> Iterator[Finding]:
 
 
 def look_at_hardware(world: World) -> Iterator[Finding]:
-    """Sensors that this machine has and the profile, or the other way round."""
+    """Where the profile and this machine differ, and what it does not say yet."""
     profile = world.config.profile if world.config else None
-    gpus = sorted((world.root / "dev").glob("nvidia[0-9]*"))
     if profile is None:
         return
-    if gpus and profile.accelerator == "cpu":
-        yield Finding(
-            "sources", "gpu", Mark.IMPROVE, f"{len(gpus)} NVIDIA devices, the profile says cpu",
-            f'[profile] accelerator = "gpu", gpus = {len(gpus)}; {RIGHT} gpu',
-        )  # fmt: skip
-    elif profile.accelerator == "gpu" and not gpus:
-        yield Finding(
-            "sources", "gpu", Mark.BROKEN, "the profile says gpu, and /dev/nvidia* is not there",
-            f"nvidia-smi; in a sandbox: {RIGHT} gpu",
-        )  # fmt: skip
+    yield from _fitting(profile, world.root)
     if profile.link_gbps == 400 and not profile.link_gbps_reason:
         yield Finding(
             "sources", "link", Mark.IMPROVE, "the profile has the framework's 400 Gbps ports",
@@ -248,6 +236,18 @@ def look_at_hardware(world: World) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _fitting(profile: Profile, root: Path) -> Iterator[Finding]:
+    try:
+        found = list(gaps(profile, root))
+    except ProbeError as error:
+        why = f"whether it fits this machine is not known: {error}"
+        yield Finding("sources", "profile", Mark.UNKNOWN, why, "look at it as root")
+        return
+    for gap in found:
+        mark = Mark.BROKEN if gap.lacking else Mark.IMPROVE
+        yield Finding("sources", gap.subject, mark, gap.text, gap.do)
+
+
 def look_at_paths(world: World) -> Iterator[Finding]:
     """Logs and files of jobs that are configured: there, and in the daemon's sight."""
     config = world.config
@@ -256,9 +256,9 @@ def look_at_paths(world: World) -> Iterator[Finding]:
     paths = [log.path for log in config.logs if log.path] + [f.path for f in config.jobs.files]
     for path in paths:
         yield _path(path, world)
-    if not paths:
+    if not any(log.patterns == "training" for log in config.logs):
         yield Finding(
-            "paths", "logs", Mark.IMPROVE, "no log is watched: errors in it go unseen",
+            "paths", "logs", Mark.IMPROVE, "no training's log is watched: errors in it go unseen",
             "[[logs]] name and path, see docs/operations.md",
         )  # fmt: skip
 

@@ -92,7 +92,7 @@ SECTIONS = {
         "store": "Look after the daemon's store.",
     },
     "Set up": {
-        "config": "Check, show and describe the configuration.",
+        "config": "Begin, check, show and describe the configuration.",
         "cluster": "The nodes that train together.",
         "calibrate": "Measure this node, write its baseline for review.",
         "assets": "Units, alert rules, dashboards, an example configuration, files for a job.",

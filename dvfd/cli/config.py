@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dvfd.cli.common import output_option, show
+from dvfd.errors import DvfdError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dvfd.model import Catalogue
+
+KINDS = ("laptop", "cpu-node", "gpu-node")
+"""Ready profiles, systemd/profiles."""
 
 path_option = click.option(
     "-c",
@@ -26,7 +30,40 @@ path_option = click.option(
 
 @click.group()
 def config() -> None:
-    """Check, show and describe the configuration."""
+    """Begin, check, show and describe the configuration."""
+
+
+@config.command("new", short_help="Begin one from a ready profile.")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write; default the standard output.",
+)
+def new(kind: str, file: Path | None) -> None:
+    """Print a ready configuration for a laptop, a CPU node or a GPU node, to be made your own.
+
+    It says what the node should be, and looks at nothing here: what is missing here must be seen
+    as missing. `dvfd doctor` says where the two differ. A file that is there is never written over.
+
+    Example: dvfd config new gpu-node -o dvfd.toml
+    """
+    from dvfd.config import data_dir
+
+    text = (data_dir("systemd") / "profiles" / f"{kind}.toml").read_text(encoding="utf-8")
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with file.open("x", encoding="utf-8") as written:
+            written.write(text)
+    except FileExistsError:
+        raise DvfdError(f"{file}: is there already: move it away, or write to another") from None
+    except OSError as error:
+        raise DvfdError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    click.echo(f"wrote {file}; read it, then: dvfd doctor -c {file}", err=True)
 
 
 @config.command("check", short_help="Load and lint everything, report every mistake.")

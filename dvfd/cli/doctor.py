@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dvfd.cli.common import control_path, daemon, output_option, show
+from dvfd.cli.config import path_option
 from dvfd.cli.text import columns, tint, wrapped
 
 MARKS = {"ok": "green", "improve": "yellow", "broken": "red", "unknown": "yellow"}
@@ -18,9 +19,12 @@ WIDTH = 9
 
 
 @click.command(short_help="What works here, what does not, the line to type.")
+@path_option
 @output_option
-def doctor(output: str) -> None:
+def doctor(path: Path | None, output: str) -> None:
     """Look at configuration, daemon, sources, paths, jobs, alerting and tools; change nothing.
+
+    With -c it looks with a configuration that is not in force yet.
 
     Exit code: 0 all is well, 1 something could be better, 2 something is broken, 3 something
     could not be told.
@@ -29,7 +33,7 @@ def doctor(output: str) -> None:
     """
     from dvfd.doctor import document, examine, exit_code
 
-    findings = examine(_world())
+    findings = examine(_world(path))
     show(document(findings), output, text)
     sys.exit(exit_code(findings))
 
@@ -48,7 +52,7 @@ def text(found: Mapping[str, Any]) -> str:
     return "\n".join(lines[1:])
 
 
-def _world() -> Any:
+def _world(path: Path | None) -> Any:
     from dvfd import config
     from dvfd.catalogue import load as load_catalogue
     from dvfd.doctor import World
@@ -57,7 +61,7 @@ def _world() -> Any:
     settings, status, silence = None, None, ""
     problems: tuple[str, ...] = ()
     try:
-        loaded = config.load()
+        loaded = config.load(path)
         load_catalogue(loaded)
         settings = loaded
     except ConfigError as error:

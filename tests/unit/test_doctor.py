@@ -58,6 +58,9 @@ def well(tmp_path):
     log.parent.mkdir(parents=True)
     log.touch()
     (tmp_path / "ingest.sock").touch()
+    processors = tmp_path / "sys/devices/system/cpu/online"
+    processors.parent.mkdir(parents=True)
+    processors.write_text("0-15")
 
     def world(settings: str = WELL, **keys) -> World:
         told = {
@@ -174,17 +177,29 @@ def test_rapl_that_is_hidden_and_rapl_that_is_absent_are_mended_differently(well
     assert "--with rapl" in found(down, "power").do
 
 
-def test_gpus_that_the_profile_does_not_know_are_told(well, tmp_path):
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/nvidia0").touch()
-
-    assert "gpus = 1" in found(well(), "gpu").do
-
-
-def test_a_gpu_profile_without_a_device_is_broken(well):
+def test_what_the_profile_promises_and_is_not_here_is_broken(well):
     settings = WELL.replace("[profile]", '[profile]\naccelerator = "gpu"')
 
     assert found(well(settings), "gpu").mark is Mark.BROKEN
+
+
+def test_what_is_here_and_the_profile_denies_is_to_be_improved(well, tmp_path):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia0").touch()
+
+    assert found(well(), "gpu").mark is Mark.IMPROVE
+
+
+def test_a_machine_that_cannot_be_compared_with_the_profile_is_unknown(well, tmp_path):
+    (tmp_path / "sys/devices/system/cpu/online").unlink()
+
+    assert found(well(), "profile").mark is Mark.UNKNOWN
+
+
+def test_a_log_of_the_kernel_is_no_log_of_a_training(well):
+    settings = WELL.replace('path = "/var/log/train.log"', 'path = "/k"\npatterns = "kernel"')
+
+    assert found(well(settings), "logs").mark is Mark.IMPROVE
 
 
 def test_a_log_that_is_not_there_is_told(well):
@@ -292,7 +307,7 @@ def test_another_user_is_told_of_the_nodes_own_socket(tmp_path, monkeypatch):
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "own"))
     monkeypatch.setattr("dvfd.cli.common.NODES_RUNTIME", tmp_path)
 
-    assert _world().socket == tmp_path / "ingest.sock"
+    assert _world(None).socket == tmp_path / "ingest.sock"
 
 
 def test_every_look_is_listed_once():
