@@ -1,0 +1,73 @@
+"""The frameworks that integrations are tried with: those installed here, and those of 2024.
+
+The older ones lie in a directory of their own under .cache, made once by pip without their
+dependencies: before the others on the path, they share the installed torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+INSTALLED, OLD = "installed", "2024"
+YEARS = (INSTALLED, OLD)
+
+PINNED = (
+    "accelerate==1.1.1",
+    "huggingface_hub==0.26.2",  # transformers 4.46 and tokenizers 0.20 refuse a later major one
+    "lightning==2.4.0",
+    "pytorch-lightning==2.4.0",
+    "tokenizers==0.20.3",
+    "transformers==4.46.3",
+)
+"""The newest of each in November 2024."""
+
+UNREACHABLE = ("No matching distribution", "Connection", "NewConnectionError", "timed out")
+"""What pip says where the package index cannot be asked."""
+
+
+def environment(year: str, **more: str) -> dict[str, str]:
+    """What a subprocess needs to import the frameworks of *year* and dvfd, and no network."""
+    path = [str(ROOT), *([str(old_frameworks())] if year == OLD else [])]
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVFD_", "SLURM_", "PYTHON"))}
+    return {**kept, **offline, "PYTHONPATH": os.pathsep.join(reversed(path)), **more}
+
+
+def old_frameworks() -> Path:
+    """The directory with the frameworks of 2024, made if need be; no test where it cannot be."""
+    tag = f"py{sys.version_info.major}.{sys.version_info.minor}"
+    directory = ROOT / ".cache" / f"frameworks-{OLD}-{tag}"
+    directory.parent.mkdir(exist_ok=True)
+    with (directory.parent / f"{directory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = directory / "pinned.txt"
+        if not said.exists() or said.read_text(encoding="utf-8") != "\n".join(PINNED):
+            _install(directory)
+            said.write_text("\n".join(PINNED), encoding="utf-8")
+    return directory
+
+
+def _install(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+    done = subprocess.run(
+        [*command, "--target", str(directory), *PINNED],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    if done.returncode == 0:
+        return
+    away = any(word in done.stderr for word in UNREACHABLE)
+    message = f"the frameworks of {OLD} could not be fetched: {done.stderr[-500:]}"
+    pytest.skip(message) if away and os.environ.get("CI") != "true" else pytest.fail(message)
