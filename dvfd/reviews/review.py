@@ -193,27 +193,12 @@ class Reviews:
         wanted = Wanted(criteria)
         for name in wanted.periods:
             period = Period.ending(name, now)
-            jobs = [self._job(sample, period) for sample in self._past.latest(OBSERVED)]
+            jobs = [job_of(self._past, s, period) for s in self._past.latest(OBSERVED)]
             if not jobs:
                 yield Fact("jobs", "no job that has not ended was looked at")
             trends = self._trends(jobs)
             for job in jobs:
                 yield from self._of_job(job, period, wanted, trends)
-
-    def _job(self, newest: Sample, period: Period) -> Job:
-        name = dict(newest.labels)["job"]
-        of, since, until = labels(job=name), period.since, period.until
-        up, observed = (
-            self._past.series(metric, of, since=since - BEFORE, until=until)
-            for metric in (UP, OBSERVED)
-        )
-        pace, processes = (
-            by_hour(self._past.medians(metric, of, since=since, until=until))
-            for metric in (THROUGHPUT, PROCESSES)
-        )
-        now = [s.value for s in self._past.latest(PROCESSES) if s.labels == of]
-        alike = {h: v for h, v in pace.items() if now and processes.get(h) == now[0]}
-        return Job(name, up, observed, int(now[0]) if now else 0, alike)
 
     def _trends(self, jobs: Sequence[Job]) -> dict[str, Trend | str]:
         """By job; why there is none where there is none."""
@@ -233,29 +218,8 @@ class Reviews:
         yield from stability(job, period, trends[job.name], wanted.coverage(TREND))
         yield from efficiency(job, period, trends[job.name], accepted, wanted.coverage(EFFICIENCY))
         yield from communication(job, accepted)
-        yield from self._agreement(job, period, wanted.coverage(SYNC))
+        yield from agreement(self._past, job, period, wanted.coverage(SYNC))
         yield from cost.facts(self._past, job, period, self._price)
-
-    def _agreement(self, job: Job, period: Period, wanted: float) -> Iterator[Found]:
-        """Hash comparisons that agreed, of those that were made."""
-        courses = [
-            self._past.series(metric, job.labels, since=period.since - BEFORE, until=period.until)
-            for metric in (COMPARED, DIFFERED)
-        ]
-        made, differed = (grown(course, period.since, period.until) for course in courses)
-        own = labels(job=job.name, period=period.name)
-        seen = uptime(job.up, job.observed, since=period.since, until=period.until)
-        share = seen.coverage if seen else 0.0
-        if made <= 0:
-            yield Trouble(SYNC, f"job {job.name}: no hash was compared in {period.name}", own)
-        elif share < wanted:
-            yield Trouble(SYNC, f"job {job.name}: {little(share, wanted, period)}", own)
-        elif why := seldom(job, courses[0], period, wanted):
-            yield Trouble(SYNC, f"job {job.name}: {why}", own)
-        else:
-            yield Sample(SYNC, 1.0 - min(differed, made) / made, 0.0, own)
-            text = f"job {job.name}: {differed:.0f} of {made:.0f} comparisons differed"
-            yield Remark(SYNC, f"{text}, {share:.2%} of {period.name} observed", own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +240,22 @@ class Wanted:
 
 
 # --- One figure each ----------------------------------------------------------------------------
+
+
+def job_of(past: Past, newest: Sample, period: Period) -> Job:
+    """The job of the series OBSERVED that *newest* is of."""
+    name = dict(newest.labels)["job"]
+    of, since, until = labels(job=name), period.since, period.until
+    up, observed = (
+        past.series(metric, of, since=since - BEFORE, until=until) for metric in (UP, OBSERVED)
+    )
+    pace, processes = (
+        by_hour(past.medians(metric, of, since=since, until=until))
+        for metric in (THROUGHPUT, PROCESSES)
+    )
+    now = [s.value for s in past.latest(PROCESSES) if s.labels == of]
+    alike = {h: v for h, v in pace.items() if now and processes.get(h) == now[0]}
+    return Job(name, up, observed, int(now[0]) if now else 0, alike)
 
 
 def availability(job: Job, period: Period, excused: Sequence[Stretch]) -> Iterator[Found]:
@@ -347,6 +327,28 @@ def communication(job: Job, accepted: Yardstick) -> Iterator[Found]:
     yield Sample(ACCEPTED_COMMUNICATION, accepted.communication, 0.0, job.labels)
     words = accepted.run.words if accepted.run else ""
     yield Remark(COMMUNICATION, f"job {job.name}: {words}", job.labels)
+
+
+def agreement(past: Past, job: Job, period: Period, wanted: float) -> Iterator[Found]:
+    """Hash comparisons that agreed, of those that were made."""
+    courses = [
+        past.series(metric, job.labels, since=period.since - BEFORE, until=period.until)
+        for metric in (COMPARED, DIFFERED)
+    ]
+    made, differed = (grown(course, period.since, period.until) for course in courses)
+    own = labels(job=job.name, period=period.name)
+    seen = uptime(job.up, job.observed, since=period.since, until=period.until)
+    share = seen.coverage if seen else 0.0
+    if made <= 0:
+        yield Trouble(SYNC, f"job {job.name}: no hash was compared in {period.name}", own)
+    elif share < wanted:
+        yield Trouble(SYNC, f"job {job.name}: {little(share, wanted, period)}", own)
+    elif why := seldom(job, courses[0], period, wanted):
+        yield Trouble(SYNC, f"job {job.name}: {why}", own)
+    else:
+        yield Sample(SYNC, 1.0 - min(differed, made) / made, 0.0, own)
+        text = f"job {job.name}: {differed:.0f} of {made:.0f} comparisons differed"
+        yield Remark(SYNC, f"{text}, {share:.2%} of {period.name} observed", own)
 
 
 def _too_few(job: Job, period: Period, found: Trend | str, wanted: float) -> str:
