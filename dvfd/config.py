@@ -332,6 +332,61 @@ class Cluster(Section):
         return next((node for node in self.nodes if node.name == name), None)
 
 
+Label = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+"""The name of a label of Prometheus."""
+
+Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
+
+Word = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
+"""What a header can carry: no end of line in it."""
+
+
+class History(Section):
+    """The engine that long history is asked of: whatever speaks PromQL over HTTP."""
+
+    url: str = ""  # with its path, like http://mimir:8080/prometheus; /api/v1/query follows it
+    use: Literal["lists", "asked"] = "lists"  # asked: by `dvfd history --engine` and the fleet only
+    matchers: dict[Label, str] = Field(default_factory=dict)  # that select this cluster, exactly
+    node_label: Label = "instance"  # which label names the node
+    node: str = ""  # its value for this node; else HOST:PORT, name or address of [[cluster.nodes]]
+    tenant: Word = ""
+    tenant_header: Header = "X-Scope-OrgID"
+    username: str = ""
+    password_file: Path | None = None
+    password_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # LoadCredential=
+    token_file: Path | None = None  # a bearer token
+    token_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")
+    ca_file: Path | None = None  # whom its certificate is from; the system's if not given
+    timeout: float = Field(default=30.0, gt=0, le=300)  # seconds for one answer
+    points: int = Field(default=11_000, ge=100, le=1_000_000)  # of one series in one answer
+    answer_bytes: int = Field(default=64 << 20, ge=1 << 16, le=1 << 30)
+    clock: float = Field(default=30.0, gt=0, le=3600)  # seconds that its clock may be off
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        return _one_address(url)
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> History:
+        if self.password_file and self.password_credential:
+            raise ValueError("give either password_file or password_credential")
+        if self.token_file and self.token_credential:
+            raise ValueError("give either token_file or token_credential")
+        token = bool(self.token_file or self.token_credential)
+        if token and self.username:
+            raise ValueError("give either a username and its password or a token")
+        if (self.password_file or self.password_credential) and not self.username:
+            raise ValueError("a password needs a username")
+        return self
+
+    @model_validator(mode="after")
+    def _asked_of_something(self) -> History:
+        if not self.url and self.model_fields_set - {"url"}:
+            raise ValueError("its url is not given: whom to ask, like http://prometheus:9090")
+        return self
+
+
 class Programme(Section):
     """The way through the phases: when it began, and how long what was measured counts."""
 
@@ -401,6 +456,7 @@ class Config(Section):
     drills: Drills = Drills()
     incidents: Incidents = Incidents()
     cluster: Cluster = Cluster()
+    history: History = History()
     programme: Programme = Programme()
     maintenance: tuple[Maintenance, ...] = ()
     override: dict[str, Override] = Field(default_factory=dict)

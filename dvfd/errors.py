@@ -3,6 +3,7 @@
 DvfdError
 ├── ConfigError      the configuration or the catalogue is wrong; lists every mistake at once
 ├── NotApplicable    this machine has none of what was asked for, by nature or by profile
+├── HistoryError     an engine of long history does not answer, or cannot be believed
 ├── ProbeError       a source is there but could not be read
 ├── ToolError        a child process failed; carries its own words
 │   └── ToolTimeout  it did not end in time and was killed with its process group
@@ -32,6 +33,10 @@ class ConfigError(DvfdError):
 
 class NotApplicable(DvfdError):
     """This machine has none of what was asked for; the reason is the message."""
+
+
+class HistoryError(DvfdError):
+    """An engine does not answer, or cannot be believed: what was read, wanted, to be done."""
 
 
 class ProbeError(DvfdError):

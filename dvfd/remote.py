@@ -60,6 +60,7 @@ class Access:
 
     login: str = field(default="", repr=False)  # NAME:PASSWORD
     ca_file: Path | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # a token, a tenant
 
     @classmethod
     def of(cls, nodes: Cluster) -> Access:
@@ -78,15 +79,22 @@ class Access:
 OPEN = Access()
 
 
-def get(url: str, access: Access = OPEN, *, within: float = WITHIN, most: int = MOST) -> Answer:
+def get(
+    url: str,
+    access: Access = OPEN,
+    *,
+    within: float = WITHIN,
+    most: int = MOST,
+    form: str | None = None,
+) -> Answer:
     """The answer of *url*, whatever its status; no redirect is followed. A user and a password in
-    *url* go before those of *access*.
+    *url* go before those of *access*. A *form* is posted.
 
     Raises DvfdError, without the password that *url* may hold, if none came in time or it is larger
     than *most* bytes.
     """
     try:
-        return _got(url, access, within, most)
+        return _got(url, access, within, most, form)
     except DvfdError as error:
         raise DvfdError(f"{masked(url)}: {error}") from None
 
@@ -114,7 +122,7 @@ def fetcher(nodes: Cluster) -> Callable[[str], Any]:
     return ask
 
 
-def _got(url: str, access: Access, within: float, most: int) -> Answer:
+def _got(url: str, access: Access, within: float, most: int, form: str | None = None) -> Answer:
     """The answer of *url*. Raises DvfdError with the cause alone."""
     end = time.monotonic() + within
     over = threading.Event()
@@ -126,7 +134,7 @@ def _got(url: str, access: Access, within: float, most: int) -> Answer:
     timer.daemon = True
     timer.start()
     try:
-        return _asked(connection, url, _login(url) or access.login, most)
+        return _asked(connection, url, access, most, form)
     except (OSError, http.client.HTTPException) as error:
         why = f"no whole answer within {within:g} s" if over.is_set() else _why(error)
         raise DvfdError(why) from None
@@ -197,14 +205,21 @@ def _left(end: float) -> float:
     return left
 
 
-def _asked(connection: http.client.HTTPConnection, url: str, login: str, most: int) -> Answer:
+def _asked(
+    connection: http.client.HTTPConnection, url: str, access: Access, most: int, form: str | None
+) -> Answer:
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     asked = time.time()
-    token = base64.b64encode(login.encode()).decode()
-    known = {"Authorization": f"Basic {token}"} if login else {}
-    asks = {"User-Agent": "dvfd", "Accept-Encoding": "gzip", "Connection": "close", **known}
-    connection.request("GET", path, headers=asks)
+    asks = {"User-Agent": "dvfd", "Accept-Encoding": "gzip", "Connection": "close"}
+    asks |= access.headers
+    if login := _login(url) or access.login:
+        asks["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    if form is None:
+        connection.request("GET", path, headers=asks)
+    else:
+        asks["Content-Type"] = "application/x-www-form-urlencoded"
+        connection.request("POST", path, form.encode(), asks)
     response = connection.getresponse()
     answered = time.time()
     if response.length is None and not response.chunked:  # a head that was cut off looks so

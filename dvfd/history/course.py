@@ -1,0 +1,277 @@
+"""The courses of metrics over one period, as samples: every node that is asked for at once.
+
+Counters come as the newest value of each hour, and raw where they began again within one, so that
+nothing is extrapolated and no reset is lost; gauges as an hour's median or mean. Which hours were
+observed is counted in minutes that hold a sample. What contradicts itself raises HistoryError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from dvfd.errors import HistoryError
+from dvfd.history.question import (
+    EXPOSED,
+    HOUR,
+    LAST,
+    MINUTES,
+    RESETS,
+    exactly,
+    selector,
+)
+from dvfd.model import Labels, Sample, labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from dvfd.history.answer import Line, Point
+    from dvfd.history.engine import Engine
+    from dvfd.model import Metric
+
+MINUTE = 60.0
+
+AGAIN_HOURS = 48
+"""Hours in which a counter began again whose samples are read one by one; more of them is no job
+that restarts but two that share a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which series: the node, as the engine calls it, and dvfd's own labels."""
+
+    node: str
+    labels: Labels
+
+    @property
+    def words(self) -> str:
+        """For a complaint."""
+        return ", ".join([*(f"{name}={value}" for name, value in self.labels), self.node])
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which nodes: matchers that all questions bear, and the label that names a node."""
+
+    matchers: str
+    node_label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """[since, until] in Unix seconds, and the ends of the whole hours in it."""
+
+    since: float
+    until: float
+
+    @property
+    def first(self) -> float:
+        """The end of the first hour that ends inside."""
+        return math.ceil(self.since / HOUR) * float(HOUR)
+
+    @property
+    def last(self) -> float:
+        """The end of the last one."""
+        return math.floor(self.until / HOUR) * float(HOUR)
+
+
+Courses = dict[Key, list[Sample]]
+
+
+class Reading:
+    """What an engine has of one period. Each question is asked once. One thread."""
+
+    def __init__(
+        self, engine: Engine, metrics: Mapping[str, Metric], where: Where, period: Period
+    ) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self._where = where
+        self.period = period
+        self._known: dict[tuple[str, str], Courses] = {}
+
+    def counter(self, metric: str) -> Courses:
+        """The newest value of each hour, at its end; every sample where it began again, and after
+        the last whole hour.
+        """
+        return self._once(metric, "counter", self._counter)
+
+    def gauge(self, metric: str, question: str) -> Courses:
+        """What *question* makes of each hour, with the seconds that were observed of it, and every
+        sample after the last whole hour.
+        """
+        return self._once(metric, question, lambda named: self._gauge(named, question))
+
+    def spanned(self, metric: str, question: str = LAST) -> Courses:
+        """Whole hours alone, each with the seconds that were observed of it."""
+        return self._once(metric, f"spanned {question}", lambda m: self._spanned(m, question))
+
+    @property
+    def newest(self) -> float | None:
+        """When the newest sample was taken of all that was asked for so far."""
+        known = (samples for courses in self._known.values() for samples in courses.values())
+        return max((samples[-1].at for samples in known if samples), default=None)
+
+    def _once(self, metric: str, question: str, ask: Callable[[str], Courses]) -> Courses:
+        known = metric, question
+        if known not in self._known:
+            self._known[known] = ask(metric)
+        return self._known[known]
+
+    def _counter(self, metric: str) -> Courses:
+        found = self._hours(metric, LAST)
+        tail = self._raw(metric, self.period.last, self.period.until)
+        for key, began in self._resets(metric).items():
+            if began:
+                found[key] = self._mended(metric, key, found.get(key, []), began)
+        for key, samples in tail.items():
+            found.setdefault(key, []).extend(samples)
+        return found
+
+    def _gauge(self, metric: str, question: str) -> Courses:
+        found = self._spanned(metric, question)
+        for key, samples in self._raw(metric, self.period.last, self.period.until).items():
+            found.setdefault(key, []).extend(samples)
+        return found
+
+    def _spanned(self, metric: str, question: str) -> Courses:
+        minutes = {
+            key: {sample.at: min(HOUR, MINUTE * sample.value) for sample in samples}
+            for key, samples in self._hours(metric, MINUTES, together=True).items()
+        }
+        return {
+            key: [replace(s, span=minutes.get(key, {}).get(s.at, 0.0)) for s in samples]
+            for key, samples in self._hours(metric, question).items()
+        }
+
+    def _hours(self, metric: str, question: str, *, together: bool = False) -> Courses:
+        """What *question* comes to at the end of each whole hour."""
+        period = self.period
+        if period.first > period.last:
+            return {}
+        asked = question.format(self._selector(metric))
+        lines = self._engine.range(asked, since=period.first, until=period.last, step=HOUR)
+        return self._courses(metric, lines, together=together)
+
+    def _raw(self, metric: str, since: float, until: float, more: str = "") -> Courses:
+        if until <= since:
+            return {}
+        lines = self._engine.raw(self._selector(metric, more), since=since, until=until)
+        return self._courses(metric, lines)
+
+    def _selector(self, metric: str, more: str = "") -> str:
+        return selector(metric, self._where.matchers, more)
+
+    def _resets(self, metric: str) -> dict[Key, float]:
+        """How often each counter began again in the whole hours of the period."""
+        period = self.period
+        length = int(period.last - period.first + HOUR)
+        if length < HOUR:
+            return {}
+        asked = RESETS.format(self._selector(metric)) % length
+        lines = self._engine.instant(asked, at=period.last)
+        found: dict[Key, float] = defaultdict(float)
+        for line in lines:
+            found[self._key(metric, line)] += line.points[0][1]
+        return found
+
+    def _mended(self, metric: str, key: Key, hours: list[Sample], began: float) -> list[Sample]:
+        """*hours* with the samples themselves where the counter began again.
+
+        Raises HistoryError if fewer drops are found than there are.
+        """
+        own = exactly({self._where.node_label: key.node, **self._exposed(key)})
+        # Two hours, so that a drop between two of them is seen; a longer gap shows in the hours.
+        asked = RESETS.format(self._selector(metric, own)) % (2 * HOUR)
+        period = self.period
+        lines = self._engine.range(asked, since=period.first, until=period.last, step=HOUR)
+        marked = sorted({at for line in lines for at, value in line.points if value > 0})
+        if len(marked) > 2 * AGAIN_HOURS:
+            raise HistoryError(
+                f"{metric} of {key.words} began again in {len(marked) // 2} hours or more, wanted "
+                f"at most {AGAIN_HOURS}: do two jobs or two targets share its name?"
+            )
+        found = [sample for sample in hours if sample.at not in marked]
+        for at in marked:
+            found += self._raw(metric, at - HOUR, at, own).get(key, [])
+        found.sort(key=lambda sample: sample.at)
+        drops = sum(after.value < before.value for before, after in pairwise(found))
+        if drops < began:
+            raise HistoryError(
+                f"{metric} of {key.words} began again {began:.0f} times, {drops} of them are "
+                "found: what it grew by cannot be told"
+            )
+        return found
+
+    def _exposed(self, key: Key) -> dict[str, str]:
+        return {EXPOSED.get(name, name): value for name, value in key.labels}
+
+    def _courses(self, metric: str, lines: Iterable[Line], *, together: bool = False) -> Courses:
+        """Samples by series; lines of one series that follow each other are one."""
+        grouped: dict[Key, list[Line]] = defaultdict(list)
+        for line in lines:
+            grouped[self._key(metric, line)].append(line)
+        return {
+            key: [
+                Sample(metric, value, at, key.labels)
+                for at, value in (
+                    summed(group) if together else joined(f"{metric} of {key.words}", group)
+                )
+            ]
+            for key, group in grouped.items()
+        }
+
+    def _key(self, metric: str, line: Line) -> Key:
+        """Raises HistoryError for a series that lacks one of dvfd's labels or the node's."""
+        own = {name: line.labels.get(EXPOSED.get(name, name)) for name in self._own(metric)}
+        node = line.labels.get(self._where.node_label)
+        missing = [EXPOSED.get(n, n) for n, value in own.items() if value is None]
+        missing += [self._where.node_label] if node is None else []
+        if missing or node is None:
+            has = ", ".join(sorted(line.labels)) or "none"
+            raise HistoryError(
+                f"a series of {metric} has no label {', '.join(missing)}, its labels are {has}: "
+                "[history] node_label names the one that tells nodes apart; do relabelings drop it?"
+            )
+        return Key(node, labels(**own))
+
+    def _own(self, metric: str) -> Sequence[str]:
+        known = self._metrics.get(metric)
+        return known.labels if known else ()
+
+
+def joined(words: str, lines: Sequence[Line]) -> list[Point]:
+    """The points of lines that are one series under changed labels, one after the other.
+
+    Raises HistoryError if two of them are there at once: a pair of engines, or two targets.
+    """
+    found: list[Point] = []
+    ordered = sorted(lines, key=lambda line: (line.points[0][0], line.points[-1][0]))
+    for line in ordered:
+        seam = sum(at >= line.points[0][0] for at, _ in found)
+        if seam and (seam > 1 or min(len(found), len(line.points)) < 2):
+            raise HistoryError(
+                f"{words} is there {len(lines)} times at once, with {_differing(lines)}: wanted "
+                "one; [history] matchers selects it, or ask an engine that removes duplicates"
+            )
+        found = found[: len(found) - seam] + list(line.points)
+    return found
+
+
+def summed(lines: Sequence[Line]) -> list[Point]:
+    """The points of all lines by time: minutes that either saw."""
+    found: dict[float, float] = defaultdict(float)
+    for line in lines:
+        for at, value in line.points:
+            found[at] += value
+    return sorted(found.items())
+
+
+def _differing(lines: Sequence[Line]) -> str:
+    """The labels in which they differ, in words."""
+    names = sorted({name for line in lines for name in line.labels})
+    told = {name: sorted({line.labels.get(name, "(none)") for line in lines}) for name in names}
+    return ", ".join(f"{n}={' and '.join(v[:3])}" for n, v in told.items() if len(v) > 1)

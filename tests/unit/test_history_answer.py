@@ -1,0 +1,99 @@
+"""What an engine answers is believed whole or not at all, and the words say what to do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dvfd.errors import HistoryError
+from dvfd.history.answer import Asked, Line, read
+
+HOURLY = Asked(3600.0, 10_800.0, 3600.0, 3)
+
+
+def body(*rows, kind="matrix", **more):
+    data = {"resultType": kind, "result": list(rows)}
+    return json.dumps({"status": "success", "data": data, **more}).encode()
+
+
+def row(*points, **labels):
+    return {"metric": labels, "values": [[at, str(value)] for at, value in points]}
+
+
+WHOLE = row((3600, 1), (7200, 2), (10_800, 3), instance="n1")
+
+
+def test_a_sound_answer_is_its_lines():
+    [line] = read(200, body(WHOLE), HOURLY)
+    assert line == Line({"instance": "n1"}, ((3600.0, 1.0), (7200.0, 2.0), (10_800.0, 3.0)))
+
+
+def test_no_series_is_no_line():
+    assert read(200, body(), HOURLY) == []
+
+
+def test_information_of_an_engine_is_no_warning():
+    assert read(200, body(WHOLE, infos=["might not be a counter"]), HOURLY)
+
+
+def refused(status, text, asked=HOURLY):
+    with pytest.raises(HistoryError) as caught:
+        read(status, text, asked)
+    return str(caught.value)
+
+
+ERROR = json.dumps({"status": "error", "errorType": "execution", "error": "too many samples"})
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "words"),
+    [
+        (200, body(WHOLE, warnings=["store x: timeout"]), "part only: store x: timeout"),
+        (200, body(WHOLE, isPartial=True), "isPartial"),
+        (200, body(WHOLE)[:-20], "JSON that breaks off"),
+        (200, b"<html>login</html>", "no JSON"),
+        (200, b"", "no JSON"),
+        (200, b"[]", "like no engine"),
+        (200, b'{"status": "success"}', "wanted data.result"),
+        (200, ERROR.encode(), "too many samples"),
+        (422, ERROR.encode(), "answers 422: too many samples; see its limits"),
+        (503, b"upstream connect error", "answers 503: 'upstream connect error'; see it is"),
+        (404, b"404 page not found", "[history] url needs the engine's path"),
+        (401, b"no org id", "[history] username"),
+        (302, b"", "answers 302"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_not_whole_is_refused_and_says_what_to_look_at(status, text, words):
+    assert words in refused(status, text)
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ([(0, 1)], "a point of 0.000, asked for 3600.000 to 10800.000"),
+        ([(14_400, 1)], "its times cannot be believed"),
+        ([(3660, 1)], "asked for every 3600 s"),
+        ([(7200, 1), (3600, 2)], "run backwards"),
+        ([(3600, 1), (3600, 1)], "run backwards"),
+        ([(3600, 1), (7200, 2), (10_800, 3), (10_800, 4)], "4 points of one series, wanted at most 3"),
+        ([(3600, "NaN")], "wanted a time and a finite number"),
+        ([(3600, "+Inf")], "wanted a time and a finite number"),
+        ([(3600, "many")], "wanted a time and a finite number"),
+    ],
+)  # fmt: skip
+def test_an_engine_that_lies_about_time_or_values_is_refused(points, words):
+    assert words in refused(200, body(row(*points)))
+
+
+def test_the_same_series_twice_is_refused():
+    assert "very same labels" in refused(200, body(WHOLE, WHOLE))
+
+
+def test_histograms_are_no_figures():
+    assert "wanted floats" in refused(200, body({"metric": {}, "histograms": []}))
+
+
+def test_a_terminal_is_not_moved_by_what_an_engine_says():
+    text = json.dumps({"status": "error", "error": "\x1b[2Jgone"}).encode()
+    assert "\x1b" not in refused(400, text)

@@ -1,0 +1,118 @@
+"""One engine is asked as the configuration says, in pieces that it can answer, with its secrets."""
+
+from __future__ import annotations
+
+import json
+import time
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from dvfd.config import History
+from dvfd.errors import DvfdError, HistoryError
+from dvfd.history.engine import Engine
+from dvfd.remote import Answer
+
+
+class Asked:
+    """What an engine was asked; each question is answered with its own grid of times."""
+
+    def __init__(self, ahead=0.0):
+        self.urls, self.forms, self.accesses, self.questions = [], [], [], []
+        self._ahead = ahead
+
+    def __call__(self, url, access, *, within, most, form):
+        self.urls.append(url)
+        self.forms.append(form)
+        self.accesses.append(access)
+        question = {k: v[0] for k, v in parse_qs(form or urlsplit(url).query).items()}
+        self.questions.append(question)
+        now = time.time()
+        return Answer(200, json.dumps(self.answer(question, now)).encode(), now, now + 0.1)
+
+    def answer(self, question, now):
+        if question["query"] == "time()":
+            data = {"resultType": "scalar", "result": [now, str(now + self._ahead)]}
+        elif "step" in question:
+            start, end, step = (float(question[key]) for key in ("start", "end", "step"))
+            times = [start + n * step for n in range(round((end - start) / step) + 1)]
+            rows = [{"metric": {"instance": "n1"}, "values": [[at, "1"] for at in times]}]
+            data = {"resultType": "matrix", "result": rows}
+        else:
+            rows = [{"metric": {}, "value": [float(question["time"]), "1"]}]
+            data = {"resultType": "vector", "result": rows}
+        return {"status": "success", "data": data}
+
+
+def engine(asked, **keys):
+    return Engine(History(url="http://mimir/prometheus/", **keys), asked)
+
+
+def test_the_path_of_an_engine_stands_before_its_interface():
+    asked = Asked()
+    engine(asked).instant("up", at=100.0)
+    assert asked.urls[0].startswith("http://mimir/prometheus/api/v1/query?query=up&time=100&")
+    assert asked.forms == [None]
+
+
+def test_a_long_question_is_posted():
+    asked = Asked()
+    engine(asked).instant("up + " * 400 + "up", at=100.0)
+    assert asked.urls == ["http://mimir/prometheus/api/v1/query"]
+    assert asked.forms[0].startswith("query=up+")
+
+
+def test_a_range_of_more_points_than_one_answer_has_is_asked_in_pieces():
+    asked = Asked()
+    [line] = engine(asked, points=100).range("up", since=0.0, until=249.0, step=1.0)
+    assert [(q["start"], q["end"]) for q in asked.questions] == [
+        ("0", "99"), ("100", "199"), ("200", "249"),
+    ]  # fmt: skip
+    assert [at for at, _ in line.points] == [float(n) for n in range(250)]
+
+
+def test_tenant_and_token_go_with_the_question_and_into_no_words(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    asked = Asked()
+    engine(asked, tenant="blue", tenant_header="X-Tenant", token_file=token).instant("up", at=1.0)
+    headers = asked.accesses[0].headers
+    assert headers == {"X-Tenant": "blue", "Authorization": "Bearer s3cret"}
+    assert "s3cret" not in repr(asked.accesses[0])
+
+
+def test_a_password_that_cannot_be_read_asks_nothing(tmp_path):
+    asked = Asked()
+    gone = engine(asked, username="dvfd", password_file=tmp_path / "gone")
+    with pytest.raises(HistoryError, match=r"the password of \[history\] cannot be read"):
+        gone.instant("up", at=1.0)
+    assert not asked.urls
+
+
+def test_a_token_of_two_lines_injects_no_header(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("a\r\nX-Other: b")
+    with pytest.raises(HistoryError, match="wanted one line"):
+        engine(Asked(), token_file=token).instant("up", at=1.0)
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(100.0, "100 s ahead of"), (-100.0, "100 s behind")])
+def test_a_clock_that_is_off_is_an_error(ahead, words):
+    with pytest.raises(HistoryError, match=words):
+        engine(Asked(ahead)).in_time()
+
+
+def test_a_clock_may_be_off_a_little():
+    assert engine(Asked(20.0)).in_time() == pytest.approx(19.9, abs=0.2)
+    assert engine(Asked(0.05)).in_time() == 0.0
+
+
+def test_an_engine_that_is_away_is_named_without_the_question():
+    def away(url, *_args, **_keys):
+        raise DvfdError(f"{url}: Connection refused")
+
+    with pytest.raises(HistoryError) as caught:
+        engine(away).instant("up", at=1.0)
+    assert str(caught.value) == (
+        "http://mimir/prometheus/api/v1/query: Connection refused; asked of [history] url"
+    )
