@@ -1,9 +1,9 @@
 """What a person waits for a command: the time of whole processes, from the start to the exit.
 
-`dvfd --help`, `dvfd version`, and `dvfd status` in text and as Nagios reads it, asked of a daemon
-as delivered that runs beside. The commands take turns, so that whatever else the machine does
-meets all of them; the first turn, which fills the file cache, is not counted. The bare interpreter
-beside them says how much of it is Python's own.
+`dvfd --help`, `dvfd version`, `dvfd status` in text and as Nagios reads it, and `dvfd ready`, which
+Slurm's prolog waits for, asked of a daemon as delivered that runs beside. The commands take turns,
+so that whatever else the machine does meets all of them; the first turn, which fills the file
+cache, is not counted. The bare interpreter beside them says how much of it is Python's own.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ COMMANDS = {
     "version": (*DVFD, "version"),
     "status": (*DVFD, "status"),
     "nagios": (*DVFD, "status", "-o", "nagios"),
+    "ready": (*DVFD, "ready"),
     "python": (sys.executable, "-c", "pass"),
 }
 
-WANTED = {"help": 150.0, "version": 150.0, "status": 300.0, "nagios": 300.0}
+WANTED = {"help": 150.0, "version": 150.0, "status": 300.0, "nagios": 300.0, "ready": 1000.0}
 """Milliseconds."""
 
 

@@ -10,7 +10,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from dvfd.errors import DvfdError
+from dvfd.errors import DvfdError, NoAnswer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ NOT_UNDERSTOOD = "not understood"
 def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> Any:
     """Ask the daemon at *path*; None where none listens.
 
-    Raises DvfdError with its refusal, or if it listens and does not answer.
+    Raises DvfdError with its refusal, NoAnswer if it listens and does not answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
         channel.settimeout(timeout)
@@ -39,7 +39,7 @@ def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> A
                 break
             except BlockingIOError:  # it listens; the queue before it is full at this moment
                 if time.monotonic() > until:
-                    raise DvfdError(f"{path}: too many ask this daemon at once") from None
+                    raise NoAnswer(f"{path}: too many ask this daemon at once") from None
                 time.sleep(BREATH)
             except OSError:
                 return None
@@ -48,7 +48,7 @@ def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> A
             line = b"".join(iter(lambda: channel.recv(65536), b""))
             reply = json.loads(line)
         except (OSError, ValueError) as error:
-            raise DvfdError(f"{path}: a daemon listens but does not answer: {error}") from None
+            raise NoAnswer(f"{path}: a daemon listens but does not answer: {error}") from None
     match reply:
         case {"error": str(refusal)} if refusal.startswith(NOT_UNDERSTOOD):
             raise DvfdError(
@@ -58,7 +58,7 @@ def ask(path: Path, op: str, *, timeout: float = TIMEOUT, **arguments: Any) -> A
             raise DvfdError(refusal)
         case {"answer": answer}:
             return answer
-    raise DvfdError(f"{path}: what listens there answers like no daemon: {reply!r:.80}")
+    raise NoAnswer(f"{path}: what listens there answers like no daemon: {reply!r:.80}")
 
 
 def send(channel: socket.socket, document: object) -> None:

@@ -8,7 +8,8 @@ DvfdError
 ├── ToolError        a child process failed; carries its own words
 │   └── ToolTimeout  it did not end in time and was killed with its process group
 ├── StoreError       the store cannot be opened, read or written
-└── WireError        a telemetry packet is malformed
+├── WireError        a telemetry packet is malformed
+└── NoAnswer         a daemon listens and does not answer, or not as one
 """
 
 from __future__ import annotations
@@ -57,3 +58,7 @@ class StoreError(DvfdError):
 
 class WireError(DvfdError):
     """A telemetry packet is malformed; the message says at which byte or key."""
+
+
+class NoAnswer(DvfdError):
+    """A daemon listens and does not answer in time, or not as a daemon does."""

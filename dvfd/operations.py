@@ -29,6 +29,8 @@ from dvfd.people.attestations import Attestations
 from dvfd.people.signoffs import SignOffs
 from dvfd.people.waivers import Waivers
 from dvfd.query import history, known
+from dvfd.ready import asked_of
+from dvfd.ready import document as ready
 from dvfd.runs import baselines as accepted
 from dvfd.runs import requests
 from dvfd.runs.baselines import Baselines
@@ -144,6 +146,11 @@ def _reads(
 
     return {
         "status": Operation(lambda request, peer: document(state.snapshot(), running=True)),
+        "ready": Operation(
+            lambda request, peer: ready(
+                state.snapshot(), asked_of(request, "checks"), asked_of(request, "left_out")
+            )
+        ),
         "history": Operation(past),
         "goodput": Operation(goodput),
         "names": Operation(names),

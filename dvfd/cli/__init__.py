@@ -43,6 +43,7 @@ COMMANDS = {
     "history": "dvfd.cli.history",
     "incident": "dvfd.cli.incident",
     "job": "dvfd.cli.job",
+    "ready": "dvfd.cli.ready",
     "run": "dvfd.cli.run",
     "scaling": "dvfd.cli.scaling",
     "sign": "dvfd.cli.gate",
@@ -62,6 +63,7 @@ SECTIONS = {
     "Watch": {
         "run": "Watch this node and the jobs on it until told to stop.",
         "status": "Verdict, reasons, alerts, jobs, sources: what is known now.",
+        "ready": "Whether this node may take a job, for a scheduler's prolog.",
         "fleet": "The verdicts of all nodes of the cluster as one.",
         "history": "The last values of a metric, or reports of a check.",
         "goodput": "Where the time of a job or a run went.",

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, judged_option, report_text, say_on_a_terminal, show
+from dvfd.cli.common import (
+    daemon,
+    fail_on_option,
+    judged_option,
+    report_text,
+    say_on_a_terminal,
+    show,
+)
 from dvfd.cli.completion import names
 from dvfd.cli.formats import exit_code, together
 from dvfd.errors import DvfdError
@@ -98,10 +105,12 @@ class Duration(click.FloatRange):
 )
 @click.option("--inside", is_flag=True, hidden=True)  # this is rank 0: dvfd.drills.script
 @judged_option
+@fail_on_option
 def check(
     names_: tuple[str, ...],
     output: str,
     *,
+    fail_on: str,
     no_soak: bool,
     force: bool,
     duration: float | None,
@@ -144,7 +153,7 @@ def check(
     if processes and (no_run or file):
         raise click.UsageError("--processes is of a run: leave out --no-run and --findings")
     given = None if file is None else _read(file, names_)
-    judged(names_, output, None if no_run or given else options, given)
+    judged(names_, output, None if no_run or given else options, given, fail_on=fail_on)
 
 
 def _read(file: Path, names_: Sequence[str]) -> Findings:
@@ -164,7 +173,8 @@ def _read(file: Path, names_: Sequence[str]) -> Findings:
 @click.command(short_help="Judge the daily, weekly or monthly list now.")
 @click.argument("name", type=click.Choice(["daily", "weekly", "monthly"]))
 @judged_option
-def checklist(name: str, output: str) -> None:
+@fail_on_option
+def checklist(name: str, output: str, fail_on: str) -> None:
     """Judge a checklist now, keep the report, and print it.
 
     It judges its whole period (24 hours for daily): what was not observed in most of it is
@@ -173,11 +183,16 @@ def checklist(name: str, output: str) -> None:
 
     Example: dvfd checklist daily
     """
-    judged([name], output, None)
+    judged([name], output, None, fail_on=fail_on)
 
 
 def judged(
-    names_: Sequence[str], output: str, options: Options | None, given: Findings | None = None
+    names_: Sequence[str],
+    output: str,
+    options: Options | None,
+    given: Findings | None = None,
+    *,
+    fail_on: str = "warning",
 ) -> None:
     """Judge the checks *names_*, print what came of it and exit; with *options* tests run first.
 
@@ -207,7 +222,7 @@ def judged(
     click.echo(f"judged on {where}", err=True)
     if broken:
         click.echo(broken, err=True)
-    sys.exit(exit_code(document))
+    sys.exit(exit_code(document, fail_on))
 
 
 def _node_to_ourselves() -> contextlib.AbstractContextManager[None]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dvfd.asking import ask
-from dvfd.cli.formats import rendered
+from dvfd.cli.formats import LEVELS, rendered
 from dvfd.cli.text import causes, columns, paint, wrapped
 from dvfd.errors import DvfdError
 from dvfd.model import Severity, Verdict, worst
@@ -40,6 +40,21 @@ dry_run_option = click.option(
 )
 
 judged_option = outputs("jsonl", "junit", "nagios")
+
+
+def fail_on(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option `--fail-on`: which verdicts make the exit code other than 0."""
+    return click.option(
+        "--fail-on",
+        type=click.Choice(list(LEVELS)),
+        default=default,
+        show_default=True,
+        metavar="LEVEL",
+        help="What makes the exit code other than 0: a breached warning, unknown, or only fail.",
+    )
+
+
+fail_on_option = fail_on("warning")
 
 
 def daemon(op: str, **arguments: Any) -> Any:

@@ -78,11 +78,21 @@ def _line(document: Document, kind: str, row: Document) -> Document:
     return {**first, **row, **first}
 
 
-def exit_code(document: Document) -> int:
-    """Of a report or a status: 0 pass, 1 pass with a breached warning, 2 fail, 3 unknown.
+LEVELS = {"warning": (1, 2, 3), "unknown": (2, 3), "fail": (2,)}
+"""Of `--fail-on`: the exit codes that stay what they are; the others become 0."""
+
+
+def exit_code(document: Document, fail_on: str = "warning") -> int:
+    """Of a report or a status: 0 pass, 1 pass with a breached warning, 2 fail, 3 unknown; 0 for
+    what is below the level *fail_on*.
 
     A daemon that is itself in trouble may be blind: its pass is unknown.
     """
+    code = _code(document)
+    return code if code in LEVELS[fail_on] else 0
+
+
+def _code(document: Document) -> int:
     code = EXIT.get(document["verdict"], 3)
     if code == 0 and any(_blind(document)):
         return 3
@@ -201,9 +211,8 @@ def _legal(value: object) -> str:
 
 def nagios(document: Document) -> str:
     """A plugin's output: one line with counts to plot, then a line for each thing amiss."""
-    rows = cases(document)
-    state = STATES[exit_code(document)]
-    amiss = sorted((row for row in rows if row["verdict"] in {"FAIL", "UNKNOWN"}), key=_loudest)
+    rows, amiss = cases(document), loudest_first(document)
+    state = STATES[_code(document)]
     what = f"{title(document)} of {document['node']}"
     said = f"{amiss[0]['criterion']}: {amiss[0]['reason']}" if amiss else _well(rows)
     more = f" (and {len(amiss) - 1} more)" if len(amiss) > 1 else ""
@@ -217,6 +226,12 @@ def _well(rows: Sequence[Document]) -> str:
     """A pass in words; what somebody waived is no pass of its own."""
     waived = [row["criterion"] for row in rows if row["verdict"] == "WAIVED"]
     return f"passes, waived: {', '.join(waived)}" if waived else "all is well"
+
+
+def loudest_first(document: Document) -> list[Document]:
+    """What fails or cannot be known, critical before the others, FAIL before UNKNOWN."""
+    rows = (row for row in cases(document) if row["verdict"] in {"FAIL", "UNKNOWN"})
+    return sorted(rows, key=_loudest)
 
 
 def _loudest(row: Document) -> tuple[bool, bool]:

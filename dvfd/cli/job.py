@@ -15,10 +15,16 @@ def job() -> None:
 
 
 @job.command("forget", short_help="Stop expecting a job that is not coming back.")
-@click.argument("name", shell_complete=names("jobs"))
+@click.argument("name", required=False, default="", shell_complete=names("jobs"))
+@click.option(
+    "--run",
+    default="",
+    metavar="ID",
+    help="Whatever job is on its run ID, as a scheduler's epilog knows it; none is no mistake.",
+)
 @dry_run_option
 @output_option
-def forget(name: str, *, dry_run: bool, output: str) -> None:
+def forget(name: str, run: str, *, dry_run: bool, output: str) -> None:
     """Stop expecting job NAME: it ended without saying so and is not coming back.
 
     Until then its silence is a failure. A job that reports again is watched again.
@@ -28,7 +34,11 @@ def forget(name: str, *, dry_run: bool, output: str) -> None:
     Example: dvfd job forget gpt-small
     """
     doing = "forgetting a job"
-    if dry_run:
+    if bool(name) == bool(run):
+        raise click.UsageError("give the NAME of a job, or --run with the id of its run")
+    if run:
+        said(_forgotten(run, must(daemon("status"), doing)["jobs"], dry_run=dry_run), output)
+    elif dry_run:
         said(_would_forget(name, must(daemon("status"), doing)["jobs"]), output)
     else:
         said(must(daemon("forget", job=name), doing), output)
@@ -39,3 +49,12 @@ def _would_forget(name: str, jobs: list[dict[str, str]]) -> str:
         if known["job"] == name:
             return f"would forget job {name}: {known['summary']}"
     raise DvfdError(f"no job {name!r} is known here; `dvfd status` lists them")
+
+
+def _forgotten(run: str, jobs: list[dict[str, str]], *, dry_run: bool) -> str:
+    """Forget the jobs on that *run* which have not said that they ended; what was done."""
+    over = [job["job"] for job in jobs if job["run"] == run and job["state"] != "ended"]
+    if dry_run:
+        return f"run {run}: would forget {', '.join(over) or 'nothing'}"
+    told = [str(must(daemon("forget", job=job), "forgetting a job")) for job in over]
+    return "; ".join(told) or f"run {run}: nothing of it is expected here"

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon, judged_option, show
+from dvfd.cli.common import daemon, fail_on_option, judged_option, show
 from dvfd.cli.formats import criteria, exit_code
 from dvfd.cli.text import MARK, causes, columns, paint, wrapped
 from dvfd.words import CALLS, SOURCES, ago, counted, duration, source_state
@@ -23,7 +23,8 @@ TABLE = 68
 
 @click.command(short_help="Verdict, reasons, alerts, jobs, sources: what is known now.")
 @judged_option
-def status(output: str) -> None:
+@fail_on_option
+def status(output: str, fail_on: str) -> None:
     """Show the node's verdict and why, alerts, jobs, checks, sources and dvfd's own health.
 
     Exit code: 0 pass, 1 a warning is breached, 2 fail, 3 unknown. Without a daemon it shows
@@ -37,7 +38,7 @@ def status(output: str) -> None:
 
         answer = status_alone()
     show(answer, output, text)
-    sys.exit(exit_code(answer))
+    sys.exit(exit_code(answer, fail_on))
 
 
 def text(answer: Mapping[str, Any]) -> str:

@@ -33,10 +33,14 @@ finally:
 def environment(tmp_path):
     """Of a node on which something answers like a daemon."""
     made = document(state(a_check("live", criterion(), watch=True)).snapshot(), running=True)
+    may = {
+        "verdict": "PASS", "results": [{"verdict": "PASS", "severity": "critical"}] * 2,
+        "troubles": [], "left_out": [],
+    }  # fmt: skip
     history = {"name": "job_loss", "rows": [{"at": 1.0, "value": 2.0, "labels": {}}]}
     answers = {
-        "status": made, "history": history, "forget": "forgotten", "acknowledge": "read",
-        "alerts_test": [{"url": "http://a", "accepted": True, "detail": ""}],
+        "status": made, "ready": may, "history": history, "forget": "forgotten",
+        "acknowledge": "read", "alerts_test": [{"url": "http://a", "accepted": True, "detail": ""}],
     }  # fmt: skip
     operations = {
         op: Operation(lambda request, peer, answer=answer: answer) for op, answer in answers.items()
@@ -64,6 +68,7 @@ def loaded(arguments: list[str], environment: dict[str, str]) -> tuple[str, set[
         ("status", "node4: UNKNOWN"),
         ("status -o json", '"running": true'),
         ("status -o nagios", "DVFD UNKNOWN"),
+        ("ready", "PASS: of 2 criteria"),
         ("history job_loss", "2 "),
         ("job forget gpt", "forgotten"),
         ("alerts test", "accepted"),

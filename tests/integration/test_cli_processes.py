@@ -13,6 +13,7 @@ from fakes_output import valid
 from node import Node, running
 from testbed import eventually
 
+from dvfd.cli.formats import LEVELS
 from dvfd.telemetry.reporter import Reporter
 
 DVFD = [sys.executable, "-m", "dvfd"]
@@ -143,11 +144,22 @@ def test_json_and_text_of_a_daemon_have_the_same_exit_code(command, node):
     assert "UNKNOWN" in told.stdout
 
 
+@pytest.mark.parametrize("command", ["status", "checklist daily", "check network", "ready"])
+def test_who_wants_to_hear_of_failures_alone_hears_nothing_of_what_is_unknown(command, node):
+    asked = {level: dvfd(f"{command} --fail-on {level}", node.environment) for level in LEVELS}
+
+    assert {level: done.returncode for level, done in asked.items()} == {
+        "warning": 3, "unknown": 3, "fail": 0,
+    }  # fmt: skip
+    assert "UNKNOWN" in asked["fail"].stdout
+
+
 @pytest.mark.parametrize(
     ("command", "schema"),
     [
-        ("status", "status"), ("check network", "report"), ("checklist daily", "report"),
-        ("history job_loss", "history"), ("history network", "history"),
+        ("status", "status"), ("ready", "ready"), ("check network", "report"),
+        ("checklist daily", "report"), ("history job_loss", "history"),
+        ("history network", "history"),
     ],
 )  # fmt: skip
 def test_the_documents_of_a_daemon_are_as_their_schemas_say(command, schema, node):
