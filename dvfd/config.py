@@ -197,12 +197,18 @@ class LogSource(Section):
     patterns: str = "training"
     metrics: Literal["", "huggingface", "torchtitan", "megatron", "nanogpt", "dvfd"] = ""
     job: str = ""
+    samples_per_step: Positive | None = None  # what few logs say, and throughput is made of
     allow: tuple[Allow, ...] = ()
 
     @model_validator(mode="after")
     def _one_place(self) -> LogSource:
         if (self.path is None) == (not self.journal_unit):
             raise ValueError("give either path or journal_unit")
+        if self.samples_per_step and self.metrics in {"", "huggingface"}:
+            raise ValueError(
+                "samples_per_step: the lines of this log do not number their steps, so no"
+                " throughput can be known: use the callback of dvfd.integrations, or leave it out"
+            )
         return self
 
 

@@ -1,12 +1,14 @@
 """Jobs that cannot use the reporter: what they write into files, read as rows of their ranks.
 
 Two kinds: JSON lines (`{"step": 7, "loss": 2.1, "samples": 32, "rank": 0}`), and the log lines of
-known trainers. Neither has a process: such a rank is judged by its progress alone, and says so.
+known trainers. Such a rank lives as long as the process that has its file open for writing; where
+that cannot be seen it is judged by its progress alone, and says so.
 """
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -14,7 +16,8 @@ import structlog
 from dvfd.errors import NotApplicable, ProbeError, WireError
 from dvfd.tail import Tail
 from dvfd.telemetry.feed import Feed
-from dvfd.telemetry.patterns import parse
+from dvfd.telemetry.trainer_log import TrainerLog
+from dvfd.telemetry.writers import writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -62,7 +65,7 @@ class JsonLinesFile:
             said = self._object(line)
             if said is None:
                 self.malformed += bool(line.strip())
-            elif said.get("event") == "end":
+            elif said.get("event") == "end" and "rank" not in said:
                 ended = True
             elif (rank := self._rank(said)) is not None:
                 by_rank.setdefault(rank, []).append(said)
@@ -93,6 +96,7 @@ class JsonLinesFile:
             self._feeds[rank] = Feed(
                 self._book, self._clock, self._publish, job=self._config.job,
                 where=f"file {self._config.path}", rank=rank, world_size=self._config.world_size,
+                writer=partial(writer, self._config.path),
             )  # fmt: skip
         return self._feeds[rank]
 
@@ -102,17 +106,19 @@ class LogFile:
 
     def __init__(
         self, path: Path, book: JobBook, clock: Clock, publish: Callable[[News], None],
-        *, patterns: str, job: str,
+        *, patterns: str, job: str, samples: float | None = None,
     ) -> None:  # fmt: skip
-        self._path, self._patterns = path, patterns
+        """*samples* in each step, where the log does not say how many there are."""
+        self._path = path
         self._tail = Tail(path)
-        self._feed = Feed(book, clock, publish, job=job, where=f"log {path}")
+        self._log = TrainerLog(patterns, samples)
+        self._feed = Feed(
+            book, clock, publish, job=job, where=f"log {path}", writer=partial(writer, path)
+        )
 
     def poll(self) -> None:
         """Take the lines that are new. Raises OSError, ProbeError or WireError."""
-        said = [
-            values for line in self._tail.lines(BUDGET) if (values := parse(self._patterns, line))
-        ]
+        said = self._log.read(self._tail.lines(BUDGET))
         self._feed.take(said, self._path.stat().st_uid if said else 0)
 
 
@@ -136,7 +142,10 @@ class Files:
         for each in config.logs:
             if each.path is not None and each.metrics:
                 job = each.job or each.name
-                file = LogFile(each.path, book, clock, publish, patterns=each.metrics, job=job)
+                file = LogFile(
+                    each.path, book, clock, publish, patterns=each.metrics, job=job,
+                    samples=each.samples_per_step,
+                )  # fmt: skip
                 self._sources.append((each.path, file))
         self.trouble: dict[str, str] = {}
 

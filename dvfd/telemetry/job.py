@@ -263,6 +263,8 @@ class Job:
         match event.event:
             case "checkpoint_begin":
                 rank.section, self.saves.began_at = now, wall
+            case "checkpoint_staged":  # written in the background: the job goes on
+                self._close_section(rank, now)
             case "checkpoint_saved":
                 self._saved(rank, event, now, wall)
                 return {"checkpoint_age_seconds", "checkpoint_missing", "checkpoint_intact"}
@@ -387,7 +389,9 @@ class Job:
         if rank.link is Link.FAILED:
             return "ended by a failure" + (f": {self.exception}" if self.exception else "")
         if rank.dead:
-            return f"process {rank.pid} is gone"
+            return f"process {rank.pid} is gone" + (
+                f", which wrote {rank.feed}" if rank.feed else ""
+            )
         if rank.link is Link.LEFT:
             return f"process {rank.pid} closed its line without saying so"
         return f"process {rank.pid} is stopped" if rank.stopped else ""

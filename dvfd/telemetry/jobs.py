@@ -241,7 +241,7 @@ class JobBook:
                 (job.label, rank.rank, rank.pid, 0.0)
                 for job in self.jobs()
                 for rank in job.ranks.values()
-                if rank.process and not rank.dead
+                if rank.process and not rank.dead and not rank.feed
             ]
 
     def named(self, name: str) -> list[str]:
@@ -250,16 +250,20 @@ class JobBook:
             return [job.label for job in self._jobs.values() if job.name == name]
 
     def registered(self, label: str) -> list[Process]:
-        """The processes of a job's ranks, ended or not, as they were when they registered."""
+        """The processes of a job's ranks, ended or not, as they were when they registered. Who
+        only writes a log that is read did not: it may be anybody's `tee`.
+        """
         with self._lock:
             job = self._jobs.get(label)
-            return [r.process for r in job.ranks.values() if r.process] if job else []
+            ranks = job.ranks.values() if job else ()
+            return [r.process for r in ranks if r.process and not r.feed]
 
     def unseen(self, label: str) -> int:
         """How many live ranks of a job have no process that can be seen from here."""
         with self._lock:
             job = self._jobs.get(label)
-            return sum(r.live and not r.process for r in job.ranks.values()) if job else 0
+            ranks = job.ranks.values() if job else ()
+            return sum(r.live and (not r.process or bool(r.feed)) for r in ranks)
 
     def checkpoints(self) -> list[CheckpointState]:
         """What every job that has not ended said of its checkpoints."""

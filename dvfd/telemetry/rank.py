@@ -90,7 +90,7 @@ class Rank:
     step: int | None = None
     stepped: float | None = None  # when the last step ended
     progress: float = 0.0
-    step_samples: float | None = None  # of the last step
+    step_samples: float | None = None  # of the last step, or of all that a log's line stands for
     broken: bool = True  # the next interval is no step: a start or a checkpoint lies in it
     section: float | None = None  # when the checkpoint being written began
     pause: float = 0.0  # seconds that the next step may take, as the job says
@@ -121,7 +121,9 @@ class Rank:
         self.steps_total += steps
         totals.steps += steps
         self.step, self.stepped, self.broken = row.step, at, False
-        self.step_samples, self.pause = row.samples, 0.0
+        self.pause = 0.0
+        if steps:
+            self.step_samples = None if row.samples is None else row.samples * steps
         self.progress = max(self.progress, at)
         self.ends.append((at, row.step))
         if interval is not None and interval > 0:
@@ -134,9 +136,11 @@ class Rank:
         self._add(row, steps)
 
     def _steps_to(self, step: int) -> int:
-        """How many steps a line of a log stands for: it may come at every tenth step only."""
+        """How many steps a line of a log stands for: it may come at every tenth step only, and a
+        validation at one that is known.
+        """
         ahead = 1 if self.step is None else step - self.step
-        return ahead if 1 <= ahead <= LINE_STEPS else 1
+        return ahead if 0 <= ahead <= LINE_STEPS else 1
 
     def _add(self, row: Row, steps: int) -> None:
         totals = self.totals

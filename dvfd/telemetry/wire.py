@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dvfd.errors import WireError
 from dvfd.telemetry.reporter import (
@@ -30,6 +30,9 @@ from dvfd.telemetry.reporter import (
     VOID,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 NAME_LIMIT = 128
 """Characters of a job's or a run's name: they become labels."""
 
@@ -40,8 +43,8 @@ SEQUENCE_LIMIT = 1 << 62
 """Sequences and steps: SQLite's integers are signed and of 64 bits."""
 
 EVENTS = frozenset((
-    "checkpoint_begin", "checkpoint_saved", "checkpoint_failed", "checkpoint_loaded",
-    "collective", "pause", "exception", "note", "end",
+    "checkpoint_begin", "checkpoint_staged", "checkpoint_saved", "checkpoint_failed",
+    "checkpoint_loaded", "collective", "pause", "exception", "note", "end",
 ))  # fmt: skip
 
 COLLECTIVES = ("64KiB", "bucket")
@@ -160,7 +163,7 @@ def decode(packet: bytes) -> Hello | Steps | Event:
     if kind == HELLO:
         return _hello(stamp, _fields(packet))
     if kind == EVENT:
-        return _event(stamp, _fields(packet))
+        return event_of(stamp, _fields(packet))
     raise WireError(f"kind {kind} is none of hello {HELLO}, steps {STEPS}, event {EVENT}")
 
 
@@ -260,7 +263,8 @@ def _hello(stamp: Stamp, fields: dict[str, Any]) -> Hello:
     )
 
 
-def _event(stamp: Stamp, fields: dict[str, Any]) -> Event:
+def event_of(stamp: Stamp, fields: Mapping[str, Any]) -> Event:
+    """Read an event's fields. Raises WireError on any that makes no sense."""
     if stamp.first < 1:
         raise WireError("an event without a sequence")
     event = _text(fields, "event", NAME_LIMIT)
@@ -287,7 +291,7 @@ def _event(stamp: Stamp, fields: dict[str, Any]) -> Event:
     )
 
 
-def _collective(fields: dict[str, Any]) -> tuple[str, float]:
+def _collective(fields: Mapping[str, Any]) -> tuple[str, float]:
     message, took = fields.get("message"), fields.get("took")
     if message not in COLLECTIVES:
         raise WireError(f"message: one of {', '.join(COLLECTIVES)} wanted, got {message!r:.40}")
@@ -300,7 +304,7 @@ def _collective(fields: dict[str, Any]) -> tuple[str, float]:
     return message, float(took)
 
 
-def _whole(fields: dict[str, Any], key: str, low: int, high: int) -> int:
+def _whole(fields: Mapping[str, Any], key: str, low: int, high: int) -> int:
     value = fields.get(key)
     if type(value) is not int or not low <= value <= high:  # a bool is no number here
         raise WireError(f"{key}: a whole number from {low} to {high} wanted, got {value!r:.40}")
@@ -315,7 +319,7 @@ def _name(fields: dict[str, Any], key: str, *, required: bool = True) -> str:
     return text
 
 
-def _text(fields: dict[str, Any], key: str, limit: int) -> str:
+def _text(fields: Mapping[str, Any], key: str, limit: int) -> str:
     value = fields.get(key, "")
     if not isinstance(value, str) or len(value) > limit:
         raise WireError(f"{key}: a text of at most {limit} characters wanted, got {value!r:.40}")

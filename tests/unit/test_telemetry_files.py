@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dvfd.config import Config, Jobs, LogSource, Metrics
 from dvfd.errors import NotApplicable, ProbeError
 from dvfd.telemetry.files import Files
-from dvfd.telemetry.patterns import LINES, parse
+from dvfd.telemetry.patterns import LINES, words
+from dvfd.telemetry.patterns import parse as parse_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,12 @@ MEGATRON_NAN = (
     " global batch size:     8 |"
     " loss scale: 1.0 | grad norm: nan | actual seqlen:  2048 | number of skipped iterations:   0 |"
 )
+
+
+def parse(pattern: str, line: str) -> dict[str, float]:
+    return parse_text(pattern, words(line)[1])
+
+
 TRAINER = "{'loss': 2.3311, 'grad_norm': 1.52, 'learning_rate': 4.9e-05, 'epoch': 0.02}"
 TRAINER_TEXTS = (
     "{'loss': '2.3311', 'grad_norm': '1.52', 'learning_rate': '4.9e-05', 'epoch': '0.02'}"
