@@ -25,6 +25,7 @@ from dvfd.evidence.ledger import Evidence
 from dvfd.evidence.shown import Shown
 from dvfd.evidence.witness import Witness
 from dvfd.gates.gatehouse import Gatehouse
+from dvfd.history.chosen import Chosen
 from dvfd.incidents.at_once import AtOnce
 from dvfd.incidents.protocol import Incidents, Kept, present
 from dvfd.judgements import Judgements
@@ -66,6 +67,7 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
         if findings is not None:
             findings = replace(findings, by=_here().name)
             drilled.keep(findings, at=clock.now())
+        chosen = Chosen(config, catalogue.metrics, store)
         judgements = Judgements(
             catalogue,
             store=store,
@@ -76,9 +78,10 @@ def judge_alone(name: str, findings: Findings | None = None) -> tuple[dict[str, 
             trouble=lambda metric: NO_DAEMON,
             maintenance=config.maintenance,
             drilled=drilled.newest,
-            reviewed=_reviews(config, catalogue, store, clock).of,
+            reviewed=_reviews(config, catalogue, store, clock, chosen).of,
             attested=Attestations(catalogue, store, clock).judged,
             waived=Waivers(catalogue, evidence, clock).applied,
+            windows=chosen.windows,
         )
         report = judgements.run_check(check)
         opened = ""
@@ -168,7 +171,9 @@ def incident_update_alone(request: Mapping[str, Any]) -> dict[str, Any]:
         return told
 
 
-def _reviews(config: Config, catalogue: Catalogue, store: Store, clock: SystemClock) -> Reviews:
+def _reviews(
+    config: Config, catalogue: Catalogue, store: Store, clock: SystemClock, chosen: Chosen
+) -> Reviews:
     accepted = Baselines(state_dir() / "runs", store, clock)
     restorer = Restorer(
         lambda: last_seen(store.all(MANIFESTS)), settings=config.checkpoints, records=store
@@ -182,6 +187,7 @@ def _reviews(config: Config, catalogue: Catalogue, store: Store, clock: SystemCl
         price=config.cost,
         excused=config.maintenance,
         keep=store.write,
+        history=chosen if chosen.asks else None,
     )
 
 

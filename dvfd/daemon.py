@@ -31,6 +31,7 @@ from dvfd.evidence.ledger import Evidence
 from dvfd.evidence.shown import Shown
 from dvfd.evidence.witness import Witness
 from dvfd.gates.gatehouse import Gatehouse
+from dvfd.history.chosen import Chosen
 from dvfd.identity import Identity
 from dvfd.incidents.at_once import AtOnce
 from dvfd.incidents.protocol import Incidents, present
@@ -321,6 +322,7 @@ class Daemon:
         self._attestations = Attestations(catalogue, self._store, clock, self._evidence)
         self._baselines = Baselines(self._state_dir / "runs", self._store, clock)
         self._ledger = Ledger(self._store, self._baselines, clock)
+        self._chosen = Chosen(config, catalogue.metrics, self._store)
         self._reviews = self._review()
         self._runs = self._conduct()
         self._incidents = self._follow_failures()
@@ -440,6 +442,7 @@ class Daemon:
             runs=self._runs.results,
             attested=self._attestations.judged,
             waived=self._waivers.applied,
+            windows=self._chosen.windows,
         )
 
     def _review(self) -> Reviews:
@@ -457,6 +460,7 @@ class Daemon:
             price=self._config.cost,
             excused=self._config.maintenance,
             keep=self._store.write,
+            history=self._chosen if self._chosen.asks else None,
         )
 
     def _conduct(self) -> Conductor:

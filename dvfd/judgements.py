@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -76,6 +76,25 @@ class Drilled(Protocol):
         ...
 
 
+class Window(Protocol):
+    """What an engine has of a criterion's window; dvfd.history.chosen makes it."""
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """What is judged."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why there is nothing."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """Where it is from, if not from where it should be."""
+        ...
+
+
 class Judgements:
     """Judges checks, and remembers the newest result of every criterion of the catalogue."""
 
@@ -96,11 +115,13 @@ class Judgements:
         runs: Callable[[Check, float], tuple[Result, ...]] | None = None,
         attested: Callable[[Criterion, float], Result] | None = None,
         waived: Callable[[Result, float], Result] = lambda result, _at: result,
+        windows: Callable[[Check, float], Mapping[str, Window]] = lambda check, at: {},
     ) -> None:
         """*trouble* gives the last error of the source of a metric, or an empty string; *drilled*
         the newest findings of the drill of a check, *reviewed* what a review of its days finds
         now, *runs* the results of its newest stability run, *attested* the result of a criterion
-        on what people state; *waived* makes of a result what it counts as at a moment.
+        on what people state; *waived* makes of a result what it counts as at a moment; *windows*
+        has the samples of criteria, by their ids, that the store is not asked for.
         """
         self._store = store
         self._clock = clock
@@ -113,6 +134,7 @@ class Judgements:
         self._runs = runs
         self._attested = attested
         self._waived = waived
+        self._windows = windows
         self._lock = threading.Lock()
         self._crashes: dict[str, str] = {}
         self._results: dict[str, Result] = {
@@ -136,12 +158,14 @@ class Judgements:
         review = self._review(check)  # may take minutes: before the lock
         at = self._clock.now()
         drilled = self._drilled(check.id) if check.drill else review
+        windows = self._elsewhere(check, at)  # before the lock, too
         of_run = (self._runs or unwatched)(check, at) if check.every else ()
         with self._lock:
             self._results |= {result.criterion.id: result for result in of_run}
             for criterion in check.criteria if criteria is None else criteria:
                 if not of_run or criterion.source == ATTESTATION:  # nobody's word ends with a run
-                    self._results[criterion.id] = self._judge(criterion, at, drilled)
+                    window = windows.get(criterion.id)
+                    self._results[criterion.id] = self._judge(criterion, at, drilled, window)
             results = tuple(self._waived(self._results[c.id], at) for c in check.criteria)
             late = max(0.0, at - scheduled) if scheduled is not None else 0.0
             took = self._clock.boot() - began
@@ -167,13 +191,23 @@ class Judgements:
             log.exception("review crashed", check=check.id)
             return None
 
-    def _judge(self, criterion: Criterion, at: float, drilled: Drilled | None) -> Result:
+    def _elsewhere(self, check: Check, at: float) -> Mapping[str, Window]:
+        """What an engine has for *check*; if asking crashes, the store is asked as ever."""
+        try:
+            return self._windows(check, at)
+        except Exception:
+            log.exception("asking for windows crashed", check=check.id)
+            return {}
+
+    def _judge(
+        self, criterion: Criterion, at: float, drilled: Drilled | None, window: Window | None
+    ) -> Result:
         excuse = next((m.reason for m in self._maintenance if m.covers(at)), None)
         if excuse is not None and JOB in criterion.requires and not criterion.inapplicable:
             reason = f"declared maintenance: {excuse}"
             return Result(criterion, Verdict.NOT_APPLICABLE, at, reason)
         try:
-            result = self._held(criterion, at, drilled)
+            result = self._held(criterion, at, drilled, window)
         except Exception as error:  # a criterion that crashes is UNKNOWN, alone
             log.exception("judging crashed", criterion=criterion.id)
             self._crashes[criterion.id] = f"{criterion.id}: {error!r}"
@@ -181,7 +215,9 @@ class Judgements:
         self._crashes.pop(criterion.id, None)
         return result
 
-    def _held(self, criterion: Criterion, at: float, drilled: Drilled | None) -> Result:
+    def _held(
+        self, criterion: Criterion, at: float, drilled: Drilled | None, window: Window | None
+    ) -> Result:
         """*criterion* held against the drill's figures if it is one's, against what people state
         if it is about that, else against the store.
         """
@@ -194,14 +230,16 @@ class Judgements:
             none = OWN_FIGURES[criterion.source].format(criterion.check)
             trouble = drilled.trouble(criterion) if drilled else none
         else:
-            samples = self._store.samples(criterion, until=at)
-            trouble = self._trouble(criterion.metric)
+            samples = window.samples if window else self._store.samples(criterion, until=at)
+            trouble = (window.trouble if window else "") or self._trouble(criterion.metric)
             if drilled and criterion.limit.metric:  # a limit that the review has found
                 samples = [*samples, *drilled.samples]
                 trouble = "; ".join(filter(None, (trouble, drilled.trouble(criterion))))
         result = judge(criterion, samples, at=at, trouble=trouble)
         if criterion.source == REVIEW and trouble:  # the job is there: nothing is over
             result = replace(result, absent=False)
+        if window and window.note:
+            result = replace(result, note="; ".join(filter(None, (result.note, window.note))))
         return drilled.spoken(result) if drilled else result
 
     def _tell(self, sink: Sink, report: Report) -> None:

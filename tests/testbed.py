@@ -154,7 +154,7 @@ def alertmanager(
         f"--web.listen-address=127.0.0.1:{port}",
         "--cluster.listen-address=",
     ]
-    with _running(command, port, directory / "alertmanager.log") as server:
+    with running(command, port, directory / "alertmanager.log") as server:
         yield server
 
 
@@ -190,7 +190,7 @@ def prometheus(
         f"--web.listen-address=127.0.0.1:{port}",
         *options,
     ]
-    with _running(command, port, directory / "prometheus.log") as server:
+    with running(command, port, directory / "prometheus.log") as server:
         yield server
 
 
@@ -211,22 +211,23 @@ def promtool(
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int, log: Path) -> Iterator[Server]:
+def running(command: list[str], port: int, log: Path, ready: str = "/-/ready") -> Iterator[Server]:
+    """*command* once it answers at the path *ready* of *port*; its words go to *log*."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
     server = Server(f"http://127.0.0.1:{port}", port, process)
     try:
-        eventually(lambda: _ready(server, log), 30)
+        eventually(lambda: _ready(server, log, ready), 30)
         yield server
     finally:
         server.stop()
 
 
-def _ready(server: Server, log: Path) -> bool:
+def _ready(server: Server, log: Path, path: str) -> bool:
     if server.process.poll() is not None:
         pytest.fail(f"{server.process.args} ended: {log.read_text()[-2000:]}")
     try:
-        fetch(f"{server.url}/-/ready")
+        fetch(f"{server.url}{path}")
     except OSError:
         return False
     return True

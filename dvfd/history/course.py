@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 MINUTE = 60.0
 
+EDGES = 2
+"""Minutes in which a gap begins and ends."""
+
 AGAIN_HOURS = 48
 """Hours in which a counter began again whose samples are read one by one; more of them is no job
 that restarts but two that share a name."""
@@ -139,7 +142,7 @@ class Reading:
 
     def _spanned(self, metric: str, question: str) -> Courses:
         minutes = {
-            key: {sample.at: min(HOUR, MINUTE * sample.value) for sample in samples}
+            key: {sample.at: covered(sample.value) for sample in samples}
             for key, samples in self._hours(metric, MINUTES, together=True).items()
         }
         return {
@@ -153,7 +156,13 @@ class Reading:
         if period.first > period.last:
             return {}
         asked = question.format(self._selector(metric))
-        lines = self._engine.range(asked, since=period.first, until=period.last, step=HOUR)
+        lines = self._engine.range(
+            asked,
+            since=period.first,
+            until=period.last,
+            step=HOUR,
+            inner=int(HOUR / MINUTE) if question is MINUTES else 1,
+        )
         return self._courses(metric, lines, together=together)
 
     def _raw(self, metric: str, since: float, until: float, more: str = "") -> Courses:
@@ -241,6 +250,14 @@ class Reading:
     def _own(self, metric: str) -> Sequence[str]:
         known = self._metrics.get(metric)
         return known.labels if known else ()
+
+
+def covered(minutes: float) -> float:
+    """Seconds of an hour that were observed for sure if so many of its minutes hold a sample: the
+    minutes at both ends of a gap are counted whole.
+    """
+    whole = HOUR / MINUTE
+    return float(HOUR) if minutes >= whole else max(0.0, MINUTE * (minutes - EDGES))
 
 
 def joined(words: str, lines: Sequence[Line]) -> list[Point]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -25,6 +26,10 @@ Get = Callable[..., remote.Answer]
 LONG = 1500
 """Characters of a question above which it is posted: proxies cut addresses off at 2 to 8 KB."""
 
+PLAIN = {"nocache": "1"}
+"""VictoriaMetrics would else move the ends of a range to fit its cache, and answer 30 s before now.
+Others ignore it."""
+
 RAW = 100_000
 """Points of one series in an hour that are believed: it has 3600 seconds."""
 
@@ -32,9 +37,11 @@ RAW = 100_000
 class Engine:
     """One engine as [history] says. Any thread. All of it raises HistoryError."""
 
-    def __init__(self, settings: History, get: Get = remote.get) -> None:
+    def __init__(self, settings: History, get: Get = remote.get, *, end: float = math.inf) -> None:
+        """Nothing is asked after *end* on the monotonic clock."""
         self._settings = settings
         self._get = get
+        self._end = end
         self.asked = 0
 
     @property
@@ -56,12 +63,15 @@ class Engine:
         ]
         return [line for line in inside if line.points]
 
-    def range(self, question: str, *, since: float, until: float, step: float) -> list[Line]:
+    def range(
+        self, question: str, *, since: float, until: float, step: float, inner: int = 1
+    ) -> list[Line]:
         """What *question* comes to at since, since + step ... until; in pieces where those would
-        be more points than one answer may have.
+        be more points than one answer may have, or than a query within it may, which makes *inner*
+        for each: VictoriaMetrics counts these too.
         """
         found: dict[tuple[tuple[str, str], ...], list[Line]] = {}
-        for first, last in _pieces(since, until, step, self._settings.points):
+        for first, last in _pieces(since, until, step, self._settings.points // inner):
             times = {"start": _text(first), "end": _text(last), "step": _text(step)}
             count = round((last - first) / step) + 1
             for line in self._ask(
@@ -76,7 +86,7 @@ class Engine:
     def ahead(self) -> float:
         """Seconds that its clock is ahead of ours, to about a second."""
         self.asked += 1
-        answer = self._got("query", urlencode({"query": "time()"}))
+        answer = self._got("query", urlencode({"query": "time()", **PLAIN}))
         everything = Asked(-math.inf, math.inf)
         lines = self._read(answer, everything)
         if len(lines) != 1:
@@ -97,8 +107,7 @@ class Engine:
 
     def _ask(self, path: str, question: dict[str, str], asked: Asked) -> list[Line]:
         self.asked += 1
-        # VictoriaMetrics would move the ends of a range to fit its cache; others ignore it.
-        return self._read(self._got(path, urlencode({**question, "nocache": "1"})), asked)
+        return self._read(self._got(path, urlencode({**question, **PLAIN})), asked)
 
     def _read(self, answer: remote.Answer, asked: Asked) -> list[Line]:
         try:
@@ -107,14 +116,19 @@ class Engine:
             raise HistoryError(f"{self.words}: {error}") from None
 
     def _got(self, path: str, form: str) -> remote.Answer:
-        settings = self._settings
+        settings, left = self._settings, self._end - time.monotonic()
+        if left <= 0:
+            raise HistoryError(
+                f"{self.words}: {self.asked - 1} questions took all the time that there is for "
+                "them: is it busy? recording rules, or fewer nodes at once"
+            )
         url = f"{settings.url}/api/v1/{path}"
         posted = len(form) > LONG
         try:
             return self._get(
                 url if posted else f"{url}?{form}",
                 access(settings),
-                within=settings.timeout,
+                within=min(settings.timeout, left),
                 most=settings.answer_bytes,
                 form=form if posted else None,
             )

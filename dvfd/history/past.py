@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from dvfd.config import Config, History, Member
     from dvfd.history.course import Reading
-    from dvfd.model import Labels, Metric, Run, Sample
+    from dvfd.model import Labels, Metric, Sample
+    from dvfd.state import Run
 
 
 class EnginePast:

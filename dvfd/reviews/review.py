@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from dvfd.config import Cost
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.findings import Findings
-from dvfd.errors import DvfdError
+from dvfd.errors import DvfdError, HistoryError
 from dvfd.model import REVIEW, Sample, labels
 from dvfd.reduce import seconds
 from dvfd.reviews import cost, trend
@@ -66,6 +66,23 @@ class Past(Everything, Protocol):
         self, metric: str, labels: Labels, *, since: float, until: float
     ) -> Sequence[Sample]:
         """The course of a gauge, whole hours as their medians."""
+        ...
+
+
+class Named(Past, Protocol):
+    """A past, and in words whose it is."""
+
+    @property
+    def words(self) -> str:
+        """Once all was asked."""
+        ...
+
+
+class History(Protocol):
+    """Who has the past where the store is not asked for it."""
+
+    def over(self, since: float, until: float) -> Named:
+        """This node's in [since, until]. Raises HistoryError, as does what it gives."""
         ...
 
 
@@ -137,8 +154,10 @@ class Reviews:
         excused: Sequence[Maintenance] = (),
         keep: Callable[[Iterable[Sample]], None] = lambda _samples: None,
         run: Runner | None = None,
+        history: History | None = None,
     ) -> None:
-        """*restored* restores the newest checkpoint of a job; *capacity* says how far all this
+        """*history* has the past that is asked in the place of *past*, where there is one;
+        *restored* restores the newest checkpoint of a job; *capacity* says how far all this
         would scale; *excused* is maintenance that was declared in advance; *keep* takes every
         figure, for `dvfd history`.
         """
@@ -151,6 +170,7 @@ class Reviews:
         self._excused = [(m.since.timestamp(), m.until.timestamp()) for m in excused]
         self._keep = keep
         self._run = run
+        self._history = history
 
     def of(self, check: Check) -> Findings | None:
         """What can be said now for *check*; None if no criterion of it rests on a review."""
@@ -193,12 +213,44 @@ class Reviews:
         wanted = Wanted(criteria)
         for name in wanted.periods:
             period = Period.ending(name, now)
-            jobs = [job_of(self._past, s, period) for s in self._past.latest(OBSERVED)]
-            if not jobs:
-                yield Fact("jobs", "no job that has not ended was looked at")
-            trends = self._trends(jobs)
-            for job in jobs:
-                yield from self._of_job(job, period, wanted, trends)
+            if self._history is None:
+                yield from self._over(self._past, period, wanted)
+            else:
+                yield from self._by_history(self._history, period, wanted)
+
+    def _by_history(self, history: History, period: Period, wanted: Wanted) -> Iterator[Found]:
+        """The figures as the engine has them; the store's where that is away, if it has them all,
+        and else why there are none.
+        """
+        named = f"source of {period.name}"
+        try:
+            past = history.over(period.since - BEFORE, period.until)
+            found = list(self._over(past, period, wanted))  # all of them, or none
+            yield Fact(named, past.words)
+        except HistoryError as error:
+            if self._holds(period):
+                found = list(self._over(self._past, period, wanted))
+                yield Fact(named, f"this node's store, which holds all of it; not {error}")
+            else:
+                found = [Trouble(c.metric, str(error), c.where) for c in wanted.over(period)]
+                yield Fact(named, f"none: {error}; this node's store does not reach so far back")
+        yield from found
+
+    def _holds(self, period: Period) -> bool:
+        """Whether the store knows of each job from before the period began."""
+        since, until = period.since - BEFORE, period.until
+        newest = self._past.latest(OBSERVED)
+        courses = [self._past.series(OBSERVED, s.labels, since=since, until=until) for s in newest]
+        return all(course and course[0].at <= period.since for course in courses)
+
+    def _over(self, past: Past, period: Period, wanted: Wanted) -> Iterator[Found]:
+        """The figures of a *period* by *past*."""
+        jobs = [job_of(past, sample, period) for sample in past.latest(OBSERVED)]
+        if not jobs:
+            yield Fact("jobs", "no job that has not ended was looked at")
+        trends = self._trends(jobs)
+        for job in jobs:
+            yield from self._of_job(past, job, period, wanted, trends)
 
     def _trends(self, jobs: Sequence[Job]) -> dict[str, Trend | str]:
         """By job; why there is none where there is none."""
@@ -211,15 +263,20 @@ class Reviews:
         return {job.name: answer for job, answer in zip(jobs, answers, strict=True)}
 
     def _of_job(
-        self, job: Job, period: Period, wanted: Wanted, trends: Mapping[str, Trend | str]
+        self,
+        past: Past,
+        job: Job,
+        period: Period,
+        wanted: Wanted,
+        trends: Mapping[str, Trend | str],
     ) -> Iterator[Found]:
         accepted = yardstick(self._accepted.standing(), job.name, job.processes)
         yield from availability(job, period, self._excused)
         yield from stability(job, period, trends[job.name], wanted.coverage(TREND))
         yield from efficiency(job, period, trends[job.name], accepted, wanted.coverage(EFFICIENCY))
         yield from communication(job, accepted)
-        yield from agreement(self._past, job, period, wanted.coverage(SYNC))
-        yield from cost.facts(self._past, job, period, self._price)
+        yield from agreement(past, job, period, wanted.coverage(SYNC))
+        yield from cost.facts(past, job, period, self._price)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +290,10 @@ class Wanted:
         """The periods that they name, each once."""
         named = [dict(c.where).get("period", "") for c in self.criteria]
         return list(dict.fromkeys(filter(None, named)))
+
+    def over(self, period: Period) -> list[Criterion]:
+        """The criteria of a period."""
+        return [c for c in self.criteria if dict(c.where).get("period") == period.name]
 
     def coverage(self, metric: str) -> float:
         """The share of the period that must be known for a figure of *metric*."""
