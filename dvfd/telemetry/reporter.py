@@ -160,11 +160,13 @@ class Reporter:
         val_loss: float | None = None,
         grad_hash: int | None = None,
         param_hash: int | None = None,
+        at: float | None = None,
     ) -> None:
         """Report that optimizer step *step* is done.
 
         Seconds of `compute` (collectives excluded), of exposed `communication` and of `allreduce`;
-        `samples` and `bytes` of this rank in this step; hashes of 64 bits.
+        `samples` and `bytes` of this rank in this step; hashes of 64 bits. *at* is when it was
+        done, of `time.monotonic()`, where that is not now.
         """
         if self._ended or not self._acquire(True, _PATIENCE):
             self._errors += not self._ended
@@ -187,7 +189,8 @@ class Reporter:
             if not (allreduce is bytes is lr is val_loss is grad_hash is param_hash is None):
                 mask |= self._rare(allreduce, bytes, lr, val_loss, grad_hash, param_hash)
             _pack_common(
-                self._ring, self._offset, mask, step, now, samples or 0.0, loss or 0.0,
+                self._ring, self._offset, mask, step, now if at is None else at,
+                samples or 0.0, loss or 0.0,
                 grad_norm or 0.0, compute or 0.0, communication or 0.0,
             )  # fmt: skip
             self._offset = (self._offset + _ROW_SIZE) % len(self._ring)
@@ -485,7 +488,9 @@ def quietly(method: Callable[..., Any]) -> Callable[..., None]:
         try:
             method(self, *args, **kwargs)
         except Exception as error:
-            self.reporter.note("%s: %r" % (getattr(method, "__qualname__", method), error))
+            reporter = getattr(self, "reporter", None)
+            if reporter is not None:
+                reporter.note("%s: %r" % (getattr(method, "__qualname__", method), error))
 
     return called
 

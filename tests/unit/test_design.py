@@ -36,6 +36,7 @@ HOMES = {
         "checkpoint_verify.py",
         "checkpoint_load.py",
         "telemetry/gradient_hook.py",
+        "integrations/accelerate.py",
     },
     "numpy": {"drills/", "analysis.py", "scaling/fits.py", "reviews/slopes.py"},
     "scipy": {"analysis.py", "scaling/fits.py"},

@@ -18,7 +18,7 @@ FILES = sorted(path for path in HERE.glob("*.py") if path.name != "__init__.py")
 
 FRAMEWORKS = {
     "huggingface": {"transformers"},
-    "accelerate": {"accelerate"},
+    "accelerate": {"accelerate", "torch"},
     "lightning": {"lightning", "pytorch_lightning"},
     "torchtitan": {"torchtitan"},
 }

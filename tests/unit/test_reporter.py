@@ -57,6 +57,27 @@ def test_a_step_arrives_with_every_field_given(listener: Listener) -> None:
     assert {name: getattr(row, name) for name in given} == given
 
 
+def test_a_step_that_is_told_later_keeps_the_time_when_it_was_done(listener: Listener) -> None:
+    done = time.monotonic() - 5
+    a_reporter(listener).step(3, at=done)
+
+    (packet,) = (p for p in listener.packets() if isinstance(p, wire.Steps))
+
+    assert packet.stamp.boot - packet.rows[0].boot == pytest.approx(5, abs=1)
+
+
+def test_only_the_first_trouble_of_a_session_is_told(listener: Listener) -> None:
+    reporter = a_reporter(listener)
+    reporter.note("a value is missing")
+    reporter.note("again")
+    reporter.step(1)
+
+    notes = [p.error for p in listener.packets() if isinstance(p, wire.Event)]
+
+    assert notes == ["a value is missing"]
+    assert reporter.stats()["errors"] == 2
+
+
 def test_what_is_not_given_is_absent_and_not_zero(listener: Listener) -> None:
     a_reporter(listener).step(3, loss=0.0)
 

@@ -1,0 +1,201 @@
+"""A Hugging Face Trainer seen by dvfd: `Trainer(..., callbacks=[DvfdCallback()])`, on every rank.
+
+The Trainer says how its loop goes, and this passes it on: each optimizer step with its samples,
+the loss, gradient norm and learning rate that it logs, the loss of an evaluation, checkpoints, and
+how training ended. What the Trainer does not log at a step is not reported of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+
+from transformers import TrainerCallback
+
+try:
+    from dvfd.telemetry.reporter import Reporter, quietly
+except ImportError:  # copied beside the reporter, into an image without dvfd
+    from dvfd_reporter import Reporter, quietly
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional, Tuple
+
+LONGEST = 3600
+"""Seconds that the first evaluation may take: the longest pause that there is."""
+
+PATIENCE, SHORTEST = 5, 60
+"""Each later one may take so many times the longest so far, and at least so many seconds."""
+
+LOGGED = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr"}
+"""What the Trainer calls a value, and what the reporter does."""
+
+
+class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not follow the framework
+    """Reports each training of the process, from its beginning to its end.
+
+    *job* is what dvfd calls it: else $DVFD_JOB, Slurm's name of the job, or the script's. *options*
+    are the Reporter's. A *reporter* of your own is yours to end: `with Reporter() as reporter`
+    around `trainer.train()` reports the exceptions that you catch further out, too.
+    """
+
+    def __init__(self, job: str = "", *, reporter: Optional[Reporter] = None, **options: Any):
+        self.reporter: Any = reporter
+        self._ours = reporter is None
+        self._options = {"job": job, **options}
+        self._longest: Optional[float] = None  # evaluation so far
+        self._reset()
+
+    def _reset(self) -> None:
+        self._substeps = 0
+        self._held: Optional[Tuple[int, int, float]] = None  # step, samples, when it was done
+        self._values: Dict[str, float] = {}  # what was logged since the last row
+        self._evaluating: Optional[float] = None  # since when
+        self._saving: Optional[Tuple[str, int]] = None  # path, step
+        self._step = self._steps = 0  # where the training is, of how many
+
+    # --- What the Trainer calls -----------------------------------------------------------------
+
+    @quietly
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+        """Introduce this rank; a training that is tried again goes on with the same line."""
+        self._send()
+        self._reset()
+        self._step, self._steps = state.global_step, state.max_steps
+        if self.reporter is None:
+            self.reporter = Reporter(**{**identity(args, state), **self._options})
+            atexit.register(self._at_exit)  # after the reporter's own, so called before it
+        if getattr(args, "eval_on_start", False):
+            self._pause()
+
+    @quietly
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+        """Nothing more is said of the step before."""
+        self._send()
+        self._substeps = 0
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+        """Count a micro-batch whose gradients are kept for the next."""
+        self._substeps += 1
+
+    @quietly
+    def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+        """Hold the step until the next begins, for what the Trainer logs of it."""
+        batch = state.train_batch_size or args.train_batch_size
+        self._step = state.global_step
+        self._held = (self._step, batch * (self._substeps + 1), time.monotonic())
+        self._substeps = 0
+        self._foretell(args, state, control)
+
+    @quietly
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+        """Some log, evaluate or save now."""
+        self._foretell(args, state, control)
+
+    @quietly
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_more: Any) -> None:
+        """Take the values that the Trainer has made floats."""
+        if "loss" in logs:
+            self._values.update({ours: logs[name] for name, ours in LOGGED.items() if name in logs})
+        self._foretell(args, state, control)
+
+    @quietly
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_more: Any) -> None:
+        """Take the evaluation's loss; of several data sets, the first one's."""
+        if self._evaluating is not None:
+            self._longest = max(self._longest or 0.0, time.monotonic() - self._evaluating)
+            self._evaluating = None
+        losses = [value for name, value in metrics.items() if name.endswith("_loss")]
+        if losses:
+            self._values.setdefault("val_loss", metrics.get("eval_loss", losses[0]))
+        self._foretell(args, state, control)
+
+    @quietly
+    def on_save(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+        """Report that the checkpoint is complete."""
+        self._saving = None
+        if not state.is_hyper_param_search:
+            self.reporter.checkpoint_saved(checkpoint_path(args, state), state.global_step)
+
+    @quietly
+    def on_train_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+        """Report the end: what the process does afterwards is no training."""
+        self._send()
+        if self._ours:
+            reporter, self.reporter = self.reporter, None
+            atexit.unregister(self._at_exit)
+            done = state.global_step >= state.max_steps
+            reporter.end("finished" if done else "stopped early, " + self._where())
+
+    # --- What is told of it ---------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Report the step that is held, at the time when it was done."""
+        if self._held is not None:
+            step, samples, at = self._held
+            values, self._held, self._values = self._values, None, {}
+            self.reporter.step(step, samples=samples, at=at, **values)
+
+    def _foretell(self, args: Any, state: Any, control: Any) -> None:
+        """Say what the Trainer does next, which is to log, to evaluate, to save, in this order."""
+        evaluates, saves = control.should_evaluate, control.should_save
+        if control.should_log or not (evaluates or saves):
+            return
+        if self._step < self._steps:  # the last row waits for what no later one can tell
+            self._send()
+        if evaluates:
+            self._pause()
+        elif not state.is_hyper_param_search:
+            self._saving = (checkpoint_path(args, state), state.global_step)
+            self.reporter.checkpoint_begin(*self._saving)
+
+    def _pause(self) -> None:
+        """Announce an evaluation, once."""
+        if self._evaluating is None:
+            known = self._longest is not None
+            limit = max(SHORTEST, PATIENCE * (self._longest or 0.0)) if known else LONGEST
+            self._evaluating = time.monotonic()
+            self.reporter.pause(min(limit, LONGEST), "evaluation")
+
+    def _where(self) -> str:
+        return "at step %d of %d" % (self._step, self._steps)
+
+    @quietly
+    def _at_exit(self) -> None:
+        """The process ends in the middle of the training: by an exception, if Python knows one."""
+        self._send()
+        error = getattr(sys, "last_value", None)
+        if self._saving is not None:
+            self.reporter.checkpoint_failed(*self._saving, error or "left unfinished")
+        if error is not None:
+            self.reporter.exception(error)
+        self.reporter.end("left " + self._where(), failed=True)
+
+
+def identity(args: Any, state: Any) -> Dict[str, Any]:
+    """Who this rank is, as the Trainer knows, and how many steps lie between checkpoints."""
+    return {
+        "rank": args.process_index,
+        "world_size": args.world_size,
+        "local_rank": args.local_process_index,
+        "checkpoint_every": checkpoint_every(args, state),
+    }
+
+
+def checkpoint_every(args: Any, state: Any) -> int:
+    """Steps from one checkpoint to the next; 0 where that cannot be said beforehand."""
+    strategy = getattr(args.save_strategy, "value", args.save_strategy)
+    if state.is_hyper_param_search:
+        return 0
+    if strategy == "steps":
+        return int(state.save_steps)
+    whole = args.max_steps <= 0 and float(args.num_train_epochs).is_integer()
+    return int(state.max_steps // args.num_train_epochs) if strategy == "epoch" and whole else 0
+
+
+def checkpoint_path(args: Any, state: Any) -> str:
+    """Where the Trainer saves; a search for hyperparameters has directories of its own."""
+    name = "checkpoint-%d" % state.global_step
+    return os.path.join(os.path.abspath(args.output_dir), name)
