@@ -197,14 +197,15 @@ class Reading:
         asked = RESETS.format(self._selector(metric, own)) % (2 * HOUR)
         period = self.period
         lines = self._engine.range(asked, since=period.first, until=period.last, step=HOUR)
-        marked = sorted({at for line in lines for at, value in line.points if value > 0})
+        marked = {at for line in lines for at, value in line.points if value > 0}
+        marked |= {b.at for a, b in pairwise(hours) if b.at - a.at > HOUR}  # it may be in the gap
         if len(marked) > 2 * AGAIN_HOURS:
             raise HistoryError(
-                f"{metric} of {key.words} began again in {len(marked) // 2} hours or more, wanted "
-                f"at most {AGAIN_HOURS}: do two jobs or two targets share its name?"
+                f"{metric} of {key.words} began again in {len(marked) // 2} hours or more, "
+                f"wanted at most {AGAIN_HOURS}: do two jobs or two targets share its name?"
             )
         found = [sample for sample in hours if sample.at not in marked]
-        for at in marked:
+        for at in sorted(marked):
             found += self._raw(metric, at - HOUR, at, own).get(key, [])
         found.sort(key=lambda sample: sample.at)
         drops = sum(after.value < before.value for before, after in pairwise(found))
