@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd import catalogue_keys as keys
 from dvfd import catalogue_lint as lint
+from dvfd import site_catalogue
 from dvfd.config import data_dir
 from dvfd.errors import ConfigError
 from dvfd.model import (
@@ -83,6 +84,7 @@ class Draft:
     raw: Mapping[str, object]
     keys: Table
     base: Table
+    site: bool = False  # of the site's own, beside the framework's
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,18 @@ def load(config: Config, directory: Path | None = None) -> Catalogue:
     desk = Desk(config, [], {}, {}, {}, {})
     files = read(directory or data_dir("checks"), desk.problems)
 
+    own = site_catalogue.read(config.site.checks, desk.problems)
+
     desk.metrics.update(read_metrics(files.get(METRICS, {}), desk.problems))
+    desk.metrics.update(_of_site(own, desk))
     desk.quantities.update(quantities(desk.metrics))
     checks = [read_check(file, raw, desk) for file, raw in files.items() if _is_check(file)]
     gates, summary = read_gates(files.get(GATES, {}), desk)
     signoffs = read_signoffs(files.get(SIGNOFFS, {}), desk)
-    overrides = check_site(desk)
+    added = add_lines(own, checks, files, desk)
+    overrides = (*site_catalogue.added(own, added), *check_site(desk))
 
-    hash_ = digest(files, readings=config.readings)
+    hash_ = digest(files, readings=config.readings, site=own.tables)
     catalogue = replace(
         assemble(checks, gates, desk, overrides, hash_), summary=summary, signoffs=signoffs
     )
@@ -160,9 +166,13 @@ def read(directory: Path, problems: list[str]) -> dict[str, Table]:
     return files
 
 
-def digest(files: Mapping[str, Table], *, readings: bool) -> str:
+def digest(
+    files: Mapping[str, Table], *, readings: bool, site: Mapping[str, Table] | None = None
+) -> str:
     """SHA-256 of what the files say, whatever their comments and the order of their keys."""
-    content = {"files": files, "readings": readings}
+    content: Table = {"files": files, "readings": readings}
+    if site:  # a site without checks of its own has the framework's hash
+        content["site"] = site
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -177,9 +187,46 @@ def read_metrics(raw: Table, problems: list[str]) -> dict[str, Metric]:
         found = keys.read_table(entry, keys.METRIC, place, problems)
         if keys.lacking("metric", found, entry, place, problems):
             continue
-        possible = _plain_range(found.pop("possible", None), f"{place}possible", problems)
+        possible = keys.plain_range(found.pop("possible", None), f"{place}possible", problems)
         metrics[name] = Metric(name=name, possible=possible, **found)
     return metrics
+
+
+def _of_site(own: site_catalogue.Files, desk: Desk) -> dict[str, Metric]:
+    """The metrics that are there only where the site has such inputs, and those of its own."""
+    config = desk.config
+    if not config.plugin:
+        for name in [name for name, metric in desk.metrics.items() if metric.only]:
+            del desk.metrics[name]
+    aged = {n: site_catalogue.aged(m, config) for n, m in desk.metrics.items() if m.only}
+    return aged | site_catalogue.metrics(own, config, desk.problems)
+
+
+def add_lines(
+    own: site_catalogue.Files, checks: list[Table | None], files: Mapping[str, Table], desk: Desk
+) -> int:
+    """Put the site's criteria on the desk and into their lists; how many there are."""
+    lists = {c["id"]: c for c in checks if c and ("schedule" in c or "watch" in c)}
+    theirs = {id_: files[f"{id_}.toml"].get("defaults", {}) for id_ in lists}
+    defaults = {id_: keys.read_table(raw, keys.DEFAULTS, "", []) for id_, raw in theirs.items()}
+    count = 0
+    for line in site_catalogue.lines(own, defaults, desk.problems):
+        lists[line.check]["criterion"].append(_site_draft(line, desk))
+        count += 1
+    return count
+
+
+def _site_draft(line: site_catalogue.Line, desk: Desk) -> str:
+    """Put one criterion of the site on the desk; returns its full id."""
+    owner = f"{line.check}.{site_catalogue.OWNER}"
+    id_ = _draft(owner, line.raw, line.place, line.base, desk, known=keys.SITE_CRITERION)
+    draft = desk.drafts[id_]
+    given = dict(line.given)
+    plugin = site_catalogue.plugin_named(draft.keys, desk.metrics, desk.config)
+    if plugin and "max_age" not in draft.base | draft.keys:
+        given["max_age"] = plugin.max_age
+    desk.drafts[id_] = replace(draft, keys=draft.keys | given, site=True)
+    return id_
 
 
 def read_check(file: str, raw: Table, desk: Desk) -> Table | None:
@@ -261,11 +308,19 @@ def _go(raw: Table, place: str, desk: Desk) -> GateLine | None:
     return GateLine(**found)
 
 
-def _draft(owner: str, raw: Table, nameless: str, base: Table, desk: Desk) -> str:
+def _draft(
+    owner: str,
+    raw: Table,
+    nameless: str,
+    base: Table,
+    desk: Desk,
+    *,
+    known: Mapping[str, keys.Read] = keys.CRITERION,
+) -> str:
     """Put one criterion on the desk; returns its full id."""
     file = nameless.partition(": ")[0]
     spot = f"{file}: {raw['id']}." if isinstance(raw.get("id"), str) else f"{nameless}."
-    found = keys.read_table(raw, keys.CRITERION, spot, desk.problems)
+    found = keys.read_table(raw, known, spot, desk.problems)
     id_ = f"{owner}.{found.get('id', nameless)}"
     if "id" not in raw:
         desk.problems.append(f"{spot}id: missing")
@@ -381,6 +436,9 @@ def build(draft: Draft, desk: Desk) -> Criterion | None:
 
     wrong = lint.units(found, metric, desk.quantities)
     desk.problems.extend(draft.place + said for said in wrong)
+    if draft.site:
+        told = site_catalogue.wrong(found, metric, desk.config)
+        desk.problems.extend(draft.place + said for said in told)
     for key in ("possible", "expected"):
         found[key] = _range(found.get(key), desk.config.profile, draft.place + key, desk.problems)
     found["possible"] = found["possible"] or metric.possible
@@ -460,17 +518,6 @@ def _range(
         return None
     if low > high:
         problems.append(f"{place}: empty: {low:g} is above {high:g}")
-        return None
-    return Range(low, high)
-
-
-def _plain_range(ends: tuple[Limit, Limit] | None, place: str, problems: list[str]) -> Range | None:
-    """The interval between two numbers: a metric knows no profile."""
-    if ends is None:
-        return None
-    low, high = (end.value for end in ends)
-    if low is None or high is None or low > high:
-        problems.append(f"{place}: not [low, high] in numbers")
         return None
     return Range(low, high)
 

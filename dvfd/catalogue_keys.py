@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dvfd.model import Combine, Comparison, Kind, Limit, Scope, Severity
+from dvfd.model import Combine, Comparison, Kind, Limit, Origin, Range, Scope, Severity
 
 Read = Callable[[object], Any]
 """Turn a TOML value into ours; raises ValueError with the reason when it is not one."""
@@ -187,6 +187,35 @@ def table(value: object) -> Table:
     return value
 
 
+def origin(value: object) -> Origin:
+    """`{ textfile | scrape = "INPUT", series = "NAME", where = { label = "x" }, times = 0.01 }`."""
+    given = table(value)
+    known = ("textfile", "scrape", "series", "where", "times")
+    for key in given.keys() - set(known):
+        raise ValueError(f"no such key {key!r}{near(key, known)}")
+    sources = [key for key in ("textfile", "scrape") if key in given]
+    if len(sources) != 1:
+        raise ValueError("give either textfile or scrape, the name of one")
+    return Origin(
+        source=sources[0],
+        input=text(given[sources[0]]),
+        series=text(given.get("series")),
+        where=tuple(sorted((text(k), text(v)) for k, v in table(given.get("where", {})).items())),
+        times=number(given.get("times", 1.0)),
+    )
+
+
+def plain_range(ends: tuple[Limit, Limit] | None, place: str, problems: list[str]) -> Range | None:
+    """The interval between two numbers: a metric knows no profile."""
+    if ends is None:
+        return None
+    low, high = (end.value for end in ends)
+    if low is None or high is None or low > high:
+        problems.append(f"{place}: not [low, high] in numbers")
+        return None
+    return Range(low, high)
+
+
 METRIC: Mapping[str, Read] = {
     "help": text,
     "unit": text,
@@ -196,6 +225,12 @@ METRIC: Mapping[str, Read] = {
     "drilled": flag,
     "max_age": at_least(0.5),
     "possible": bounds,
+    "only": one_of("input", ("plugin",)),
+}
+
+SITE_METRIC: Mapping[str, Read] = {
+    **{key: METRIC[key] for key in ("help", "unit", "kind", "labels", "max_age", "possible")},
+    "from": origin,
 }
 
 CRITERION: Mapping[str, Read] = {
@@ -232,6 +267,13 @@ CRITERION: Mapping[str, Read] = {
     "requires": many(one_of("feature", FEATURES)),
     "note": text,
 }
+
+SITE_CRITERION: Mapping[str, Read] = {
+    key: read
+    for key, read in CRITERION.items()
+    if key not in ("item", "also", "clause", "counts", "limits", "written", "scope")
+}
+"""Keys of a site's criterion: it answers no line of the source, and tells no phases apart."""
 
 OWN = ("id", "like", "also", "written", "counts", "limits")
 """Keys that a criterion never takes from another."""
@@ -273,6 +315,10 @@ CHECK: Mapping[str, Read] = {
     "criterion": many(table),
 }
 
+SITE_CHECK: Mapping[str, Read] = {
+    key: CHECK[key] for key in ("id", "clause", "defaults", "criterion")
+}
+
 GATE: Mapping[str, Read] = {
     "id": name,
     "title": text,
@@ -301,6 +347,7 @@ SIGNOFF: Mapping[str, Read] = {"role": text, "text": text, "clause": text}
 
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "metric": ("help", "unit"),
+    "site metric": ("help", "unit", "from"),
     "check": ("id", "title", "clause", "criterion"),
     "criterion": ("id", "item", "clause", "text", "metric", "unit", "comparison", "limit"),
     "gate": ("id", "title", "clause", "authority", "due", "tests", "go"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import ipaddress
 import os
 import re
 import socket
@@ -210,6 +211,93 @@ class LogSource(Section):
                 " throughput can be known: use the callback of dvfd.integrations, or leave it out"
             )
         return self
+
+
+class Site(Section):
+    """What a site adds to the framework: its own criteria, and how much they may cost."""
+
+    checks: Path | None = None  # a directory of metrics.toml and lists: docs/neighbours/README.md
+    series: int = Field(default=200, ge=1, le=2000)  # of plugins, text files and scrapes together
+
+
+SLACK = 5.0
+"""Seconds that a sample may come late: a pass is written and judged after it was made."""
+
+InputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
+class Plugin(Section):
+    """A check of the site's own with the exit codes of Nagios. No shell ever sees the command."""
+
+    name: InputName
+    command: tuple[str, ...] = Field(min_length=1)
+    interval: float = Field(default=60.0, ge=10, le=86400)
+    timeout: float = Field(default=10.0, ge=1, le=300)
+    user: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # only root can become another
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Plugin:
+        if not os.path.isabs(self.command[0]):  # noqa: PTH117  # a string
+            raise ValueError(
+                f"command {self.command[0]!r}: wanted an absolute path, no shell finds it"
+            )
+        if self.timeout > self.interval:
+            raise ValueError(f"timeout {self.timeout:g} is above interval {self.interval:g}")
+        return self
+
+    @property
+    def max_age(self) -> float:
+        """Seconds that a result stands: until the next run's must be there."""
+        return self.interval + self.timeout + SLACK
+
+
+class TextFile(Section):
+    """A directory of *.prom files, as node_exporter's textfile collector reads them."""
+
+    name: InputName
+    directory: Path
+    max_age: float = Field(default=900.0, ge=10, le=604_800)  # seconds since a file was written
+    interval: float = Field(default=15.0, ge=1, le=3600)
+
+    @field_validator("directory")
+    @classmethod
+    def _from_the_root(cls, directory: Path) -> Path:
+        if not directory.is_absolute():
+            raise ValueError(f"{str(directory)!r} is relative: wanted an absolute path")
+        return directory
+
+
+class Scrape(Section):
+    """The /metrics of an exporter on this node."""
+
+    name: InputName
+    url: str
+    interval: float = Field(default=15.0, ge=1, le=3600)
+    timeout: float = Field(default=5.0, gt=0, le=60)
+    elsewhere: bool = False  # may lie on another host
+
+    @model_validator(mode="after")
+    def _on_this_node(self) -> Scrape:
+        if not _is_address(self.url):
+            raise ValueError(f"{_seen(self.url)!r} is no http:// or https:// address")
+        host = urlsplit(self.url).hostname or ""
+        if not (self.elsewhere or host == "localhost" or _loopback(host)):
+            raise ValueError(f"{host} is not this node: wanted 127.0.0.1, or elsewhere = true")
+        if self.timeout > self.interval:
+            raise ValueError(f"timeout {self.timeout:g} is above interval {self.interval:g}")
+        return self
+
+    @property
+    def max_age(self) -> float:
+        """Seconds that an answer stands: until the next one must be there."""
+        return self.interval + self.timeout + SLACK
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Metrics(Section):
@@ -458,6 +546,10 @@ class Config(Section):
     http: Http = Http()
     jobs: Jobs = Jobs()
     logs: tuple[LogSource, ...] = ()
+    site: Site = Site()
+    plugin: tuple[Plugin, ...] = Field(default=(), max_length=32)
+    textfile: tuple[TextFile, ...] = Field(default=(), max_length=16)
+    scrape: tuple[Scrape, ...] = Field(default=(), max_length=16)
     checkpoints: Checkpoints = Checkpoints()
     drills: Drills = Drills()
     incidents: Incidents = Incidents()
@@ -479,6 +571,16 @@ class Config(Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two logs are named {', '.join(twice)}: one would go unread")
         return logs
+
+    @field_validator("plugin", "textfile", "scrape")
+    @classmethod
+    def _inputs_told_apart(
+        cls, inputs: tuple[Plugin | TextFile | Scrape, ...]
+    ) -> tuple[Plugin | TextFile | Scrape, ...]:
+        names = [each.name for each in inputs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two are named {', '.join(twice)}: which is meant?")
+        return inputs
 
     @property
     def origin(self) -> str:

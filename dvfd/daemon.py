@@ -291,6 +291,7 @@ class Daemon:
             state=state,
             publish=self._receiver.publish,
             turn=lambda job: offset(config.node.name, f"checkpoint of {job}", 1.0),
+            metrics=self._catalogue.metrics.values(),
         )
         self._sampler = Sampler(self._probes.all, write=self._on_sampled, clock=clock)
 

@@ -140,6 +140,17 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a site's metric comes from: a series of one input, and what makes base units of it."""
+
+    source: str  # textfile or scrape
+    input: str
+    series: str
+    where: Labels = ()
+    times: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """One measured quantity: one name in TOML, in the store and, behind `dvfd_`, on /metrics."""
 
@@ -152,6 +163,8 @@ class Metric:
     kind: Kind = Kind.GAUGE
     max_age: float = 15.0
     possible: Range | None = None
+    only: str = ""  # the input of a site without which there is no such metric
+    origin: Origin | None = None  # of a site's own
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,23 +5,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from dvfd.config import Config
-from dvfd.model import Clock, Probe, Sample
+from dvfd.model import Clock, Metric, Probe, Sample
 from dvfd.probes.checkpoints import Checkpoints
 from dvfd.probes.cpu import Cpu
+from dvfd.probes.exec_plugin import ExecPlugin
 from dvfd.probes.gpu import Gpu
+from dvfd.probes.inputs import Allowance
 from dvfd.probes.logs import Logs
 from dvfd.probes.memory import Memory
 from dvfd.probes.network import Network
 from dvfd.probes.node import FileSystems, Node
 from dvfd.probes.power import Power
 from dvfd.probes.ranks import Ranks
+from dvfd.probes.scrape import Scrape
 from dvfd.probes.temperature import Temperature
+from dvfd.probes.textfile import TextFile
 from dvfd.telemetry.files import Files
 from dvfd.telemetry.jobs import JobBook, News
 
@@ -75,12 +79,14 @@ def build(
     state: Path,
     publish: Callable[[News], None],
     turn: Callable[[str], float] = lambda _job: 0.0,
+    metrics: Iterable[Metric] = (),
     proc: Path = Path("/proc"),
     sys: Path = Path("/sys"),
 ) -> Probes:
     """Build every probe; touches nothing. *state* is where dvfd's own files lie, *publish* is
     told what jobs' files have to say, *turn* is this node's place in [0, 1) among those that read a
-    job's checkpoint.
+    job's checkpoint, *metrics* are those of the catalogue: the site's own say what of its inputs is
+    read.
     """
     every = config.sampling.interval
     prompt = min(PROMPT, every)
@@ -110,7 +116,21 @@ def build(
     )
     files = Files(config, book, clock, publish)
     jobs: tuple[Probe, ...] = (ranks, files, logs) if files else (ranks, logs)
-    return Probes((*jobs, *_host(config, book, clock, proc, sys), *rest), ranks, logs)
+    host = _host(config, book, clock, proc, sys)
+    return Probes((*jobs, *host, *rest, *_site(config, tuple(metrics))), ranks, logs)
+
+
+def _site(config: Config, metrics: Sequence[Metric]) -> Iterator[Probe]:
+    """What the site itself brings: one probe for each input, so that none waits for another."""
+    allowance = Allowance(config.site.series)
+
+    def of(source: str, name: str) -> list[Metric]:
+        asked = [(m, m.origin) for m in metrics if m.origin]
+        return [m for m, origin in asked if (origin.source, origin.input) == (source, name)]
+
+    yield from (ExecPlugin(each, allowance) for each in config.plugin)
+    yield from (TextFile(t, of("textfile", t.name), allowance) for t in config.textfile)
+    yield from (Scrape(s, of("scrape", s.name), allowance) for s in config.scrape)
 
 
 def _host(config: Config, book: JobBook, clock: Clock, proc: Path, sys: Path) -> tuple[Probe, ...]:

@@ -40,7 +40,7 @@ HOMES = {
     },
     "numpy": {"drills/", "analysis.py", "scaling/fits.py", "reviews/slopes.py"},
     "scipy": {"analysis.py", "scaling/fits.py"},
-    "prometheus_client": {"sinks/", "scraped.py"},
+    "prometheus_client": {"sinks/", "scraped.py", "exposition.py"},
     "transformers": {"integrations/huggingface.py"},
     "accelerate": {"integrations/accelerate.py"},
     "lightning": {"integrations/lightning.py"},

@@ -1,0 +1,173 @@
+"""A site's own metrics and criteria, out of its own directory, beside the framework's.
+
+They only add: a line of a list is called `daily.site.NAME`, a metric `site_NAME`, and neither can
+stand for one of the framework's. Same keys, same lint.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dvfd import catalogue_keys as keys
+from dvfd.model import ATTESTATION, DRILL, NONE_YET, RUN, Metric, Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from dvfd.config import Config, Plugin
+
+METRICS = "metrics.toml"
+
+PREFIX = "site_"
+"""How the name of a site's own metric begins."""
+
+OWNER = "site"
+"""What stands between the list and the name of a site's own criterion."""
+
+ITEM = "beyond the source"
+
+MOST = 100
+"""Criteria that a site may add: each costs a series, and a judgement every few seconds."""
+
+PLUGIN = "plugin"
+"""The source, the label and the key of `only` of what plugins say."""
+
+ELSEWHERE = frozenset({DRILL, RUN, ATTESTATION, NONE_YET})
+"""Sources whose figures belong to the framework's own tests: no list looks at them every day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a site's directory says, by the name of the file, and where it lies."""
+
+    directory: str
+    tables: Mapping[str, keys.Table]
+
+
+def read(directory: Path | None, problems: list[str]) -> Files:
+    """Every TOML file of *directory*; one that was named and is not there is a mistake."""
+    if directory is None:
+        return Files("", {})
+    if not directory.is_dir():
+        problems.append(f"site.checks: {directory} is no directory")
+    tables: dict[str, keys.Table] = {}
+    for path in sorted(directory.glob("*.toml")):
+        try:
+            tables[path.name] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            problems.append(f"{path}: (whole file): cannot be read: {error}")
+    return Files(str(directory), tables)
+
+
+def metrics(files: Files, config: Config, problems: list[str]) -> dict[str, Metric]:
+    """The site's metrics by name, each bound to the input that it comes from."""
+    found: dict[str, Metric] = {}
+    for name, raw in files.tables.get(METRICS, {}).items():
+        place = f"{files.directory}/{METRICS}: {name}"
+        if not name.startswith(PREFIX) or not keys.NAME.fullmatch(name):
+            problems.append(f"{place}: a site's metric is called {PREFIX}NAME, in lower case")
+        elif not isinstance(raw, dict):
+            problems.append(f"{place}: not a table")
+        elif made := _metric(name, raw, f"{place}.", config, problems):
+            found[name] = made
+    return found
+
+
+def _metric(
+    name: str, raw: keys.Table, place: str, config: Config, problems: list[str]
+) -> Metric | None:
+    found = keys.read_table(raw, keys.SITE_METRIC, place, problems)
+    if keys.lacking("site metric", found, raw, place, problems):
+        return None
+    origin: Origin = found.pop("from")
+    inputs = {each.name: each for each in getattr(config, origin.source)}
+    if origin.input not in inputs:
+        near = keys.near(origin.input, inputs)
+        problems.append(f"{place}from: no [[{origin.source}]] is named {origin.input!r}{near}")
+        return None
+    found.setdefault("max_age", inputs[origin.input].max_age)
+    possible = keys.plain_range(found.pop("possible", None), f"{place}possible", problems)
+    return Metric(name=name, source=origin.source, origin=origin, possible=possible, **found)
+
+
+def aged(metric: Metric, config: Config) -> Metric:
+    """A metric of all plugins, as old as the slowest of them may make it."""
+    return replace(metric, max_age=max(plugin.max_age for plugin in config.plugin))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One criterion of a site before it is read: its list, its table, where it stands, and what it
+    has unless it says otherwise.
+    """
+
+    check: str
+    raw: keys.Table
+    place: str
+    base: keys.Table
+    given: keys.Table
+
+
+def lines(files: Files, lists: Mapping[str, keys.Table], problems: list[str]) -> Iterator[Line]:
+    """The site's criteria. *lists* are the checks that may have some, with their own defaults."""
+    count = 0
+    for file, raw in files.tables.items():
+        if file == METRICS:
+            continue
+        place = f"{files.directory}/{file}: "
+        check = file.removesuffix(".toml")
+        if check not in lists:
+            near, known = keys.near(check, lists), ", ".join(sorted(lists))
+            problems.append(f"{place}no list is called so{near}; known: {known}")
+            continue
+        for line in _of_list(check, raw, place, lists[check], problems):
+            count += 1
+            yield line
+    if count > MOST:
+        problems.append(f"{files.directory}: {count} criteria, wanted at most {MOST}")
+
+
+def _of_list(
+    check: str, raw: keys.Table, place: str, theirs: keys.Table, problems: list[str]
+) -> Iterator[Line]:
+    found = keys.read_table(raw, keys.SITE_CHECK, place, problems)
+    if found.get("id", check) != check:
+        problems.append(f"{place}id: {found['id']!r} lives in {found['id']}.toml")
+    ours = keys.read_table(found.get("defaults", {}), keys.DEFAULTS, f"{place}defaults.", problems)
+    base = {**theirs, **ours, "measured": {}}
+    given = {"item": ITEM, "clause": found.get("clause", "This site's own checks")}
+    for number, each in enumerate(found.get("criterion", ()), 1):
+        yield Line(check, each, f"{place}criterion {number}", base, given)
+
+
+def plugin_named(found: keys.Table, metrics: Mapping[str, Metric], config: Config) -> Plugin | None:
+    """The plugin that a criterion is about, if it is about one that is configured."""
+    metric = metrics.get(found.get("metric", ""))
+    if metric is None or metric.source != PLUGIN:
+        return None
+    name = dict(found.get("where", ())).get(PLUGIN)
+    return next((plugin for plugin in config.plugin if plugin.name == name), None)
+
+
+def wrong(found: keys.Table, metric: Metric, config: Config) -> Iterator[str]:
+    """What cannot be meant by a site's criterion, beside what the lint finds in any."""
+    if metric.source in ELSEWHERE:
+        yield f"metric: {metric.name} belongs to the framework's tests: wanted a probe's"
+    if metric.source != PLUGIN:
+        return
+    names = [plugin.name for plugin in config.plugin]
+    named = dict(found.get("where", ())).get(PLUGIN)
+    if named is None:
+        yield "where: say which plugin: one that never ran would not be missed"
+    elif named not in names:
+        yield f"where: no [[plugin]] is named {named!r}{keys.near(named, names)}"
+
+
+def added(files: Files, criteria: int) -> tuple[str, ...]:
+    """What reports say of it, beside overrides."""
+    if not files.directory:
+        return ()
+    return (f"site: {criteria} criteria of this site's own, from {files.directory}",)
