@@ -36,6 +36,8 @@ from dvfd.people.signoffs import SignOffs
 from dvfd.people.waivers import Waivers
 from dvfd.query import history, known
 from dvfd.remembered import remembered
+from dvfd.reporting.asked import Given
+from dvfd.reporting.asked import answer as report_of_job
 from dvfd.reviews.capacity import capacity
 from dvfd.reviews.restore import MANIFESTS, Restorer, last_seen
 from dvfd.reviews.review import Reviews
@@ -237,6 +239,19 @@ def goodput_alone(job: str, hours: float) -> dict[str, Any]:
     with _beside(catalogue, clock) as store:
         until = clock.now()
         return spent(store, job=job, since=until - 3600.0 * checked(hours), until=until)
+
+
+def job_report_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Like the daemon's `job_report`, from the store on disk. Raises DvfdError."""
+    config, catalogue, clock = _framework()
+    given = Given(
+        request=request,
+        path=state_dir() / "dvfd.db",
+        metrics=catalogue.metrics,
+        node=config.node.name,
+        cost=config.cost,
+    )
+    return report_of_job(given, clock)
 
 
 def accept_alone(request: Mapping[str, Any]) -> dict[str, Any]:

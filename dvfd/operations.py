@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -31,6 +32,7 @@ from dvfd.people.waivers import Waivers
 from dvfd.query import history, known
 from dvfd.ready import asked_of
 from dvfd.ready import document as ready
+from dvfd.reporting.asked import Given, by_child
 from dvfd.runs import baselines as accepted
 from dvfd.runs import requests
 from dvfd.runs.baselines import Baselines
@@ -133,6 +135,18 @@ def _reads(
         since = until - 3600.0 * hours(request.get("hours", 24.0))
         return spent(store, job=str(request.get("job") or ""), since=since, until=until)
 
+    def job_report(request: Mapping[str, Any], peer: Peer) -> Any:
+        asked, config = request.get("request"), state.snapshot().config
+        given = Given(
+            request=asked if isinstance(asked, Mapping) else {},
+            path=Path(store.health().path),
+            metrics=catalogue.metrics,
+            node=config.node.name,
+            cost=config.cost,
+        )
+        store.flush()
+        return by_child(given)
+
     def names(request: Mapping[str, Any], peer: Peer) -> Any:
         return {
             "checks": sorted(catalogue.checks),
@@ -153,6 +167,7 @@ def _reads(
         ),
         "history": Operation(past),
         "goodput": Operation(goodput),
+        "job_report": Operation(job_report),
         "names": Operation(names),
         "taken_at": Operation(lambda request, peer: state.snapshot().reload.succeeded_at),
     }

@@ -44,6 +44,7 @@ COMMANDS = {
     "incident": "dvfd.cli.incident",
     "job": "dvfd.cli.job",
     "ready": "dvfd.cli.ready",
+    "report": "dvfd.cli.report",
     "run": "dvfd.cli.run",
     "scaling": "dvfd.cli.scaling",
     "sign": "dvfd.cli.gate",
@@ -67,6 +68,7 @@ SECTIONS = {
         "fleet": "The verdicts of all nodes of the cluster as one.",
         "history": "The last values of a metric, or reports of a check.",
         "goodput": "Where the time of a job or a run went.",
+        "report": "A job's hours, energy and cost, for its owner.",
     },
     "Judge": {
         "check": "Run and judge checks of the framework now.",
