@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
 
-from dvfd.model import Sample, labels
+from dvfd.model import Catalogue, Sample, Scope, labels
 
 HOUR, DAY = 3600, 86_400
 
@@ -28,6 +28,9 @@ NOISE, RESTLESS = 0.004, 0.002
 
 FEWER = 0.1
 """Hash comparisons a second."""
+
+RECENT = 600
+"""Seconds before the end in which nodes say how they are: nobody asks how they were."""
 
 STEPS = 997
 """Looks after which the same restlessness comes again: no multiple of an hour's."""
@@ -165,16 +168,17 @@ class Hall:
 
     def write(
         self, out: IO[str], every: float, *, nodes: Iterable[Node] | None = None,
-        milliseconds: bool = False, more: str = "",
+        milliseconds: bool = False, more: str = "", catalogue: Catalogue | None = None,
     ) -> int:  # fmt: skip
         """As an engine that scrapes *every* so often has it; how many samples that is.
 
         OpenMetrics has seconds, VictoriaMetrics wants *milliseconds*; *more* labels begin with a
-        comma.
+        comma. With a *catalogue* nodes say in the last minutes that they live and judge by it.
         """
         written = 0
         for node in self.nodes if nodes is None else nodes:
-            where = f'job="dvfd",instance="{node.instance}",training_job="{JOB}"{more}'
+            target = f'job="dvfd",instance="{node.instance}"{more}'
+            where = f'{target},training_job="{JOB}"'
             phase = random.Random(node.name).uniform(0.0, every) // 1
             for t in self.looks(node, every):
                 at = t + phase
@@ -184,8 +188,25 @@ class Hall:
                 for metric, value in self.values(node, at):
                     out.write(f"dvfd_{metric}{{{where}}} {value:.10g} {stamp}\n")
                     written += 1
+                if catalogue and at >= self.end - self.begin - RECENT:
+                    for name, own, value in self._words(node, at, catalogue):
+                        out.write(f"{name}{{{target}{own}}} {value:.10g} {stamp}\n")
         out.write("# EOF\n")
         return written
+
+    def _words(
+        self, node: Node, t: float, catalogue: Catalogue
+    ) -> Iterator[tuple[str, str, float]]:
+        """What a node that is well says of itself; of the lists' people's lines the first one."""
+        yield "up", "", 1.0
+        yield "dvfd_build_info", f',version="made-up",catalogue="{catalogue.hash[:12]}"', 1.0
+        yield "dvfd_probe_last_success_timestamp_seconds", ',probe="cpu"', self.begin + t - 2
+        first = node == self.nodes[0]
+        for check in ("weekly", "monthly"):
+            for criterion in catalogue.checks[check].criteria:
+                said = "PASS" if first or criterion.scope is Scope.NODE else "UNKNOWN"
+                own = f',check="{check}",criterion="{criterion.id}",verdict="{said}"'
+                yield "dvfd_criterion_verdict", own, 1.0
 
 
 def _in(stretches: Iterable[Stretch], t: float) -> bool:

@@ -22,9 +22,11 @@ from bench.harness import chosen, finish, status, testbed
 from bench.player import Condition, Node, fleet
 from bench.record import Figure, exactly
 from dvfd.catalogue import load
-from dvfd.config import Config, Member
+from dvfd.config import Cluster, Config, History, Member
 from dvfd.fleet import Seen, document, mixed
-from dvfd.sighting import by_nodes, by_prometheus
+from dvfd.history.engine import Engine
+from dvfd.sighted import by_engine
+from dvfd.sighting import by_nodes
 
 UNSEEN = frozenset({Condition.SILENT, Condition.STALE})
 """Conditions of which nothing may be believed: no answer, and an answer that is an hour old."""
@@ -58,9 +60,16 @@ def measure(place: Path, nodes: Sequence[Node], ill: int) -> dict[str, Any]:
             up = len(nodes) - sum(node.condition is Condition.SILENT for node in nodes)
             testbed.eventually(lambda: len(server.query('up{job="dvfd"} == 1')) == up, 120, every=1)
             checks = [c.id for c in load(Config()).checks.values() if mixed(c)]
-            through = timed(nodes, lambda: by_prometheus(server.url, scraped, checks))
+            through = timed(nodes, lambda: by_one(server.url, scraped, checks))
     return {"nodes": len(nodes), "direct": direct, "through": through,
             "peak_mib": status(os.getpid(), "VmHWM") / KIB}  # fmt: skip
+
+
+def by_one(url: str, scraped: Sequence[Member], checks: Sequence[str]) -> list[Seen]:
+    """All of them as the engine at *url* has them."""
+    cluster = Cluster(lead=scraped[0].name, nodes=tuple(scraped))
+    config = Config(history=History(url=url), cluster=cluster)
+    return by_engine(Engine(config.engine), config, checks, at=time.time())
 
 
 def timed(nodes: Sequence[Node], look: Callable[[], list[Seen]]) -> dict[str, Any]:

@@ -564,6 +564,23 @@ class Config(Section):
     _origin: str = PrivateAttr("embedded defaults")
     _calibrated: Calibrated = PrivateAttr(Calibrated())
 
+    @property
+    def engine(self) -> History:
+        """Whom long history and all nodes are asked of: [history], or what an older key names."""
+        if self.history.url or not self.cluster.prometheus:
+            return self.history
+        url, ca_file = self.cluster.prometheus, self.cluster.ca_file
+        return History(url=url, ca_file=ca_file, use="asked")
+
+    @property
+    def outdated(self) -> tuple[str, ...]:
+        """Keys that are read still and have another place now."""
+        if not self.cluster.prometheus:
+            return ()
+        if self.history.url:
+            return ("[cluster] prometheus is not read beside [history] url: take it out",)
+        return ("[cluster] prometheus is an older name of [history] url: move it there",)
+
     @field_validator("logs")
     @classmethod
     def _told_apart(cls, logs: tuple[LogSource, ...]) -> tuple[LogSource, ...]:

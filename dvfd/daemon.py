@@ -203,6 +203,8 @@ class Daemon:
             log.warning("the store must be looked at", reason=reason)
         for notice in self._config.calibrated.notices:
             log.warning("calibration must be looked at", notice=notice)
+        for notice in self._config.outdated:
+            log.warning("configuration has an older key", notice=notice)
 
     def stop(self) -> None:
         """End everything in reverse, once; what waits for the disk is written."""

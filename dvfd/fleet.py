@@ -149,7 +149,7 @@ def counted(check: Check, nodes: Sequence[Seen], *, lead: str, catalogue: str) -
     verdicts, reasons = {}, {}
     for node in nodes:
         said = _said(check, node, leads=node.node == lead)
-        verdict, reason = _counts(said, node, catalogue)
+        verdict, reason = counts(said, node, catalogue)
         if verdict is not None:
             verdicts[node.node] = verdict
         if reason:
@@ -182,7 +182,7 @@ def _said(check: Check, node: Seen, *, leads: bool) -> Verdict | None:
     return Verdict.NOT_APPLICABLE if set(found) == {Verdict.NOT_APPLICABLE} else worst(found)
 
 
-def _counts(said: Verdict | None, node: Seen, catalogue: str) -> tuple[Verdict | None, str]:
+def counts(said: Verdict | None, node: Seen, catalogue: str) -> tuple[Verdict | None, str]:
     """What that counts as, and why if it is not what was said; None for what was not asked."""
     if node.why:
         return Verdict.UNKNOWN, node.why

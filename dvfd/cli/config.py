@@ -73,6 +73,7 @@ def check(path: Path | None, output: str) -> None:
     """Load and lint the configuration and the whole catalogue: what `dvfd run` would refuse.
 
     A calibration that does not hold on this node is a notice: dvfd would start without its values.
+    So is a key that has another place now.
 
     Exit code: 0 it would start, 78 there are mistakes, each on a line of stderr.
 
@@ -85,7 +86,8 @@ def check(path: Path | None, output: str) -> None:
     settings = load(path)
     found = load_catalogue(settings)
     Daemon(settings)  # schedules, pattern sets, addresses: what only the parts can refuse
-    contents = _contents(found) | {"notices": list(settings.calibrated.notices)}
+    notices = [*settings.calibrated.notices, *settings.outdated]
+    contents = _contents(found) | {"notices": notices}
     show(contents, output, _ok)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dvfd.cli import fleet_list
 from dvfd.cli.common import output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.formats import EXIT
@@ -30,17 +30,23 @@ MEASURES = {
 
 @click.command(short_help="The verdicts of all nodes of the cluster as one.")
 @click.argument("names_", metavar="[CHECK]...", nargs=-1, shell_complete=names("checks"))
+@click.option(
+    "--list",
+    "list_",
+    type=click.Choice(["weekly", "monthly"]),
+    help="Judge this list over all nodes, on what the engine of [history] has of its days.",
+)
 @output_option
-def fleet(names_: tuple[str, ...], output: str) -> None:
+def fleet(names_: tuple[str, ...], output: str, list_: str | None) -> None:
     """Read the verdicts of every node of [cluster] and say the worst, of the watch or each CHECK.
 
-    They are read from the Prometheus that [cluster] names, else from each node's /metrics. A node
+    They are read from the engine that [history] names, else from each node's /metrics. A node
     that is missing, was not seen for three minutes, is itself in trouble or judges by another
     catalogue is unknown, and so are all of them together. What only the lead judges is its word.
 
-    Exit code: 0 all pass, 2 one fails, 3 one is not known.
+    Exit code: 0 all pass, 1 a warning of the list is breached, 2 one fails, 3 one is not known.
 
-    Example: dvfd fleet daily
+    Example: dvfd fleet daily; dvfd fleet --list monthly
     """
     from dvfd.catalogue import load as load_catalogue
     from dvfd.cluster import here
@@ -48,9 +54,18 @@ def fleet(names_: tuple[str, ...], output: str) -> None:
     from dvfd.fleet import document
     from dvfd.query import known
 
+    if list_ and names_:
+        raise click.UsageError("--list is of one list: leave out the CHECKs")
     settings = load()
-    here(settings)
+    if not (list_ and settings.cluster.nodes):  # a list is judged on any machine that knows them
+        here(settings)
+    for notice in settings.outdated:
+        click.echo(f"dvfd: {notice}", err=True)
     catalogue = load_catalogue(settings)
+    if list_:
+        days = fleet_list.listed(settings, catalogue, list_)
+        show(days, output, fleet_list.text)
+        sys.exit(fleet_list.exit_code(days))
     watched = [check.id for check in catalogue.checks.values() if check.watch]
     chosen = [known({"check": name}, "check", catalogue.checks) for name in names_] or watched
     nodes, source = _seen(settings, catalogue)
@@ -63,16 +78,16 @@ def fleet(names_: tuple[str, ...], output: str) -> None:
 def _seen(settings: Config, catalogue: Catalogue) -> tuple[list[Seen], str]:
     from dvfd import remote
     from dvfd.fleet import mixed
-    from dvfd.masking import masked
-    from dvfd.sighting import by_nodes, by_prometheus
+    from dvfd.history.engine import Engine
+    from dvfd.sighted import by_engine
+    from dvfd.sighting import by_nodes
 
-    members, url = settings.cluster.nodes, settings.cluster.prometheus
-    access = remote.Access.of(settings.cluster)
-    if not url:
-        return by_nodes(members, partial(remote.get, access=access)), "the nodes"
+    if not settings.engine.url:
+        access = remote.Access.of(settings.cluster)
+        return by_nodes(settings.cluster.nodes, partial(remote.get, access=access)), "the nodes"
     checks = [check.id for check in catalogue.checks.values() if mixed(check)]
-    strangers = partial(remote.get, access=replace(access, login=""))  # the nodes' is not for it
-    return by_prometheus(url, members, checks, strangers), masked(url)
+    engine = Engine(settings.engine)
+    return by_engine(engine, settings, checks, at=time.time()), engine.words
 
 
 def text(found: Mapping[str, Any]) -> str:

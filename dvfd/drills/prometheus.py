@@ -6,7 +6,6 @@ import http
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 from dvfd import remote
 from dvfd.errors import DvfdError, ProbeError
+from dvfd.history.engine import access
 from dvfd.masking import masked
 from dvfd.scraped import answered
 
@@ -39,15 +39,17 @@ class Prometheus:
 
     @classmethod
     def of(cls, config: Config, get: Get) -> Prometheus:
-        """As [cluster] names it. The nodes' password is not for it: its own stands in its url."""
-        url = config.cluster.prometheus
-        if not url:
+        """As [history] names it. The nodes' password is not for it: it has its own."""
+        settings = config.engine
+        if not settings.url:
             raise ProbeError(
                 "no Prometheus is named, wanted the one that scrapes this node: "
-                '[cluster] prometheus = "http://prometheus:9090"'
+                '[history] url = "http://prometheus:9090"'
             )
-        access = replace(remote.Access.of(config.cluster), login="")
-        return cls(url, partial(get, access=access))
+        try:
+            return cls(settings.url, partial(get, access=access(settings)))
+        except DvfdError as error:
+            raise ProbeError(str(error)) from None
 
     def data(self, path: str) -> Any:
         """What a path of /api/v1 answers."""
@@ -79,7 +81,7 @@ class Prometheus:
         except DvfdError as error:
             why = str(error).removeprefix(f"{masked(url)}: ")
             said = f"Prometheus at {self.name} does not answer: {why}"
-            raise ProbeError(f"{said}; [cluster] prometheus says where it is") from None
+            raise ProbeError(f"{said}; [history] url says where it is") from None
 
 
 def duration(text: str) -> float | None:

@@ -59,14 +59,28 @@ PERIOD = re.compile(r"(\d+)d")
 Found = Sample | Remark | Trouble | Fact
 
 
-class Past(Everything, Protocol):
-    """What is asked of the store."""
+class Days(Protocol):
+    """What the figures of one job are made of: the store's, or an engine's."""
+
+    def latest(self, metric: str) -> Sequence[Sample]:
+        """The newest sample of each live series of *metric*."""
+        ...
+
+    def series(
+        self, metric: str, labels: Labels, *, since: float, until: float
+    ) -> Sequence[Sample]:
+        """The course of one series over [since, until], oldest first."""
+        ...
 
     def medians(
         self, metric: str, labels: Labels, *, since: float, until: float
     ) -> Sequence[Sample]:
         """The course of a gauge, whole hours as their medians."""
         ...
+
+
+class Past(Everything, Days, Protocol):
+    """What is asked of the store."""
 
 
 class Named(Past, Protocol):
@@ -248,19 +262,8 @@ class Reviews:
         jobs = [job_of(past, sample, period) for sample in past.latest(OBSERVED)]
         if not jobs:
             yield Fact("jobs", "no job that has not ended was looked at")
-        trends = self._trends(jobs)
-        for job in jobs:
-            yield from self._of_job(past, job, period, wanted, trends)
-
-    def _trends(self, jobs: Sequence[Job]) -> dict[str, Trend | str]:
-        """By job; why there is none where there is none."""
-        if not jobs:
-            return {}
-        try:
-            answers = trend.ask([job.pace for job in jobs], run=self._run)
-        except DvfdError as error:
-            return {job.name: str(error) for job in jobs}
-        return {job.name: answer for job, answer in zip(jobs, answers, strict=True)}
+        for job, slope in zip(jobs, trends(jobs, run=self._run), strict=True):
+            yield from self._of_job(past, job, period, wanted, slope)
 
     def _of_job(
         self,
@@ -268,12 +271,12 @@ class Reviews:
         job: Job,
         period: Period,
         wanted: Wanted,
-        trends: Mapping[str, Trend | str],
+        slope: Trend | str,
     ) -> Iterator[Found]:
         accepted = yardstick(self._accepted.standing(), job.name, job.processes)
         yield from availability(job, period, self._excused)
-        yield from stability(job, period, trends[job.name], wanted.coverage(TREND))
-        yield from efficiency(job, period, trends[job.name], accepted, wanted.coverage(EFFICIENCY))
+        yield from stability(job, period, slope, wanted.coverage(TREND))
+        yield from efficiency(job, period, slope, accepted, wanted.coverage(EFFICIENCY))
         yield from communication(job, accepted)
         yield from agreement(past, job, period, wanted.coverage(SYNC))
         yield from cost.facts(past, job, period, self._price)
@@ -303,7 +306,17 @@ class Wanted:
 # --- One figure each ----------------------------------------------------------------------------
 
 
-def job_of(past: Past, newest: Sample, period: Period) -> Job:
+def trends(jobs: Sequence[Job], *, run: Runner | None = None) -> list[Trend | str]:
+    """That of each; why there is none where there is none."""
+    if not jobs:
+        return []
+    try:
+        return trend.ask([job.pace for job in jobs], run=run)
+    except DvfdError as error:
+        return [str(error)] * len(jobs)
+
+
+def job_of(past: Days, newest: Sample, period: Period) -> Job:
     """The job of the series OBSERVED that *newest* is of."""
     name = dict(newest.labels)["job"]
     of, since, until = labels(job=name), period.since, period.until
@@ -390,7 +403,7 @@ def communication(job: Job, accepted: Yardstick) -> Iterator[Found]:
     yield Remark(COMMUNICATION, f"job {job.name}: {words}", job.labels)
 
 
-def agreement(past: Past, job: Job, period: Period, wanted: float) -> Iterator[Found]:
+def agreement(past: Days, job: Job, period: Period, wanted: float) -> Iterator[Found]:
     """Hash comparisons that agreed, of those that were made."""
     courses = [
         past.series(metric, job.labels, since=period.since - BEFORE, until=period.until)

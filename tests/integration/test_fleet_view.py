@@ -49,10 +49,11 @@ def nodes(tmp_path_factory) -> Iterator[list[Node]]:
 def configured(place: Path, nodes: list[Node], server: str = "") -> Path:
     """A third configuration, of somebody who looks at both and at one more that never was."""
     addresses = {"n1": nodes[0].address, "n2": nodes[1].address, "n3": "127.0.0.1:9"}
-    text = f'node.name = "n1"\n[cluster]\nlead = "n1"\nprometheus = "{server}"\n'
+    text = 'node.name = "n1"\n[cluster]\nlead = "n1"\n'
     for number, (name, address) in enumerate(addresses.items()):
         text += f'[[cluster.nodes]]\nname = "{name}"\naddress = "127.0.1.{number}"\n'
         text += f'url = "http://{address}"\n'
+    text += f'[history]\nurl = "{server}"\n' if server else ""
     (place / "fleet.toml").write_text(text)
     return place / "fleet.toml"
 
@@ -102,9 +103,9 @@ def test_prometheus_tells_the_same_and_a_node_that_dies_is_missing(nodes, tmp_pa
         gone = eventually(lambda: lost(fleet(config)[1], "n2"), 30, every=0.5)
 
     assert {n["node"]: n["seen"] for n in found["nodes"]} == {"n1": True, "n2": True, "n3": False}
-    assert "no target of Prometheus is its own" in found["nodes"][2]["reason"]
+    assert "no target of the engine is its own" in found["nodes"][2]["reason"]
     assert [c["check"] for c in found["checks"]] == [c["check"] for c in direct["checks"]]
-    assert "Prometheus gets no answer" in gone["reason"]
+    assert "the engine gets no answer" in gone["reason"]
     assert gone["verdict"] == "UNKNOWN"
 
 

@@ -73,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 options=("--storage.tsdb.retention.time=35d",),
             )
         )  # fmt: skip
-        extra = f'[cluster]\nprometheus = "{prometheus.url}"\n'
+        extra = f'[history]\nurl = "{prometheus.url}"\n'
         node = stack.enter_context(running(Node(base / "node", [alerts.url], extra, port=port)))
         yield Site(node, prometheus, webhook, listen)
 
@@ -104,7 +104,7 @@ def dvfd(site: Site, *arguments: str) -> dict[str, Any]:
 
 def asked(part: Any, directory: Path, url: str) -> dict[str, Result]:
     """What *part* makes of the Prometheus at *url*."""
-    toml = f'[cluster]\nprometheus = "{url}"\n'
+    toml = f'[history]\nurl = "{url}"\n'
     of = task("monitoring", directory, toml=toml, clock=SystemClock())
     return judged(of, supervise(of, [part]))
 

@@ -24,7 +24,7 @@ from dvfd.remote import Answer
 NOW = FakeClock().now()
 TARGET = "http://node4:9109/metrics"
 WHERE = {"job": "dvfd", "instance": "node4:9109"}
-TOML = '[cluster]\nprometheus = "http://prometheus:9090"\n'
+TOML = '[history]\nurl = "http://prometheus:9090"\n'
 
 
 def stamp(age: float) -> str:
@@ -122,7 +122,7 @@ def test_a_daemon_with_a_late_loop_fails(server: FakePrometheus, scrape: Any) ->
 def test_a_prometheus_that_nobody_named_is_unknown(scrape: Any) -> None:
     result = scrape(toml="[node]\nname = 'node4'\n")
     assert result.verdict == "UNKNOWN"
-    assert "[cluster] prometheus =" in result.reason
+    assert "[history] url =" in result.reason
 
 
 def test_a_prometheus_that_does_not_answer_is_unknown(server: FakePrometheus, scrape: Any) -> None:

@@ -1,20 +1,17 @@
-"""Every node is seen by its own /metrics or by Prometheus; who is not seen says why."""
+"""Every node is seen by its own /metrics; who is not seen says why."""
 
 from __future__ import annotations
-
-import json
-from urllib.parse import unquote
 
 import pytest
 from fakes import FakeClock
 from fakes_sinks import whole
 
 from dvfd.config import Member
-from dvfd.errors import DvfdError, ProbeError
+from dvfd.errors import DvfdError
 from dvfd.model import Verdict
 from dvfd.remote import Answer
-from dvfd.scraped import answered, exposed
-from dvfd.sighting import by_nodes, by_prometheus, targets
+from dvfd.scraped import exposed
+from dvfd.sighting import by_nodes, targets
 from dvfd.sinks.prometheus import Exposition
 
 EXPOSITION = Exposition(whole(FakeClock()).snapshot).text()
@@ -93,95 +90,7 @@ def test_a_nodes_words_move_no_cursor_and_fill_no_page():
     assert len(info.labels["version"]) == 200
 
 
-# --- Prometheus -----------------------------------------------------------------------------------
-
-
-def vector(*rows: tuple[dict, float]) -> bytes:
-    result = [{"metric": labels, "value": [1e9, str(value)]} for labels, value in rows]
-    return json.dumps(
-        {"status": "success", "data": {"resultType": "vector", "result": result}}
-    ).encode()
-
-
-class Prometheus:
-    """Has scraped n1 three seconds ago; a test says otherwise."""
-
-    def __init__(self):
-        self.up = {"10.0.0.1:9109": 1.0}
-        self.ages = {"10.0.0.1:9109": 3.0}
-        self.asked = []
-
-    def __call__(self, url, **_):
-        expression = unquote(url.partition("query=")[2])
-        self.asked.append(expression)
-        if expression.startswith("up"):
-            return ok(vector(*(({"instance": i}, v) for i, v in self.up.items())))
-        if expression.startswith("time"):
-            return ok(vector(*(({"instance": i}, v) for i, v in self.ages.items())))
-        named = [
-            ({"__name__": s.name, "instance": i, **s.labels}, s.value)
-            for i in self.up
-            for s in exposed(EXPOSITION)
-        ]
-        return ok(vector(*named if expression.startswith("{") else []))
-
-
-def test_a_node_is_seen_as_prometheus_scraped_it():
-    [found] = by_prometheus("http://p:9090", [N1], ["weekly"], Prometheus())
-
-    assert (found.why, found.age) == ("", 3.0)
-    assert found.checks["live"] is Verdict.PASS
-
-
-@pytest.mark.parametrize(
-    ("up", "ages", "why"),
-    [
-        ({}, {}, "no target of Prometheus is its own"),
-        ({"10.0.0.1:9109": 0.0}, {"10.0.0.1:9109": 3.0}, "gets no answer of 10.0.0.1:9109"),
-        ({"10.0.0.1:9109": 1.0}, {"10.0.0.1:9109": 500.0}, "last seen 500 s ago"),
-        ({"10.0.0.1:9109": 1.0}, {}, "does not say when"),
-        ({"n1:1": 1.0, "n1:2": 1.0}, {}, "2 targets are its own"),
-    ],
-)
-def test_whom_prometheus_does_not_see_is_not_seen(up, ages, why):
-    server = Prometheus()
-    server.up, server.ages = up, ages
-    [found] = by_prometheus("http://p:9090", [N1], [], server)
-
-    assert why in found.why
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"[]", b'{"status": "error", "error": "query timed out"}',
-     b'{"status": "success", "data": {"resultType": "matrix", "result": []}}', b"[" * 99999],
-)  # fmt: skip
-def test_a_prometheus_that_does_not_answer_blinds_all(body):
-    found = by_prometheus("http://p:9090", [N1, N2], [], lambda url, **_: ok(body))
-
-    assert [seen.node for seen in found] == ["n1", "n2"]
-    assert all(seen.why.startswith("Prometheus: ") for seen in found)
-
-
-def test_rows_that_are_none_are_left_out():
-    result = [
-        {"metric": {}, "value": [1, "x"]},
-        {"metric": 7},
-        8,
-        {"metric": {}, "value": [1, "NaN"]},
-    ]
-    body = {"status": "success", "data": {"resultType": "vector", "result": result}}
-
-    assert answered(json.dumps(body).encode()) == []
-
-
-def test_only_the_clusters_own_targets_are_asked_for():
-    server = Prometheus()
-    by_prometheus("http://p:9090", [N1, N2], ["weekly", "monthly"], server)
-
-    assert all('job="dvfd"' in each and "10\\\\.0\\\\.0\\\\.1" in each for each in server.asked)
-    assert 'check=~"monthly|weekly"' in server.asked[-1]
-    assert not any("secret" in each for each in server.asked)
+# --- Which target is whose ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,8 +104,3 @@ def test_only_the_clusters_own_targets_are_asked_for():
 )
 def test_a_target_is_a_nodes_own_by_its_url_else_by_name_or_address(instances, mine):
     assert targets(N1, instances) == mine
-
-
-def test_an_error_of_prometheus_keeps_its_words():
-    with pytest.raises(ProbeError, match="refuses: too many"):
-        answered(b'{"status": "error", "error": "too many samples"}')
