@@ -28,6 +28,7 @@ metrics = "nanogpt"
 job = "nano"
 samples_per_step = 12
 """
+FOREVER = "exec {python} {train} --max_iters=1000000000 --eval_interval=1000"
 
 
 class Scene:
@@ -39,9 +40,7 @@ class Scene:
         self.directory = directory
 
     @contextlib.contextmanager
-    def job(
-        self, *, command: str = "exec {python} {train} --max_iters=1000000000"
-    ) -> Iterator[int]:
+    def job(self, *, command: str = FOREVER) -> Iterator[int]:
         """The example, as a person starts it: with a relative out_dir; its pid."""
         line = command.format(python=sys.executable, train=TRAIN)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -55,6 +54,26 @@ class Scene:
             process.kill()
             process.wait()
 
+    def passes(self, criterion: str) -> bool:
+        return self.node.verdict(f"live.{criterion}") == "PASS"
+
+    @contextlib.contextmanager
+    def held_still(self, pid: int) -> Iterator[None]:
+        """Stop the job once it has saved and gone on: it saves faster than anybody verifies."""
+
+        def stopped() -> bool:
+            lines = self.log.read_text().splitlines()
+            if any(line.startswith("saving") for line in lines) and lines[-1].startswith("iter"):
+                os.kill(pid, signal.SIGSTOP)
+                if self.log.read_text().splitlines()[-1].startswith("iter"):
+                    return True
+                os.kill(pid, signal.SIGCONT)
+            return False
+
+        eventually(stopped, 60)
+        yield
+        os.kill(pid, signal.SIGCONT)
+
     def seen(self) -> dict[str, Any]:
         """What the daemon knows of the job; empty before it does."""
         jobs = [job for job in self.node.ask("status")["jobs"] if job["job"] == "nano"]
@@ -65,7 +84,7 @@ class Scene:
 
     def series(self, name: str) -> float | None:
         text = fetch(f"http://{self.node.address}/metrics").decode()
-        found = re.search(rf'^{name}{{job="nano"[^}}]*}} (\S+)$', text, re.MULTILINE)
+        found = re.search(rf'^{name}{{training_job="nano"}} (\S+)$', text, re.MULTILINE)
         return float(found[1]) if found else None
 
 
@@ -85,27 +104,25 @@ def test_the_daemon_shows_loss_throughput_and_checkpoint_and_whose_process_it_is
         assert scene.seen()["ranks"][0]["pid"] == pid
         for name in ("dvfd_job_loss", "dvfd_job_validation_loss"):
             eventually(lambda name=name: 0 < (scene.series(name) or 0) < 10, 60, every=0.5)
-        seconds = eventually(lambda: (scene.seen()["ranks"][0]["step"] or 0) > 500, 90, every=0.5)
         throughput = eventually(
             lambda: scene.series("dvfd_job_throughput_samples_per_second"), 60, every=0.5
         )
         times = re.findall(r"time ([\d.]+)ms", scene.log.read_text())[-50:]
         own = 12 * 10 / (sum(map(float, times)) / len(times) / 1000)
-        assert own / 2 < throughput < own * 2, seconds
-        for name in ("responding", "loss_finite", "checkpoint_intact", "checkpoint_loadable"):
-            eventually(
-                lambda name=name: scene.node.verdict(f"live.{name}") == "PASS", 60, every=0.5
-            )
+        assert own / 3 < throughput < own * 3
+        for name in ("responding", "progress", "loss_finite"):
+            eventually(lambda name=name: scene.passes(name), 60, every=0.5)
+        with scene.held_still(pid):
+            for name in ("checkpoint_intact", "checkpoint_loadable"):
+                eventually(lambda name=name: scene.passes(name), 60, every=0.5)
 
         # A crash of its own: the directory of its checkpoints is gone.
         shutil.rmtree(scene.directory / "out")
-        eventually(lambda: scene.state("not responding"), 60)
-    seen = scene.seen()
-    assert f"process {pid} is gone, which wrote log {scene.log}" in seen["why"]
-    assert seen["exception"].startswith("RuntimeError: Parent directory out")
-    results = scene.node.results()
-    failed = {name: results[f"live.{name}"] for name in ("responding", "exceptions", "log_errors")}
-    assert {result["verdict"] for result in failed.values()} == {"FAIL"}, failed
+        gone = f"process {pid} is gone, which wrote log {scene.log}"
+        eventually(lambda: gone in scene.seen()["why"], 60)
+    assert scene.seen()["exception"].startswith("RuntimeError: Parent directory out")
+    for name in ("responding", "exceptions", "log_errors"):
+        eventually(lambda name=name: scene.node.verdict(f"live.{name}") == "FAIL", 30)
 
 
 def test_a_second_start_on_the_same_log_is_a_restart_and_a_kill_shows_at_once(
