@@ -1,4 +1,5 @@
-"""The frameworks that integrations are tried with: those installed here, and those of 2024.
+"""The frameworks that integrations are tried with, those installed here and those of 2024, and
+what trainings by them reported.
 
 The older ones lie in a directory of their own under .cache, made once by pip without their
 dependencies: before the others on the path, they share the installed torch.
@@ -11,9 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fakes_telemetry import Listener, listening
+
+from dvfd.telemetry import wire
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,6 +60,69 @@ def old_frameworks() -> Path:
             _install(directory)
             said.write_text("\n".join(PINNED), encoding="utf-8")
     return directory
+
+
+@dataclass
+class Training:
+    """What one of them reported."""
+
+    hello: wire.Hello
+    told: list[wire.Row | wire.Event] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[wire.Row]:
+        return [found for found in self.told if isinstance(found, wire.Row)]
+
+    @property
+    def course(self) -> list[str]:
+        """Steps by number and events by name, in the order of their sequence."""
+        return [str(t.step) if isinstance(t, wire.Row) else t.event for t in self.told]
+
+    def event(self, name: str) -> wire.Event:
+        return next(t for t in self.told if isinstance(t, wire.Event) and t.event == name)
+
+
+@dataclass
+class Process:
+    """What came of all of them."""
+
+    code: int
+    out: str
+    err: str
+    trainings: dict[str, Training]
+
+
+def trained(
+    script: Path, directory: Path, names: Sequence[str], environment: dict[str, str]
+) -> Process:
+    """Run *script*, which makes the trainings that are named, one after another in one process."""
+    with listening(directory / "s") as listener:
+        done = subprocess.run(
+            [sys.executable, str(script), str(directory), *names],
+            env={**environment, "DVFD_SOCKET": listener.path},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        found = {training.hello.job: training for training in trainings(listener)}
+    return Process(done.returncode, done.stdout, done.stderr, found)
+
+
+def trainings(listener: Listener) -> Iterator[Training]:
+    """Each connection that waits, in order."""
+    listener._socket.settimeout(0.2)
+    while True:
+        try:
+            hello, *packets = listener.packets()
+        except TimeoutError:
+            return
+        assert isinstance(hello, wire.Hello)
+        found = Training(hello)
+        for packet in packets:
+            found.told += packet.rows if isinstance(packet, wire.Steps) else [packet]
+        yield found
+        listener.hang_up()
 
 
 def _install(directory: Path) -> None:

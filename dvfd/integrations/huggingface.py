@@ -29,6 +29,8 @@ LONGEST = 3600
 PATIENCE, SHORTEST = 5, 60
 """Each later one may take so many times the longest so far, and at least so many seconds."""
 
+FILTERED = "no loss is reported: logging_nan_inf_filter hides a NaN, and no gradient norm is logged"
+
 LOGGED = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr"}
 """What the Trainer calls a value, and what the reporter does."""
 
@@ -59,13 +61,14 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
     # --- What the Trainer calls -----------------------------------------------------------------
 
     @quietly
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Introduce this rank; a training that is tried again goes on with the same line."""
         self._send()
         self._reset()
         self._step, self._steps = state.global_step, state.max_steps
         if self.reporter is None:
-            self.reporter = Reporter(**{**identity(args, state), **self._options})
+            who = identity(args, state, more.get("train_dataloader"))
+            self.reporter = Reporter(**{**who, **self._options})
             atexit.register(self._at_exit)  # after the reporter's own, so called before it
         if getattr(args, "eval_on_start", False):
             self._pause()
@@ -83,7 +86,8 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
     @quietly
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
         """Hold the step until the next begins, for what the Trainer logs of it."""
-        batch = state.train_batch_size or args.train_batch_size
+        # A resumed state remembers the batch of the training before.
+        batch = (state if args.auto_find_batch_size else args).train_batch_size
         self._step = state.global_step
         self._held = (self._step, batch * (self._substeps + 1), time.monotonic())
         self._substeps = 0
@@ -99,11 +103,14 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
         """Take the values that the Trainer has made floats."""
         if "loss" in logs:
             self._values.update({ours: logs[name] for name, ours in LOGGED.items() if name in logs})
+            if args.logging_nan_inf_filter and "grad_norm" not in logs:
+                del self._values["loss"]  # it would be finite whatever becomes of the model
+                self.reporter.note(FILTERED)
         self._foretell(args, state, control)
 
     @quietly
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_more: Any) -> None:
-        """Take the evaluation's loss; of several data sets, the first one's."""
+        """Take the evaluation's loss; of several data sets evaluated at once, the first one's."""
         if self._evaluating is not None:
             self._longest = max(self._longest or 0.0, time.monotonic() - self._evaluating)
             self._evaluating = None
@@ -157,6 +164,7 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
             known = self._longest is not None
             limit = max(SHORTEST, PATIENCE * (self._longest or 0.0)) if known else LONGEST
             self._evaluating = time.monotonic()
+            self._values.pop("val_loss", None)  # an earlier one that no step has carried
             self.reporter.pause(min(limit, LONGEST), "evaluation")
 
     def _where(self) -> str:
@@ -174,25 +182,26 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
         self.reporter.end("left " + self._where(), failed=True)
 
 
-def identity(args: Any, state: Any) -> Dict[str, Any]:
+def identity(args: Any, state: Any, loader: Any) -> Dict[str, Any]:
     """Who this rank is, as the Trainer knows, and how many steps lie between checkpoints."""
     return {
         "rank": args.process_index,
         "world_size": args.world_size,
         "local_rank": args.local_process_index,
-        "checkpoint_every": checkpoint_every(args, state),
+        "checkpoint_every": checkpoint_every(args, state, loader),
     }
 
 
-def checkpoint_every(args: Any, state: Any) -> int:
+def checkpoint_every(args: Any, state: Any, loader: Any) -> int:
     """Steps from one checkpoint to the next; 0 where that cannot be said beforehand."""
     strategy = getattr(args.save_strategy, "value", args.save_strategy)
-    if state.is_hyper_param_search:
+    if state.is_hyper_param_search or strategy not in {"steps", "epoch"}:
         return 0
     if strategy == "steps":
         return int(state.save_steps)
-    whole = args.max_steps <= 0 and float(args.num_train_epochs).is_integer()
-    return int(state.max_steps // args.num_train_epochs) if strategy == "epoch" and whole else 0
+    # Neither state.max_steps nor the number of epochs knows of an epoch's last, smaller step.
+    batches = len(loader) if hasattr(loader, "__len__") else 0
+    return -(-batches // int(args.gradient_accumulation_steps))
 
 
 def checkpoint_path(args: Any, state: Any) -> str:
