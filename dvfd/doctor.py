@@ -10,19 +10,23 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dvfd import __version__
 from dvfd.config import Config, Profile
-from dvfd.errors import ProbeError, ToolError
+from dvfd.errors import HistoryError, ProbeError, ToolError
 from dvfd.fitting import RIGHT, gaps
 from dvfd.masking import masked
 from dvfd.words import ago
+
+if TYPE_CHECKING:
+    from dvfd.history.look import Looked
 
 SCHEMA = 1
 """Raised when a key of the document changes its meaning or goes."""
@@ -32,6 +36,11 @@ REACH = 2.0
 
 SCRAPED = 300.0
 """Seconds after which nobody scrapes: the longest usual scrape interval is a minute."""
+
+DAY = 86_400.0
+
+WANTED_DAYS = 30
+"""What the monthly list is about."""
 
 SPACE = 2**30
 """Bytes free below which the store may not last: 35 days of 300 series take about 170 MB."""
@@ -85,6 +94,13 @@ def free(place: Path) -> int:
     return shutil.disk_usage(place).free
 
 
+def engine(config: Config) -> Looked:
+    """What the engine of long history shows of this node. Raises HistoryError."""
+    from dvfd.history.look import look  # noqa: PLC0415  # http and ssl, where there is one to ask
+
+    return look(config)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """What the looks look at; tests bring their own."""
@@ -101,6 +117,7 @@ class World:
     reach: Callable[[str, int], str] = reach
     run: Callable[[list[str]], str] = run
     free: Callable[[Path], int] = free
+    engine: Callable[[Config], Looked] = engine
 
 
 def examine(world: World) -> list[Finding]:
@@ -398,6 +415,66 @@ def look_at_scraping(world: World) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def look_at_history(world: World) -> Iterator[Finding]:
+    """Whether the engine of [history] answers, how far back it reaches, and of which series."""
+    if world.config is None or not world.config.history.url:
+        return
+    try:
+        found = world.engine(world.config)
+    except HistoryError as error:
+        yield Finding(
+            "history", "engine", Mark.BROKEN, str(error), "curl URL/api/v1/query?query=up"
+        )
+        return
+    most = world.config.history.clock
+    if abs(found.ahead) > most:
+        yield Finding(
+            "history", "clock", Mark.BROKEN,
+            f"{found.words}: {found.ahead:+.0f} s against this node's, wanted within {most:g}",
+            "chronyc tracking, here and there",
+        )  # fmt: skip
+    if len(found.targets) != 1:
+        there = ", ".join(found.targets) or "none"
+        yield Finding(
+            "history", "engine", Mark.BROKEN,
+            f"{found.words} answers; of {{{found.called}}} there are {there}, wanted one target",
+            "[history] node, node_label, matchers",
+        )  # fmt: skip
+    else:
+        yield from _shown(found)
+
+
+def _shown(found: Looked) -> Iterator[Finding]:
+    """What an engine that knows this node has of it."""
+    now, [target] = time.time(), found.targets
+    yield Finding("history", "engine", Mark.OK, f"{found.words} answers, and knows {target}")
+    if found.newest is None or now - found.newest > SCRAPED:
+        yield Finding(
+            "history", "newest", Mark.BROKEN, f"newest sample: {ago(found.newest, now)}",
+            "is this node scraped, and does what is scraped reach the engine?",
+        )  # fmt: skip
+    days = 0.0 if found.since is None else (now - found.since) / DAY
+    reach = f"it reaches {days:.1f} days back"
+    if days < WANTED_DAYS:
+        yield Finding(
+            "history", "reach", Mark.IMPROVE,
+            f"{reach}, wanted {WANTED_DAYS}: until then the monthly list's uptime is UNKNOWN",
+            "--storage.tsdb.retention.time, -retentionPeriod; or wait",
+        )  # fmt: skip
+    else:
+        yield Finding("history", "reach", Mark.OK, f"{reach}, or further")
+    series = found.series or {}
+    if missing := [metric for metric in found.needed if not series.get(metric)]:
+        lines = ", ".join(sorted({found.needed[metric] for metric in missing}))
+        yield Finding(
+            "history", "series", Mark.IMPROVE,
+            f"none in the last hour of {', '.join(missing)}: {lines} stay UNKNOWN",
+            "does a job report them, or does a relabeling drop them?",
+        )  # fmt: skip
+    else:
+        yield Finding("history", "series", Mark.OK, f"all {len(series)} that the lists rest on")
+
+
 def look_at_tools(world: World) -> Iterator[Finding]:
     """Programs that validations run. The daemon itself needs none of them."""
     missing = [tool for tool in TOOLS if not world.which(tool)]
@@ -434,6 +511,7 @@ LOOKS: tuple[Callable[[World], Iterator[Finding]], ...] = (
     look_at_torch,
     look_at_alerting,
     look_at_scraping,
+    look_at_history,
     look_at_tools,
     look_at_schedule,
 )

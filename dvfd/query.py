@@ -72,13 +72,13 @@ def course(
     for newest in past.latest(metric):
         if not (where or {}).items() <= dict(newest.labels).items():
             continue
-        rows += [_row(s) for s in past.series(metric, newest.labels, since=since, until=until)]
+        rows += [row(s) for s in past.series(metric, newest.labels, since=since, until=until)]
         cut = cut or len(rows) > ROWS
         rows = sorted(rows, key=_at)[-ROWS:]
     return rows, cut
 
 
-def _row(sample: Sample) -> dict[str, Any]:
+def row(sample: Sample) -> dict[str, Any]:
     """*sample*; `span` is the seconds that a value rolled up stands for, 0 for an instant."""
     return {
         "at": sample.at,

@@ -24,15 +24,18 @@ from dvfd.errors import DvfdError
     metavar="N",
     help="How far back.",
 )
+@click.option(
+    "--engine", is_flag=True, help="Ask the engine of [history] for this node, by the hour."
+)
 @outputs("jsonl")
-def history(name: str, hours: float, output: str) -> None:
+def history(name: str, hours: float, engine: bool, output: str) -> None:
     """Print the last values of metric NAME, or the last reports of check NAME, oldest first.
 
     The reasons in `dvfd status` begin with a metric's name.
 
     Example: dvfd history job_loss --hours 24
     """
-    answer = daemon("history", name=name, hours=hours)
+    answer = _of_engine(name, hours) if engine else daemon("history", name=name, hours=hours)
     if answer is None:
         from dvfd.alone import history_alone
 
@@ -40,6 +43,12 @@ def history(name: str, hours: float, output: str) -> None:
     if not answer["rows"]:
         raise DvfdError(f"{name}: nothing in the last {hours:g} h")
     show(answer, output, _text)
+
+
+def _of_engine(name: str, hours: float) -> dict[str, Any]:
+    from dvfd.history.asked import asked
+
+    return asked(name, hours)
 
 
 def _text(answer: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from dvfd.model import Kind
 from dvfd.sighting import place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dvfd.config import Config, History, Member
     from dvfd.history.course import Reading
@@ -51,6 +51,12 @@ class EnginePast:
         """The course of a gauge, whole hours as their medians."""
         return self._cut(self._reading.gauge(metric, MEDIAN), labels, since, until)
 
+    def all(self, metric: str) -> list[Sample]:
+        """Every series of *metric* in the whole period."""
+        mine = self._mine(self._all(metric))
+        self._one({key.node for key in mine})
+        return [sample for samples in mine.values() for sample in samples]
+
     def reports(self, check_id: str, limit: int) -> Sequence[Run]:
         """None: an engine keeps no reports."""
         return ()
@@ -65,6 +71,14 @@ class EnginePast:
             return self._reading.counter(metric)
         return self._reading.gauge(metric, MEAN)
 
+    def _one(self, nodes: Collection[str]) -> None:
+        """Raises HistoryError if several targets are the one node."""
+        if len(nodes) > 1:
+            raise HistoryError(
+                f"{len(nodes)} targets are {self._node} ({', '.join(sorted(nodes))}), wanted 1: "
+                "[history] node, or matchers"
+            )
+
     def _mine(self, courses: Courses) -> Courses:
         called = self._called.fullmatch
         return {key: samples for key, samples in courses.items() if called(key.node)}
@@ -77,11 +91,7 @@ class EnginePast:
                 f"{period.until:.0f} was read"
             )
         mine = {k.node: found for k, found in self._mine(courses).items() if k.labels == labels}
-        if len(mine) > 1:
-            raise HistoryError(
-                f"{len(mine)} targets are {self._node} ({', '.join(sorted(mine))}), wanted 1: "
-                "[history] node, or matchers"
-            )
+        self._one(mine)
         found = next(iter(mine.values()), [])
         return [sample for sample in found if since <= sample.at <= until]
 

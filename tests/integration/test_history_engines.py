@@ -13,7 +13,9 @@ from fakes_store import eventually, rows
 
 from bench.hall import DAY, HOUR, Hall, Node
 from dvfd.config import Config, parse
+from dvfd.history.asked import asked
 from dvfd.history.chosen import Chosen
+from dvfd.history.look import NEEDED, look
 from dvfd.judgements import Judgements
 from dvfd.model import Report, Sample, Verdict, labels
 from dvfd.reviews.review import (
@@ -126,6 +128,26 @@ def listed(check: str, store: Store, chosen: Chosen | None) -> Report:
 
 def period(name: str) -> Period:
     return Period.ending(name, float(END))
+
+
+def test_the_engine_is_looked_at_as_it_is(config: Config) -> None:
+    found = look(config, now=float(END))
+    assert found.targets == ("node-01:9109",)
+    assert found.ahead == pytest.approx(0.0, abs=2.0)
+    assert found.since is not None
+    assert 0 <= HALL.begin - found.since < HOUR
+    assert found.newest is not None
+    assert 0 <= END - found.newest <= SCRAPE
+    assert set(NEEDED) - set(found.series or ()) == {"job_communication_ratio"}
+    assert set((found.series or {}).values()) == {1}
+
+
+def test_a_metric_is_told_by_the_hour(config: Config) -> None:
+    told = asked(OBSERVED, 24.0, config, now=float(END))["rows"]
+    assert told[0]["labels"] == {"job": "gpt"}
+    assert told[-1]["value"] == pytest.approx(NODE.observed(WHOLE), abs=SCRAPE)
+    hours = [row["at"] for row in told if row["at"] % HOUR == 0]
+    assert hours == [END // HOUR * HOUR - ago * HOUR for ago in range(23, -1, -1)]
 
 
 @pytest.mark.parametrize("name", ["7d", "30d"])

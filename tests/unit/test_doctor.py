@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from dvfd import __version__
 from dvfd.cli.doctor import text
 from dvfd.config import parse
 from dvfd.doctor import LOOKS, Mark, World, document, examine, exit_code
-from dvfd.errors import ToolError
+from dvfd.errors import HistoryError, ToolError
+from dvfd.history.look import NEEDED, Looked
 
 STATUS = {
     "version": __version__,
@@ -312,3 +314,64 @@ def test_another_user_is_told_of_the_nodes_own_socket(tmp_path, monkeypatch):
 
 def test_every_look_is_listed_once():
     assert len(set(LOOKS)) == len(LOOKS)
+
+
+# --- History on an engine -----------------------------------------------------------------------
+
+ENGINE = WELL + '[history]\nurl = "http://prom:9090"\n'
+
+
+def looked(**keys):
+    now = time.time()
+    told = {
+        "words": "http://prom:9090",
+        "ahead": 0.2,
+        "called": 'instance=~"n1"',
+        "targets": ("n1:9109",),
+        "since": now - 31.5 * 86400,
+        "newest": now - 10,
+        "series": dict.fromkeys(NEEDED, 1),
+    }
+    return lambda _config: Looked(**(told | keys))
+
+
+def of_engine(well, **keys):
+    findings = examine(well(ENGINE, engine=looked(**keys)))
+    return {f.subject: f for f in findings if f.section == "history"}
+
+
+def test_an_engine_that_has_all_is_well(well):
+    assert {f.mark for f in of_engine(well).values()} == {Mark.OK}
+    assert "it reaches 31.5 days back" in of_engine(well)["reach"].text
+
+
+def test_without_history_no_engine_is_looked_at(well):
+    assert not [f for f in examine(well()) if f.section == "history"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "subject", "words"),
+    [
+        ({"targets": ()}, "engine", "there are none, wanted one target"),
+        ({"targets": ("n1:1", "n1:2")}, "engine", "there are n1:1, n1:2, wanted one target"),
+        ({"ahead": -90.0}, "clock", "-90 s against this node's, wanted within 30"),
+        ({"since": None}, "reach", "it reaches 0.0 days back, wanted 30"),
+        ({"newest": None}, "newest", "newest sample: never"),
+        ({"newest": 1000.0}, "newest", "newest sample: "),
+        ({"series": {}}, "series", "gradient sync, trend and efficiency, uptime stay UNKNOWN"),
+    ],
+)
+def test_what_an_engine_lacks_is_told_with_what_to_do(well, keys, subject, words):
+    finding = of_engine(well, **keys)[subject]
+    assert finding.mark is not Mark.OK
+    assert words in finding.text
+    assert finding.do
+
+
+def test_an_engine_that_is_down_is_broken_in_its_own_words(well):
+    def down(_config):
+        raise HistoryError("http://prom:9090: Connection refused")
+
+    finding = found(well(ENGINE, engine=down), "engine")
+    assert finding.mark is Mark.BROKEN
+    assert "Connection refused" in finding.text

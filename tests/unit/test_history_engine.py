@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -116,3 +119,92 @@ def test_an_engine_that_is_away_is_named_without_the_question():
     assert str(caught.value) == (
         "http://mimir/prometheus/api/v1/query: Connection refused; asked of [history] url"
     )
+
+
+# --- Over a real connection ---------------------------------------------------------------------
+
+
+@contextmanager
+def serving(answer):
+    """The address of something that answers each request with what *answer* writes."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            length = int(self.headers.get("Content-Length") or 0)
+            seen.append((self.command, self.path, dict(self.headers), self.rfile.read(length)))
+            with suppress(OSError):  # whoever asked is gone
+                answer(self)
+
+        def do_POST(self):
+            self.do_GET()
+
+        def log_message(self, *_args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+        thread.join(60)
+
+
+def answering(body, *, length=None, wait=None):
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(length or len(body)))
+        handler.end_headers()
+        if wait:
+            wait.wait(60)
+        handler.wfile.write(body)
+
+    return answer
+
+
+EMPTY = json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}}).encode()
+
+
+def test_a_posted_question_arrives_whole_with_its_headers(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    question = "up + " * 400 + "up"
+    with serving(answering(EMPTY)) as (url, seen):
+        settings = History(url=f"{url}/prometheus", token_file=token, tenant="blue")
+        assert Engine(settings).instant(question, at=100.0) == []
+
+    [(command, path, headers, body)] = seen
+    assert (command, path) == ("POST", "/prometheus/api/v1/query")
+    assert headers["Authorization"] == "Bearer s3cret"
+    assert headers["X-Scope-OrgID"] == "blue"
+    assert parse_qs(body.decode())["query"] == [question]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (answering(EMPTY[:20], length=len(EMPTY)), "IncompleteRead"),
+        (answering(EMPTY[:40]), "JSON that breaks off"),
+        (answering(b"x" * 70_000), "more than 65536 bytes"),
+        (answering(b"<html>please log in</html>"), "no JSON"),
+    ],
+)
+def test_what_does_not_come_whole_is_refused(answer, words):
+    with serving(answer) as (url, _), pytest.raises(HistoryError, match=words):
+        Engine(History(url=url, answer_bytes=65_536)).instant("up", at=100.0)
+
+
+def test_an_engine_that_is_too_slow_is_not_waited_for():
+    over = threading.Event()
+    with serving(answering(EMPTY, wait=over)) as (url, _):
+        with pytest.raises(HistoryError, match="no whole answer within"):
+            Engine(History(url=url, timeout=0.3)).instant("up", at=100.0)
+        over.set()
+
+
+def test_after_its_time_nothing_more_is_asked():
+    asked = Asked()
+    late = Engine(History(url="http://engine"), asked, end=time.monotonic() - 1.0)
+    with pytest.raises(HistoryError, match="0 questions took all the time"):
+        late.instant("up", at=100.0)
+    assert not asked.urls
