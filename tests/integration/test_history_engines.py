@@ -15,7 +15,12 @@ from bench.hall import DAY, HOUR, Hall, Node
 from dvfd.config import Config, parse
 from dvfd.history.asked import asked
 from dvfd.history.chosen import Chosen
+from dvfd.history.course import Key, Reading
+from dvfd.history.course import Period as Stretch
+from dvfd.history.engine import Engine
 from dvfd.history.look import NEEDED, look
+from dvfd.history.past import where
+from dvfd.history.question import MEAN
 from dvfd.judgements import Judgements
 from dvfd.model import Report, Sample, Verdict, labels
 from dvfd.reviews.review import (
@@ -108,7 +113,8 @@ def config(
 ) -> Iterator[Config]:
     directory = tmp_path_factory.mktemp("engine")
     with request.param(directory, write) as server:
-        yield parse(f'[node]\nname = "node-01"\n[history]\nurl = "{server.url}"\n')
+        path = "/prometheus" if request.param is victoria_of else ""  # it answers there as well
+        yield parse(f'[node]\nname = "node-01"\n[history]\nurl = "{server.url}{path}"\n')
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +154,18 @@ def test_a_metric_is_told_by_the_hour(config: Config) -> None:
     assert told[-1]["value"] == pytest.approx(NODE.observed(WHOLE), abs=SCRAPE)
     hours = [row["at"] for row in told if row["at"] % HOUR == 0]
     assert hours == [END // HOUR * HOUR - ago * HOUR for ago in range(23, -1, -1)]
+
+
+def test_many_nodes_in_many_pieces_are_answered_alike(config: Config) -> None:
+    small = config.history.model_copy(update={"points": 100})
+    many = [*(f"other-{number:04d}(:[0-9]+)?" for number in range(200)), "node-01(:[0-9]+)?"]
+    found = []
+    for settings, nodes in ((config.history, many[-1:]), (small, many)):
+        over = Stretch(END - 9.5 * DAY, float(END))
+        read = Reading(Engine(settings), CATALOGUE.metrics, where(settings, nodes), over)
+        found.append((read.counter(OBSERVED), read.gauge("job_processes", MEAN)))
+    assert found[0] == found[1]
+    assert len(found[0][0][Key("node-01:9109", JOB)]) > 200
 
 
 @pytest.mark.parametrize("name", ["7d", "30d"])
