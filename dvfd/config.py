@@ -248,7 +248,7 @@ class Plugin(Section):
     @property
     def max_age(self) -> float:
         """Seconds that a result stands: until the next run's must be there."""
-        return self.interval + self.timeout + SLACK
+        return _stands(self.interval, self.timeout)
 
 
 class TextFile(Section):
@@ -275,6 +275,8 @@ class Scrape(Section):
     interval: float = Field(default=15.0, ge=1, le=3600)
     timeout: float = Field(default=5.0, gt=0, le=60)
     elsewhere: bool = False  # may lie on another host
+    ca_file: Path | None = None  # whom its certificate is from; the system's if not given
+    self_signed: bool = False  # takes any certificate: on this node only
 
     @model_validator(mode="after")
     def _on_this_node(self) -> Scrape:
@@ -283,6 +285,8 @@ class Scrape(Section):
         host = urlsplit(self.url).hostname or ""
         if not (self.elsewhere or host == "localhost" or _loopback(host)):
             raise ValueError(f"{host} is not this node: wanted 127.0.0.1, or elsewhere = true")
+        if self.elsewhere and self.self_signed:
+            raise ValueError("self_signed trusts whoever answers: elsewhere give a ca_file")
         if self.timeout > self.interval:
             raise ValueError(f"timeout {self.timeout:g} is above interval {self.interval:g}")
         return self
@@ -290,7 +294,12 @@ class Scrape(Section):
     @property
     def max_age(self) -> float:
         """Seconds that an answer stands: until the next one must be there."""
-        return self.interval + self.timeout + SLACK
+        return _stands(self.interval, self.timeout)
+
+
+def _stands(interval: float, timeout: float) -> float:
+    """Seconds until the next one must be there, and never more than three intervals."""
+    return min(interval + timeout + SLACK, 3 * interval)
 
 
 def _loopback(host: str) -> bool:

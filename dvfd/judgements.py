@@ -19,6 +19,7 @@ from dvfd.model import (
     Check,
     Clock,
     Criterion,
+    Labels,
     Report,
     Result,
     Run,
@@ -108,7 +109,7 @@ class Judgements:
         node: str = "",
         profile_hash: str = "",
         environment_hash: str = "",
-        trouble: Callable[[str], str] = lambda metric: "",
+        trouble: Callable[[str, Labels], str] = lambda metric, where: "",
         maintenance: Sequence[Maintenance] = (),
         drilled: Callable[[str], Drilled | None] = lambda check: None,
         reviewed: Callable[[Check], Drilled | None] = lambda check: None,
@@ -117,8 +118,8 @@ class Judgements:
         waived: Callable[[Result, float], Result] = lambda result, _at: result,
         windows: Callable[[Check, float], Mapping[str, Window]] = lambda check, at: {},
     ) -> None:
-        """*trouble* gives the last error of the source of a metric, or an empty string; *drilled*
-        the newest findings of the drill of a check, *reviewed* what a review of its days finds
+        """*trouble* gives the last error of the source of series, or an empty string; *drilled* the
+        newest findings of the drill of a check, *reviewed* what a review of its days finds
         now, *runs* the results of its newest stability run, *attested* the result of a criterion
         on what people state; *waived* makes of a result what it counts as at a moment; *windows*
         has the samples of criteria, by their ids, that the store is not asked for.
@@ -231,7 +232,9 @@ class Judgements:
             trouble = drilled.trouble(criterion) if drilled else none
         else:
             samples = window.samples if window else self._store.samples(criterion, until=at)
-            trouble = (window.trouble if window else "") or self._trouble(criterion.metric)
+            trouble = (window.trouble if window else "") or self._trouble(
+                criterion.metric, criterion.where
+            )
             if drilled and criterion.limit.metric:  # a limit that the review has found
                 samples = [*samples, *drilled.samples]
                 trouble = "; ".join(filter(None, (trouble, drilled.trouble(criterion))))

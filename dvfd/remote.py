@@ -56,11 +56,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What the listeners want: a name with its password, and whom their certificates are from."""
+    """What the listeners want: a name with its password, and whom their certificates are from.
+    *anybody* takes any certificate: for what listens on this node alone.
+    """
 
     login: str = field(default="", repr=False)  # NAME:PASSWORD
     ca_file: Path | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # a token, a tenant
+    anybody: bool = False
 
     @classmethod
     def of(cls, nodes: Cluster) -> Access:
@@ -190,12 +193,20 @@ def _connected(url: str, access: Access, end: float) -> http.client.HTTPConnecti
             continue
         sock.settimeout(_left(end))
         if secure:
-            context = ssl.create_default_context(cafile=access.ca_file)
+            context = _context(access)
             sock = context.wrap_socket(sock, server_hostname=host)
         connection = http.client.HTTPConnection(host, port)
         connection.sock = sock
         return connection
     raise errors[0]
+
+
+def _context(access: Access) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=access.ca_file)
+    if access.anybody:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _left(end: float) -> float:

@@ -23,7 +23,7 @@ from dvfd.model import ProbeHealth
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from dvfd.model import Clock, Probe, Sample
+    from dvfd.model import Clock, Labels, Probe, Sample
 
 BEAT = 2.0
 """Most seconds that the loop sleeps: /healthz must see it alive between slow probes."""
@@ -68,6 +68,14 @@ class _Source:
     def gaps(self) -> dict[str, str]:
         """Metrics that the probe says this machine cannot give, with the reason."""
         return dict(getattr(self.probe, "gaps", {}))
+
+    def concerns(self, where: Labels) -> bool:
+        """Whether the probe may bring series with these labels; one that says nothing of the labels
+        of its own, its `about`, may bring any.
+        """
+        asked = dict(where)
+        own: Labels = getattr(self.probe, "about", ())
+        return all(asked.get(name, value) == value for name, value in own)
 
     def running(self, boot: float) -> float:
         """Seconds that the call in progress has taken, 0 if there is none."""
@@ -168,9 +176,12 @@ class Sampler:
         """What each probe's passes came to, by name."""
         return {name: source.counts for name, source in self._sources.items()}
 
-    def trouble(self, metric: str) -> str:
-        """Why there may be no samples of *metric*: its probe's standing error; empty if none."""
-        owners = [s for s in self._sources.values() if metric in s.probe.metrics]
+    def trouble(self, metric: str, where: Labels = ()) -> str:
+        """Why there may be no samples of *metric*, of the series with the labels *where*: its
+        probe's standing error; empty if none.
+        """
+        measures = (s for s in self._sources.values() if metric in s.probe.metrics)
+        owners = [source for source in measures if source.concerns(where)]
         if not owners:
             return f"no probe here measures {metric}"
         boot = self._clock.boot()

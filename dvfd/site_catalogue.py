@@ -170,4 +170,4 @@ def added(files: Files, criteria: int) -> tuple[str, ...]:
     """What reports say of it, beside overrides."""
     if not files.directory:
         return ()
-    return (f"site: {criteria} criteria of this site's own, from {files.directory}",)
+    return (f"{criteria} criteria added by this site, from {files.directory}",)

@@ -10,7 +10,7 @@ from typing import Any
 from dvfd.config import Config
 from dvfd.errors import DvfdError
 from dvfd.model import Metric, Origin
-from dvfd.remote import Answer
+from dvfd.remote import Access, Answer
 from dvfd.shell import Output
 
 METRICS = """
@@ -102,7 +102,7 @@ class FakeExporter:
     def __init__(self, body: str = "", status: int = 200, error: str = "") -> None:
         self.body, self.status, self.error = body, status, error
 
-    def __call__(self, url: str, *, within: float) -> Answer:
+    def __call__(self, url: str, access: Access, *, within: float) -> Answer:
         if self.error:
             raise DvfdError(self.error)
         return Answer(self.status, self.body.encode(), 0.0, 0.0)

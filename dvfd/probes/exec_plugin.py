@@ -60,6 +60,7 @@ class ExecPlugin:
         self.interval = settings.interval
         self.deadline = settings.timeout + 2 * ENDING
         self.gaps: dict[str, str] = {}
+        self.about = labels(plugin=settings.name)
         self._settings = settings
         self._allowance = allowance
         self._run = run
@@ -76,7 +77,7 @@ class ExecPlugin:
         wrong, data = said.wrong, said.data
         if done["cut"]:  # the last value may be half a number
             wrong, data = ("its output was cut off",), ()
-        found = [Sample("plugin_status", status, at, labels(plugin=self._settings.name))]
+        found = [Sample("plugin_status", status, at, self.about)]
         found += [self._sample(datum, at) for datum in data]
         admitted, beyond = self._allowance.admit(found)
         yield from admitted

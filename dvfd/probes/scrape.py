@@ -28,7 +28,7 @@ LARGEST = 4 << 20
 class Get(Protocol):
     """`remote.get`, or a fake of it."""
 
-    def __call__(self, url: str, *, within: float) -> Answer:
+    def __call__(self, url: str, access: remote.Access, *, within: float) -> Answer:
         """The answer, whatever its status. Raises DvfdError."""
         ...
 
@@ -56,6 +56,7 @@ class Scrape:
         self._wanted = tuple(metrics)
         self._names = frozenset(metric.origin.series for metric in metrics if metric.origin)
         self._allowance = allowance
+        self._access = remote.Access(ca_file=settings.ca_file, anybody=settings.self_signed)
         self._get = get
 
     def sample(self, at: float) -> Iterator[Sample]:
@@ -80,7 +81,7 @@ class Scrape:
 
     def _exposed(self, address: str) -> list[exposition.Exposed]:
         try:
-            answer = self._get(self._settings.url, within=self._settings.timeout)
+            answer = self._get(self._settings.url, self._access, within=self._settings.timeout)
         except DvfdError as error:
             raise ProbeError(str(error)) from None
         if answer.status != http.HTTPStatus.OK:

@@ -1,6 +1,7 @@
 """A plugin's exit code: what counts as a finding, and what only as not knowing."""
 
 import pytest
+from fakes import FakeClock
 from fakes_probes import measure
 from fakes_site import FakeRun, ended
 
@@ -8,8 +9,10 @@ from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.config import Plugin as Settings
 from dvfd.errors import ToolError, ToolTimeout
+from dvfd.model import labels
 from dvfd.probes.exec_plugin import ExecPlugin
 from dvfd.probes.inputs import Allowance
+from dvfd.sampler import Sampler
 
 NTP = Settings(name="ntp", command=("/usr/lib/nagios/plugins/check_ntp_time", "-H", "ntp"))
 
@@ -81,6 +84,17 @@ def test_more_series_than_the_site_allows_are_refused_and_the_known_ones_go_on()
 
     again, _ = measure(probe)
     assert {s.labels for s in again} == {s.labels for s in first}
+
+
+def test_a_criterion_hears_only_of_the_plugin_that_it_is_about():
+    other = ExecPlugin(NTP.model_copy(update={"name": "disk"}), Allowance(9), run=FakeRun(ended(3)))
+    sampler = Sampler([plugin(ended(3)), other], write=lambda _: None, clock=FakeClock())
+    sampler.once("plugin.ntp")
+    sampler.once("plugin.disk")
+
+    told = sampler.trouble("plugin_status", labels(plugin="ntp"))
+    assert "plugin.ntp" in told
+    assert "plugin.disk" not in told
 
 
 def test_the_command_is_handed_on_as_a_list_and_with_its_time():

@@ -53,7 +53,7 @@ def test_the_hash_says_that_a_site_added_something_and_what(tmp_path):
     other = load(site(tmp_path, daily=LINES.replace("limit = 2", "limit = 1")))
 
     assert len({FRAMEWORK.hash, one.hash, other.hash}) == 3
-    assert one.overrides == (f"site: 2 criteria of this site's own, from {tmp_path / 'checks.d'}",)
+    assert one.overrides == (f"2 criteria added by this site, from {tmp_path / 'checks.d'}",)
 
 
 def test_a_site_without_checks_has_the_frameworks_hash():
