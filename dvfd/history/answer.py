@@ -110,7 +110,8 @@ def _whole(document: Mapping[str, Any]) -> None:
     if document.get("isPartial"):
         raise HistoryError("answers with a part only (isPartial): a storage node of it is away")
     if warnings:
-        told = "; ".join(printable(str(warning)) for warning in warnings)[:SAID]
+        each = warnings if isinstance(warnings, list) else [warnings]
+        told = "; ".join(printable(str(warning)) for warning in each)[:SAID]
         raise HistoryError(f"answers with warnings, so maybe with a part only: {told}")
 
 
@@ -135,7 +136,7 @@ def _point(pair: Any) -> Point:
     try:
         at, text = pair
         point = float(at), float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         point = math.nan, math.nan
     if not all(map(math.isfinite, point)):
         raise HistoryError(f"answers {str(pair)[:80]!r}: wanted a time and a finite number")

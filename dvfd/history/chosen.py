@@ -188,7 +188,7 @@ class Chosen:
 
     def windows(self, check: Check, until: float) -> dict[str, Window]:
         """By its id, what each criterion of *check* with a long window is judged on."""
-        if not self.asks:
+        if not self.asks or not check.schedule:  # a run's windows are in its own file
             return {}
         asked = [c for c in check.criteria if c.window >= LONG and c.source not in OWN]
         windows = dict.fromkeys(criterion.window for criterion in asked)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dvfd.errors import HistoryError
 from dvfd.history.answer import Asked, Line, read
 
+KEYS = st.sampled_from(["metric", "values", "value", "result", "resultType"])
 HOURLY = Asked(3600.0, 10_800.0, 3600.0, 3)
 
 
@@ -97,3 +101,29 @@ def test_histograms_are_no_figures():
 def test_a_terminal_is_not_moved_by_what_an_engine_says():
     text = json.dumps({"status": "error", "error": "\x1b[2Jgone"}).encode()
     assert "\x1b" not in refused(400, text)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS | st.text(max_size=4), inner),
+    max_leaves=12,
+)
+
+
+@given(
+    st.fixed_dictionaries({"status": st.just("success"), "data": ANYTHING, "warnings": ANYTHING})
+)
+def test_whatever_comes_is_lines_or_a_refusal(document):
+    with suppress(HistoryError):
+        read(200, json.dumps(document).encode(), HOURLY)
+
+
+@given(kind=st.sampled_from(["matrix", "vector", "scalar", "string"]), rows=st.lists(ANYTHING))
+def test_whatever_rows_come_are_lines_or_a_refusal(kind, rows):
+    with suppress(HistoryError):
+        for line in read(200, body(*rows, kind=kind), HOURLY):
+            assert all(3600 <= at <= 10_801 for at, _ in line.points)
+
+
+def test_a_number_beyond_any_is_refused():
+    assert "finite" in refused(200, body(row((3600, 1))).replace(b'"1"', b"1" + b"0" * 400))

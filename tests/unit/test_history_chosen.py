@@ -152,3 +152,10 @@ def test_a_node_without_history_asks_its_store():
     past = local()
     results, _ = listed(past, down(past), config='[node]\nname = "n1"\n')
     assert results["uptime"].verdict is PASS
+
+
+def test_only_lists_ask_an_engine_and_no_run_of_two_days_does():
+    past = local()
+    chosen = Chosen(parse(CONFIG), CATALOGUE.metrics, past, lambda: down(past))
+    for check in CATALOGUE.checks.values():
+        assert bool(chosen.windows(check, NOW)) == (check.id == "weekly"), check.id
