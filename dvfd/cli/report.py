@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dvfd.cli.common import daemon
 from dvfd.cli.completion import names
+from dvfd.errors import DvfdError
 
 FORMATS = ("text", "html", "json", "markdown")
 
@@ -30,8 +33,8 @@ SHAPES = ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ
 """How people write a moment in UTC."""
 
 
-def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """*value* as Unix seconds."""
+def moment(value: str | None) -> float | None:
+    """*value* as Unix seconds. Raises BadParameter."""
     for shape in SHAPES if value is not None else ():
         try:
             return datetime.strptime(str(value), shape).replace(tzinfo=UTC).timestamp()
@@ -40,6 +43,10 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     if value is None:
         return None
     raise click.BadParameter(f"{value!r}: wanted 2026-07-01 or 2026-07-01T13:30, in UTC")
+
+
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    return moment(value)
 
 
 def _period(command: Callable[..., None]) -> Callable[..., None]:
@@ -61,6 +68,13 @@ def report() -> None:
 
     Example: dvfd report job gpt-small -o html > report.html
     """
+
+
+NAMED = re.compile(
+    r"(?P<job>.+?)(?::(?P<number>\d+))?(?:@(?P<since>[\dT:Z-]+)\.\.(?P<until>[\dT:Z-]+))?",
+    re.DOTALL,
+)
+"""A run as `compare` is told of it: a job, which of its runs, in which period."""
 
 
 @report.command("job", short_help="One run of a job, as one page.")
@@ -100,11 +114,10 @@ def as_json(found: Mapping[str, Any]) -> str:
 
 
 def _job(found: Mapping[str, Any], output: str) -> str:
-    whole = as_json(found)
-    sha256 = hashlib.sha256(whole.encode()).hexdigest()
+    sha256 = _sum(found)
     match output:
         case "json":
-            return whole
+            return as_json(found)
         case "html":
             from dvfd.reporting.render import html
 
@@ -117,3 +130,76 @@ def _job(found: Mapping[str, Any], output: str) -> str:
             from dvfd.reporting.plain import text
 
             return text(found)
+
+
+@report.command("compare", short_help="Two runs, or two periods of one, held together.")
+@click.argument("a")
+@click.argument("b")
+@_period
+@output_option
+def compare(a: str, b: str, output: str, **period: float | None) -> None:
+    """What differs between A and B, by how much, and what speaks against holding them together.
+
+    Each is the name of a job, NAME:2 for the second of its runs in the period, NAME@SINCE..UNTIL
+    for a period of its own, or a file that `dvfd report job -o json` made, here or on another node.
+
+    Exit code: 0 told, 3 there is nothing to tell of one of them.
+
+    Example: dvfd report compare gpt-small:1 gpt-small:2 -o html > compared.html
+    """
+    from dvfd.reporting.compare import comparison
+
+    first, second = (_named(each, period) for each in (a, b))
+    found = comparison(first, second, sums=(_sum(first), _sum(second)))
+    click.echo(_compared(found, output), nl=output == "text")
+
+
+def _named(name: str, period: Mapping[str, float | None]) -> Mapping[str, Any]:
+    """The report of one side."""
+    if name.endswith(".json"):
+        return _read(Path(name))
+    match = NAMED.fullmatch(name)
+    if match is None:
+        raise click.UsageError(f"{name!r}: wanted JOB, JOB:2, JOB@SINCE..UNTIL or FILE.json")
+    own = {key: moment(match[key]) for key in ("since", "until")}
+    spans = own if match["since"] else period
+    number = int(match["number"]) if match["number"] else None
+    return _asked({"job": match["job"], "number": number, **spans})
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """A report that was made earlier. Raises DvfdError if it is none."""
+    from dvfd.reporting.document import SCHEMA
+
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    match found:
+        case {"kind": "job report", "schema": schema} if schema == SCHEMA:
+            return dict(found)
+        case {"kind": "job report", "schema": schema}:
+            raise DvfdError(f"{path}: its schema is {schema}, this dvfd knows {SCHEMA}")
+    raise DvfdError(f"{path}: no report of a job: dvfd report job NAME -o json makes one")
+
+
+def _sum(found: Mapping[str, Any]) -> str:
+    return hashlib.sha256(as_json(found).encode()).hexdigest()
+
+
+def _compared(found: Mapping[str, Any], output: str) -> str:
+    match output:
+        case "json":
+            return as_json(found)
+        case "html":
+            from dvfd.reporting.render import compared
+
+            return compared(found)
+        case "markdown":
+            from dvfd.reporting.plain import compared_markdown
+
+            return compared_markdown(found)
+        case _:
+            from dvfd.reporting.plain import compared as in_words
+
+            return in_words(found)

@@ -74,24 +74,28 @@ def story(
     tell.
     """
     fine = Fine(past, since=since, until=until, now=now)
-    looks = fine.whole(OBSERVED, labels(job=job))
+    looks = fine.series(OBSERVED, labels(job=job), since=since, until=until)
     if not looks:
         raise DvfdError(_nobody(job, known, since, until))
+    reader = _closer(past, Teller(fine, job), (looks[0].at, looks[-1].at), now)
+    looks = reader.looks(since, until)
     if len(looks) < PAIR:
         raise DvfdError(
             f"job {job!r} was looked at once in that time, at {minute(looks[0].at)}: where its "
             "time went takes two looks"
         )
-    reader = Teller(fine, job)
     spans = reader.runs(looks)
     if number is not None and not 1 <= number <= len(spans):
         raise DvfdError(f"run {number} of job {job!r}: there are {len(spans)} in that time")
     place = len(spans) if number is None else number
-    reader, chosen = _closer(past, reader, spans[place - 1], now)
-    spans[place - 1] = chosen
+    chosen = spans[place - 1]
+    closer = _closer(past, reader, chosen, now)
+    if closer is not reader:
+        found = closer.runs(closer.looks(since, until))
+        chosen = spans[place - 1] = max(found, key=lambda each: _shared(each, chosen))
     newest = past.latest(OBSERVED)
     lives = any(s.labels == labels(job=job) and s.at >= now - FRESH for s in newest)
-    return reader.told(
+    return closer.told(
         chosen,
         node=node,
         number=place,
@@ -102,18 +106,13 @@ def story(
     )
 
 
-def _closer(past: Past, reader: Teller, span: Span, now: float) -> tuple[Teller, Span]:
-    """The run *span* read finer, if a window of its own length may be: and its ends by that."""
+def _closer(past: Past, reader: Teller, span: Span, now: float) -> Teller:
+    """A reader of *span* alone, if that may be read finer than *reader* does."""
     margin = reader.grain
-    since, until = span[0] - margin, min(now, span[1] + margin)
-    fine = Fine(past, since=since, until=until, now=now)
-    if fine.grain >= margin:
-        return reader, span
-    closer = Teller(fine, reader.job)
-    looks = fine.whole(OBSERVED, labels(job=reader.job))
-    if len(looks) < PAIR:
-        return reader, span
-    return closer, max(closer.runs(looks), key=lambda each: _shared(each, span))
+    fine = Fine(past, since=span[0] - margin, until=min(now, span[1] + margin), now=now)
+    if fine.grain >= margin or not fine.whole(OBSERVED, labels(job=reader.job)):
+        return reader
+    return Teller(fine, reader.job)
 
 
 def _shared(one: Span, other: Span) -> float:
@@ -167,8 +166,13 @@ class Teller:
         cuts = sorted(again | set(self._away(looks)))
         edges = [0, *cuts, len(looks)]
         parts = [looks[a:b] for a, b in pairwise(edges)]
-        found = [(part[0].at, part[-1].at) for part in parts if len(part) >= PAIR]
-        return found or [(looks[0].at, looks[-1].at)]
+        return [
+            (part[0].at, part[-1].at)
+            if len(part) >= PAIR
+            else (part[0].at - self.grain, part[0].at)
+            for part in parts
+            if len(part) >= PAIR or self.grain > FRESH / 2
+        ] or [(looks[0].at, looks[-1].at)]
 
     def _away(self, looks: Sequence[Sample]) -> Iterator[int]:
         """The places of looks before which the node was watched for long, and the job was not."""
@@ -197,7 +201,7 @@ class Teller:
         """All of one run."""
         since, until = span
         goodput = of_job(self._fine, self.job, since=since, until=until)
-        ways = list(strides(self._looks(since, until), self._ranks))
+        ways = list(strides(self.looks(since, until), self._ranks))
         columns = Columns(until - since)
         seen = math.fsum(stride.observed for stride in ways)
         return Story(
@@ -230,7 +234,8 @@ class Teller:
 
     # --- Parts --------------------------------------------------------------------------------
 
-    def _looks(self, since: float, until: float) -> Sequence[Sample]:
+    def looks(self, since: float, until: float) -> Sequence[Sample]:
+        """The looks at the job in that time."""
         return self._fine.series(OBSERVED, self._own, since=since, until=until)
 
     def _rank(self, rank: int) -> Rank:
@@ -271,28 +276,32 @@ class Teller:
         return found
 
     def _restarts(self, ways: Sequence[Stride], since: float) -> Iterator[Restart]:
-        """Each time that ranks came back, with the time without steps around it."""
+        """Each time that ranks came back, with the time without steps around it: no stride is
+        around two.
+        """
         course = self._fine.whole(RESTARTS, self._own)
         back = [grown(course, way.since, way.until) for way in ways]
-        place = 0
+        place = taken = 0
         while place < len(ways):
             if not back[place]:
                 place += 1
                 continue
             first = last = place
-            while first > 0 and not ways[first - 1].steps:
+            while first > taken and not ways[first - 1].steps:
                 first -= 1
             while last + 1 < len(ways) and (not ways[last].steps or back[last + 1]):
                 last += 1
-            around = ways[max(0, first - 1) : last + 1]
+            coarse = max(way.whole for way in ways[first : last + 1]) > PAUSE
+            end = last + 1 + coarse  # an hour's end may cut through it
+            around = ways[max(taken, first - 1) : end]
             resumed = ways[last].steps > 0
             yield Restart(
                 t=ways[place].until - since,
                 ranks=round(math.fsum(back[place : last + 1])),
                 lost=math.fsum(w.whole - w.stepping for w in around) if resumed else None,
-                most=max(w.whole for w in around) > PAUSE,
+                most=coarse,
             )
-            place = last + 1
+            place, taken = last + 1, end
 
     def _checkpoints(self, span: Span) -> Checkpoints:
         """When checkpoints were saved, as far as looks at their age agree on it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dvfd.reporting.compare import figure, side_by_side, size
 from dvfd.reporting.document import named, tenths
 from dvfd.reporting.shares import hours, money, shown
 from dvfd.runs.report import iso
@@ -173,3 +174,56 @@ def _table(parts: Sequence[Part], cost: Mapping[str, Any] | None) -> Iterator[st
 def plain(words: str) -> str:
     """*words* as Markdown shows them letter by letter."""
     return _line(printable(words)).translate(SPECIAL)
+
+
+# --- Two runs -----------------------------------------------------------------------------------
+
+
+def compared(report: Mapping[str, Any]) -> str:
+    """A comparison for people at a terminal or a pipe."""
+    return printable("\n".join(_compared(report)))
+
+
+def _compared(report: Mapping[str, Any]) -> Iterator[str]:
+    yield _line(report["headline"])
+    yield ""
+    for which in ("a", "b"):
+        yield f"{which.upper()}: {_line(report[which]['name'])}, on {_line(report[which]['node'])}"
+    yield ""
+    for words, a, b, told in held(report):
+        yield f"  {words:<46} {a:>16} {b:>16}  {told}"
+    yield ""
+    for part, words, a_share, b_share in side_by_side(report["time"]):
+        del part
+        yield f"  {words:<46} {a_share:>14.1f} % {b_share:>14.1f} %"
+    yield ""
+    for line in report["against"]:
+        yield f"> {_line(line)}"
+
+
+def held(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """The rows in words: figure, A, B, how B is beside A."""
+    for row in report["rows"]:
+        a, b = (figure(row, row[w], report[w]["currency"]) for w in ("a", "b"))
+        way = {"b": ", better", "a": ", worse"}.get(row["better"], "")
+        remark = f", {row['remark']}" if row["remark"] and row["difference"] is not None else ""
+        unit = row["unit"] if row["unit"] not in {"share", "s", "money"} else ""
+        yield f"{row['words']} {unit}".strip(), a, b, f"{size(row)}{way}{remark}"
+
+
+def compared_markdown(report: Mapping[str, Any]) -> str:
+    """A comparison for a ticket or a mail."""
+    names = [f"- **{w.upper()}**: {plain(report[w]['name'])}, on {plain(report[w]['node'])}"
+             for w in ("a", "b")]  # fmt: skip
+    return "\n".join([
+        f"## {plain(report['headline'])}",
+        "",
+        *names,
+        "",
+        "| figure | A | B | B beside A |",
+        "|---|---:|---:|---|",
+        *(f"| {' | '.join(map(plain, row))} |" for row in held(report)),
+        "",
+        *(f"> {plain(line)}  " for line in report["against"]),
+        "",
+    ])  # fmt: skip

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dvfd.reporting import curves
+from dvfd.reporting.compare import figure, side_by_side, size
 from dvfd.reporting.document import named, tenths
 from dvfd.reporting.shares import hours, money, shown
 from dvfd.runs import charts
@@ -45,6 +47,20 @@ def html(report: Mapping[str, Any], sha256: str) -> str:
         blank=[each.chart["title"] for each in drawn if not each.chart["lines"]],
         times=charts.times(along),
         lanes=list(_lanes(report, along)),
+    )
+
+
+def compared(report: Mapping[str, Any]) -> str:
+    """The comparison of two runs as one page."""
+    a, b = shown(report["time"]["a"]), shown(report["time"]["b"])
+    drawn = [curves.draw(curve) for curve in report["curves"]]
+    return _template("compare.html.j2").render(
+        r=report,
+        style=_style(),
+        a_parts=a,
+        b_parts=b,
+        split=side_by_side(report["time"]),
+        drawn=[each for each in drawn if each],
     )
 
 
@@ -112,6 +128,8 @@ def _template(name: str) -> Template:
         "minute": minute,
         "iso": iso,
         "none_word": NONE,
+        "size": size,
+        "shown": figure,
         "side": SIDE,
         "kwh": lambda value: NONE if value is None else f"{value:.4g}",
     }
