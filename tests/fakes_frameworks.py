@@ -49,16 +49,21 @@ def environment(year: str, **more: str) -> dict[str, str]:
 
 
 def old_frameworks() -> Path:
-    """The directory with the frameworks of 2024, made if need be; no test where it cannot be."""
+    """The directory with the frameworks of 2024."""
+    return pinned(f"frameworks-{OLD}", PINNED)
+
+
+def pinned(name: str, requirements: tuple[str, ...]) -> Path:
+    """The directory with these alone, made if need be; no test where it cannot be."""
     tag = f"py{sys.version_info.major}.{sys.version_info.minor}"
-    directory = ROOT / ".cache" / f"frameworks-{OLD}-{tag}"
+    directory = ROOT / ".cache" / f"{name}-{tag}"
     directory.parent.mkdir(exist_ok=True)
     with (directory.parent / f"{directory.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         said = directory / "pinned.txt"
-        if not said.exists() or said.read_text(encoding="utf-8") != "\n".join(PINNED):
-            _install(directory)
-            said.write_text("\n".join(PINNED), encoding="utf-8")
+        if not said.exists() or said.read_text(encoding="utf-8") != "\n".join(requirements):
+            _install(directory, requirements)
+            said.write_text("\n".join(requirements), encoding="utf-8")
     return directory
 
 
@@ -125,11 +130,11 @@ def trainings(listener: Listener) -> Iterator[Training]:
         listener.hang_up()
 
 
-def _install(directory: Path) -> None:
+def _install(directory: Path, requirements: tuple[str, ...]) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
     done = subprocess.run(
-        [*command, "--target", str(directory), *PINNED],
+        [*command, "--target", str(directory), *requirements],
         capture_output=True,
         text=True,
         timeout=280,
@@ -138,5 +143,5 @@ def _install(directory: Path) -> None:
     if done.returncode == 0:
         return
     away = any(word in done.stderr for word in UNREACHABLE)
-    message = f"the frameworks of {OLD} could not be fetched: {done.stderr[-500:]}"
+    message = f"{directory.name} could not be fetched: {done.stderr[-500:]}"
     pytest.skip(message) if away and os.environ.get("CI") != "true" else pytest.fail(message)
