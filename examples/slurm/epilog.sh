@@ -1,7 +1,7 @@
 #!/bin/sh
 # Epilog= of slurm.conf: the job is over here, whatever became of it, so nothing of it is expected any
 # more. Always ends with 0: anything else would drain the node for dvfd's sake.
-PATH=/usr/local/bin:/usr/bin:/bin
+export PATH=/usr/local/bin:/usr/bin:/bin
 DVFD=dvfd
 NOTES=/run/dvfd-slurm
 

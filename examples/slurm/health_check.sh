@@ -2,7 +2,7 @@
 # HealthCheckProgram= of slurm.conf: drain this node with dvfd's reason when it may take no job, and
 # resume it when it may again, but only what this program drained: never what a person did.
 # Slurm kills it after 60 s; the limits below add up to less.
-PATH=/usr/local/bin:/usr/bin:/bin
+export PATH=/usr/local/bin:/usr/bin:/bin
 DVFD=dvfd
 READY=ready
 NOTES=/run/dvfd-slurm

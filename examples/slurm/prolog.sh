@@ -2,7 +2,7 @@
 # Prolog= of slurm.conf: whether this node may take a job. Any exit code but 0 drains the node, with
 # the reason "Prolog error", and requeues the job. Asks only what dvfd knows already; calls nothing
 # of Slurm's, which a prolog should not.
-PATH=/usr/local/bin:/usr/bin:/bin
+export PATH=/usr/local/bin:/usr/bin:/bin
 DVFD=dvfd
 READY=ready            # ready hardware: its last test, too; ready --fail-on fail: UNKNOWN may pass
 NOTES=/run/dvfd-slurm  # what health_check.sh has to know
