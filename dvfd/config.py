@@ -462,6 +462,7 @@ class History(Section):
     ca_file: Path | None = None  # whom its certificate is from; the system's if not given
     timeout: float = Field(default=30.0, gt=0, le=300)  # seconds for one answer
     points: int = Field(default=11_000, ge=100, le=1_000_000)  # of one series in one answer
+    range_days: float = Field(default=32.0, ge=0.5, le=1000)  # that one question may be about
     answer_bytes: int = Field(default=64 << 20, ge=1 << 16, le=1 << 30)
     clock: float = Field(default=30.0, gt=0, le=3600)  # seconds that its clock may be off
 

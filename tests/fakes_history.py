@@ -38,6 +38,7 @@ class FakeEngine:
     """Series given as metric, labels and points; every question is answered from them."""
 
     words = "http://engine"
+    longest = 32 * 86_400.0
 
     def __init__(self, *series: tuple[str, dict[str, str], Sequence[Point]]) -> None:
         self.series = series

@@ -51,13 +51,17 @@ class Asked:
 
 
 HINTS: Mapping[int, str] = {
+    301: "[history] url, and say where it leads to: no redirect is followed",
+    302: "[history] url, and say where it leads to: no redirect is followed",
+    307: "[history] url, and say where it leads to: no redirect is followed",
+    308: "[history] url, and say where it leads to: no redirect is followed",
     400: "is [history] tenant what it wants?",
     401: "[history] username with a password, or token_file",
     403: "[history] username with a password, or token_file, or tenant",
     404: "[history] url needs the engine's path: /prometheus, /select/0/prometheus",
     405: "does what stands before it let POST through to /api/v1/query?",
     413: "[history] points, fewer",
-    422: "its limits on samples, series or length of a query",
+    422: "its limits on samples, series or length; [history] range_days, points",
     429: "it is busy: ask again, or its limits on queries",
     502: "what stands before it does not reach it",
     503: "it is starting, overloaded, or was too slow",

@@ -26,7 +26,7 @@ from dvfd.history.question import (
 from dvfd.model import Labels, Sample, labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dvfd.history.answer import Line, Point
     from dvfd.history.engine import Engine
@@ -175,15 +175,22 @@ class Reading:
         return selector(metric, self._where.matchers, more)
 
     def _resets(self, metric: str) -> dict[Key, float]:
-        """How often each counter began again in the whole hours of the period."""
-        period = self.period
-        length = int(period.last - period.first + HOUR)
-        if length < HOUR:
-            return {}
-        asked = RESETS.format(self._selector(metric)) % length
-        lines = self._engine.instant(asked, at=period.last)
+        """How often each counter began again in the whole hours of the period, at the least."""
+        period, found = self.period, dict[Key, float]()
+        ends = list(_ends(period.first - HOUR, period.last, self._engine.longest))
+        for since, until in pairwise(ends):
+            for key, count in self._began(metric, since, until).items():
+                found[key] = found.get(key, 0.0) + count
+        for seam in ends[1:-1]:  # a drop between two questions is in neither
+            for key, count in self._began(metric, seam - HOUR, seam + HOUR).items():
+                found[key] = max(found.get(key, 0.0), min(count, 1.0))
+        return found
+
+    def _began(self, metric: str, since: float, until: float) -> dict[Key, float]:
+        """How often each counter began again in a stretch."""
+        asked = RESETS.format(self._selector(metric)) % int(until - since)
         found: dict[Key, float] = defaultdict(float)
-        for line in lines:
+        for line in self._engine.instant(asked, at=until):
             found[self._key(metric, line)] += line.points[0][1]
         return found
 
@@ -251,6 +258,17 @@ class Reading:
     def _own(self, metric: str) -> Sequence[str]:
         known = self._metrics.get(metric)
         return known.labels if known else ()
+
+
+def _ends(since: float, until: float, longest: float) -> Iterator[float]:
+    """The ends of stretches of whole hours, none longer than *longest*."""
+    if until <= since:
+        return
+    yield since
+    while until - since > longest:
+        since += max(float(HOUR), longest // HOUR * HOUR)
+        yield since
+    yield until
 
 
 def covered(minutes: float) -> float:

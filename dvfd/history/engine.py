@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Get = Callable[..., remote.Answer]
 """remote.get, or a fake."""
 
+DAY = 86_400.0
+
 LONG = 1500
 """Characters of a question above which it is posted: proxies cut addresses off at 2 to 8 KB."""
 
@@ -71,7 +73,7 @@ class Engine:
         for each: VictoriaMetrics counts these too.
         """
         found: dict[tuple[tuple[str, str], ...], list[Line]] = {}
-        for first, last in _pieces(since, until, step, self._settings.points // inner):
+        for first, last in _pieces(since, until, step, self._most(step, inner)):
             times = {"start": _text(first), "end": _text(last), "step": _text(step)}
             count = round((last - first) / step) + 1
             for line in self._ask(
@@ -82,6 +84,15 @@ class Engine:
             Line(lines[0].labels, tuple(p for line in lines for p in line.points))
             for lines in found.values()
         ]
+
+    @property
+    def longest(self) -> float:
+        """Seconds that one question may be about."""
+        return self._settings.range_days * DAY
+
+    def _most(self, step: float, inner: int) -> int:
+        """Points of one answer."""
+        return max(1, min(self._settings.points // inner, int(self.longest // step)))
 
     def ahead(self) -> float:
         """Seconds that its clock is ahead of ours, to about a second."""

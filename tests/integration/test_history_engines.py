@@ -157,7 +157,7 @@ def test_a_metric_is_told_by_the_hour(config: Config) -> None:
 
 
 def test_many_nodes_in_many_pieces_are_answered_alike(config: Config) -> None:
-    small = config.history.model_copy(update={"points": 100})
+    small = config.history.model_copy(update={"points": 6000, "range_days": 2.5})
     many = [*(f"other-{number:04d}(:[0-9]+)?" for number in range(200)), "node-01(:[0-9]+)?"]
     found = []
     for settings, nodes in ((config.history, many[-1:]), (small, many)):

@@ -65,7 +65,7 @@ ERROR = json.dumps({"status": "error", "errorType": "execution", "error": "too m
         (503, b"upstream connect error", "answers 503: 'upstream connect error'; see it is"),
         (404, b"404 page not found", "[history] url needs the engine's path"),
         (401, b"no org id", "[history] username"),
-        (302, b"", "answers 302"),
+        (302, b"", "no redirect is followed"),
     ],
 )  # fmt: skip
 def test_an_answer_that_is_not_whole_is_refused_and_says_what_to_look_at(status, text, words):

@@ -134,6 +134,21 @@ def test_an_engine_that_began_two_days_ago_has_no_week():
         assert results[name].verdict is UNKNOWN, name
 
 
+def test_a_node_that_was_installed_anew_two_hours_ago_has_its_week_still():
+    past, before = local(hours=2), local(hours=800)
+    made = engine(before, every=60)
+    new = engine(past, every=60)
+    since = NOW - 2 * HOUR
+    made.series = [
+        (metric, own, [p for p in points if p[0] <= since] + [p for p in later if p[0] > since])
+        for (metric, own, points), (_, _, later) in zip(made.series, new.series, strict=True)
+    ]
+    results, _ = listed(past, made)
+    assert results["uptime"].verdict is PASS, results["uptime"].reason
+    assert results["uptime"].observed > 0.9999
+    assert results["trend_floor"].verdict is PASS
+
+
 def test_an_hour_that_the_engine_and_the_node_missed_is_unobserved():
     past = local(lost=[50])
     results, _ = listed(past, engine(past, every=60))

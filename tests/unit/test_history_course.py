@@ -67,6 +67,17 @@ def test_one_that_began_again_in_a_gap_of_hours_loses_nothing():
     assert grown(samples, HOUR, DAY) == 20.0  # from 10 to 20 by the hours alone
 
 
+@pytest.mark.parametrize("again", [5 * HOUR, 6 * HOUR + 30, 7 * HOUR + 1800, 18 * HOUR + 1])
+def test_a_reset_is_found_wherever_questions_are_cut(again):
+    points = every(60, 60, DAY, lambda t: t / 1e4 if t < again else (t - again) / 1e2)
+    read = reading((UP, N1, points))
+    read._engine.longest = 6 * HOUR + 5.0
+    [samples] = read.counter(UP).values()
+    last = max(t for t, _ in points if t < again)
+    whole = last / 1e4 - HOUR / 1e4 + points[-1][1]
+    assert grown(samples, HOUR, DAY) == pytest.approx(whole)
+
+
 def test_resets_that_cannot_be_found_are_no_figure():
     class Claiming(FakeEngine):
         def instant(self, question, *, at):
