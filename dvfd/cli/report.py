@@ -77,14 +77,19 @@ NAMED = re.compile(
 """A run as `compare` is told of it: a job, which of its runs, in which period."""
 
 
+RUN = re.compile(r"[\w.-]+_\d{8}T\d{6}Z_[0-9a-f]{4}")
+"""The name of a stability run: its check, when it was ordered, and four letters."""
+
+
 @report.command("job", short_help="One run of a job, as one page.")
 @click.argument("job", required=False, shell_complete=names("jobs"))
-@click.option("--run", metavar="N", type=int, help="Of several runs in the period; the newest.")
+@click.option("--run", metavar="N|ID", help="Of several runs, or a stability run; the newest.")
 @_period
 @output_option
-def job_report(job: str | None, run: int | None, output: str, **period: float | None) -> None:
+def job_report(job: str | None, run: str | None, output: str, **period: float | None) -> None:
     """Where the hours of JOB went, what held it up, its restarts, energy and cost.
 
+    Of a stability run its own file tells more: checkpoints, steps done again, all its nodes.
     Every second is in one part and in no other, and so is its price. What is not known is said, and
     never counted as nothing. Works with a daemon and without.
 
@@ -92,8 +97,15 @@ def job_report(job: str | None, run: int | None, output: str, **period: float | 
 
     Example: dvfd report job gpt-small --since 2026-07-01 -o html > report.html
     """
-    found = _asked({"job": job or "", "number": run, **period})
+    found = _asked({"job": job or "", **which(run), **period})
     click.echo(_job(found, output), nl=output == "text")
+
+
+def which(run: str | None) -> dict[str, Any]:
+    """A run by its number in the period, or a stability run by its name."""
+    if run is None:
+        return {}
+    return {"number": int(run)} if run.isdecimal() else {"run": run}
 
 
 def _asked(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -141,7 +153,8 @@ def compare(a: str, b: str, output: str, **period: float | None) -> None:
     """What differs between A and B, by how much, and what speaks against holding them together.
 
     Each is the name of a job, NAME:2 for the second of its runs in the period, NAME@SINCE..UNTIL
-    for a period of its own, or a file that `dvfd report job -o json` made, here or on another node.
+    for a period of its own, the name of a stability run, or a file that `dvfd report job -o json`
+    made, here or on another node.
 
     Exit code: 0 told, 3 there is nothing to tell of one of them.
 
@@ -158,6 +171,8 @@ def _named(name: str, period: Mapping[str, float | None]) -> Mapping[str, Any]:
     """The report of one side."""
     if name.endswith(".json"):
         return _read(Path(name))
+    if RUN.fullmatch(name):
+        return _asked({"run": name})
     match = NAMED.fullmatch(name)
     if match is None:
         raise click.UsageError(f"{name!r}: wanted JOB, JOB:2, JOB@SINCE..UNTIL or FILE.json")

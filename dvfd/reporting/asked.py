@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd import shell
 from dvfd.errors import DvfdError, StoreError
+from dvfd.query import near
 from dvfd.reporting.document import document
+from dvfd.reporting.from_run import story as story_of_run
 from dvfd.reporting.from_store import story
+from dvfd.runs.run import Run
+from dvfd.runs.shelf import documents
 from dvfd.spent import OBSERVED
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
     from dvfd.config import Cost
     from dvfd.model import Clock, Metric
+    from dvfd.reporting.story import Story
 
 PATIENCE = 120.0
 """Seconds that a report may take; a week of sixteen ranks takes about two."""
@@ -36,17 +41,25 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked. `number` is that of a run in the period; None is the newest."""
+    """What is asked. `number` is that of a run in the period; None is the newest. `run` names a
+    stability run, whose own file tells more.
+    """
 
     job: str
     since: float
     until: float
     number: int | None = None
+    run: str = ""
 
     @classmethod
     def of(cls, request: Mapping[str, Any], now: float) -> Question:
-        """Of a request: `job`, `number`, and `hours` or `since` and `until`. Raises DvfdError."""
-        job = str(request.get("job") or "")
+        """Of a request: `job`, `number` or `run`, and `hours` or `since` and `until`.
+
+        Raises DvfdError.
+        """
+        job, run = str(request.get("job") or ""), str(request.get("run") or "")
+        if run:
+            return cls(job=job, since=0.0, until=now, run=run)
         number = request.get("number")
         if number is not None and (not isinstance(number, int) or number < 1):
             raise DvfdError(f"run {number!r}: wanted a number from 1 on")
@@ -88,6 +101,8 @@ def answer(given: Given, clock: Clock) -> dict[str, Any]:
 
     now = clock.now()
     question = Question.of(given.request, now)
+    if question.run:
+        return document(_of_run(question, given.path.parent / "runs"), given.cost, made_at=now)
     if not given.path.exists():
         raise StoreError(f"{given.path}: not there, so nothing is remembered")
     store = Store.read_only(given.path, given.metrics, clock)
@@ -106,6 +121,21 @@ def answer(given: Given, clock: Clock) -> dict[str, Any]:
         return document(told, given.cost, made_at=now)
     finally:
         store.stop()
+
+
+def _of_run(question: Question, directory: Path) -> Story:
+    """The story of a stability run, from its file. Raises DvfdError if there is none."""
+    from dvfd.store.run_reading import Reading  # noqa: PLC0415
+
+    known = {str(found["id"]): found for found in documents(directory)}
+    if question.run not in known:
+        meant = near(question.run, known)
+        hint = f"; did you mean {meant!r}?" if meant else ": dvfd stability list shows its runs"
+        raise DvfdError(f"no run {question.run!r} lies in {directory}{hint}")
+    run = Run.from_document(known[question.run])
+    if question.job not in {"", run.plan.job}:
+        raise DvfdError(f"run {run.id} is one of job {run.plan.job!r}, not of {question.job!r}")
+    return story_of_run(run, Reading(directory / f"{run.id}.db"))
 
 
 def _only(known: set[str]) -> str:

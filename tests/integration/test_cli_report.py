@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fakes_output import valid
 from fakes_reporting import Desk, twice
+from fakes_runs import BEGAN, healthy
 from fakes_spent import AT
 
 from dvfd.catalogue import load
@@ -21,7 +22,11 @@ from dvfd.cli import dvfd as cli
 from dvfd.clock import SystemClock
 from dvfd.config import Config
 from dvfd.errors import DvfdError
+from dvfd.runs.rows import Event, What
+from dvfd.runs.run import Stage
 from dvfd.store import Store
+from dvfd.store.folds import StepFold
+from dvfd.store.run_file import RunFile
 
 PRICE = '[cost]\nper_hour = 36.0\ncurrency = "EUR"\n'
 
@@ -136,6 +141,29 @@ def test_two_runs_are_held_together_and_so_is_one_with_a_file_of_it(place: Path)
     assert "| figure | A | B | B beside A |" in (
         dvfd(place, "compare", "gpt:1", "gpt:2", "-o", "markdown").stdout
     )
+
+
+def test_a_stability_run_is_told_from_its_own_file(place: Path) -> None:
+    story = healthy(stage=Stage.COMPLETE)
+    run = replace(story.run(), id="phase1_20270115T080000Z_1a2b")
+    (place / "state" / "runs").mkdir()
+    file = RunFile.create(place / "state" / "runs" / f"{run.id}.db", run.to_document())
+    file.job, file.every, file.node = run.plan.job, run.plan.every, run.node
+    file.set_axis(run.axis)
+    for rank in range(run.plan.processes):
+        began, ended = BEGAN, BEGAN + 1800.0
+        fold = StepFold(job="gpt", rank=rank, first_step=1, last_step=50, count=50, at=0.0,
+                        began=began, ended=ended)  # fmt: skip
+        assert file.take([(f"s{rank}", 1, [fold])])
+    file.add([Event(node="n0", t=0.0, at=0.0, what=What.UP)])
+    file.close()
+
+    found = json.loads(dvfd(place, "job", "--run", run.id, "-o", "json").stdout)
+    valid(found, "job_report")
+    assert (found["job"], found["work"]["steps"], found["cost"]["node_hours"]) == ("gpt", 50, 2.0)
+    assert f"run {run.id}" in dvfd(place, "compare", run.id, "gpt").stdout
+    assert "is one of job 'gpt', not of 'x'" in refused(place, "job", "x", "--run", run.id)
+    assert "did you mean" in refused(place, "job", "--run", run.id[:-1])
 
 
 def test_a_file_that_is_no_report_is_refused(place: Path) -> None:
