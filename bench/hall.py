@@ -29,7 +29,7 @@ NOISE, RESTLESS = 0.004, 0.002
 FEWER = 0.1
 """Hash comparisons a second."""
 
-RECENT = 600
+RECENT = 3600
 """Seconds before the end in which nodes say how they are: nobody asks how they were."""
 
 STEPS = 997
