@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from dvfd import remote
 from dvfd.catalogue import load as load_catalogue
 from dvfd.cli.common import daemon
-from dvfd.drills.drill import Remark, Trouble
+from dvfd.drills.all_nodes import leads, lists, look, well
+from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.prometheus import Prometheus, duration, moment
 from dvfd.errors import DvfdError, ProbeError
 from dvfd.model import Sample, labels
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from dvfd.config import Config
     from dvfd.drills.drill import Task
     from dvfd.drills.prometheus import Get
+    from dvfd.fleet import Seen
 
     Found = Sample | Remark | Trouble
 
@@ -45,23 +47,37 @@ Ask = Callable[..., Any]
 """dvfd.cli.common.daemon, or a fake: the daemon's answer, None where none lives."""
 
 
+Look = Callable[..., "list[Seen]"]
+"""dvfd.drills.all_nodes.look, or a fake."""
+
+
 class Scrape:
-    """This daemon lives, is scraped, and what it says is kept for as long as lists look back."""
+    """This daemon lives, is scraped, and what it says is kept for as long as lists look back; at
+    the lead every node is seen.
+    """
 
     name = "scrape"
     metrics = (WORKING,)
 
-    def __init__(self, *, ask: Ask = daemon, get: Get = remote.get) -> None:
+    def __init__(self, *, ask: Ask = daemon, get: Get = remote.get, look: Look = look) -> None:
         self._ask = ask
         self._get = get
+        self._look = look
 
-    def run(self, task: Task) -> Iterator[Found]:
-        """A sample for each of daemon, target and retention, or why there is none."""
+    def run(self, task: Task) -> Iterator[Found | Fact]:
+        """A sample for each of daemon, target, retention and, at the lead, nodes, or why there is
+        none.
+        """
         part = partial(found, task, "scrape")
         status = self._ask("status")
         yield from part("daemon", lambda: [alive(status)])
         yield from part("target", lambda: self._target(task, status))
         yield from part("retention", lambda: self._retention(task))
+        if leads(task.config):
+            catalogue = load_catalogue(task.config)
+            nodes = self._look(task.config, catalogue, task.clock.now())
+            yield from part("nodes", lambda: [well(nodes, catalogue.hash)])
+            yield from lists(nodes, catalogue, task.config.cluster.lead)
 
     def _target(self, task: Task, status: Mapping[str, Any] | None) -> Iterator[str]:
         if status is None:
