@@ -45,6 +45,7 @@ ITEM = re.compile(
     r"(item|acceptance|passes if|pass criteria|GO|No-Go) [1-9][0-9]?|beyond the source"
 )
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 def near(name: object, names: Iterable[str]) -> str:
@@ -152,6 +153,18 @@ def pairs(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name(key), text(found)) for key, found in value.items()))
 
 
+def label(value: object) -> str:
+    """A label as others write theirs: dcgm-exporter's are GPU_I_ID and modelName."""
+    if not isinstance(value, str) or not LABEL.fullmatch(value) or value.startswith("__"):
+        raise ValueError(f"{value!r} is no name of a label")
+    return value
+
+
+def label_pairs(value: object) -> tuple[tuple[str, str], ...]:
+    """Like `pairs`, of labels that others named."""
+    return tuple(sorted((label(key), text(found)) for key, found in table(value).items()))
+
+
 def limit(value: object) -> Limit:
     """A number, or `{ of = "profile.KEY" | "metric.NAME", times = 0.9, plus = 0.02 }`."""
     if not isinstance(value, dict):
@@ -200,7 +213,7 @@ def origin(value: object) -> Origin:
         source=sources[0],
         input=text(given[sources[0]]),
         series=text(given.get("series")),
-        where=tuple(sorted((text(k), text(v)) for k, v in table(given.get("where", {})).items())),
+        where=label_pairs(given.get("where", {})),
         times=number(given.get("times", 1.0)),
     )
 
@@ -229,7 +242,8 @@ METRIC: Mapping[str, Read] = {
 }
 
 SITE_METRIC: Mapping[str, Read] = {
-    **{key: METRIC[key] for key in ("help", "unit", "kind", "labels", "max_age", "possible")},
+    **{key: METRIC[key] for key in ("help", "unit", "kind", "max_age", "possible")},
+    "labels": many(label),
     "from": origin,
 }
 
@@ -269,9 +283,13 @@ CRITERION: Mapping[str, Read] = {
 }
 
 SITE_CRITERION: Mapping[str, Read] = {
-    key: read
-    for key, read in CRITERION.items()
-    if key not in ("item", "also", "clause", "counts", "limits", "written", "scope")
+    **{
+        key: read
+        for key, read in CRITERION.items()
+        if key not in ("item", "also", "clause", "counts", "limits", "written", "scope")
+    },
+    "where": label_pairs,
+    "across": label,
 }
 """Keys of a site's criterion: it answers no line of the source, and tells no phases apart."""
 
