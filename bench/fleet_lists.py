@@ -29,7 +29,9 @@ from dvfd.config import Config, parse
 from dvfd.fleet import Seen
 from dvfd.history.engine import Engine
 from dvfd.model import Catalogue
-from dvfd.reviews import nodes as reviews
+from dvfd.reviews.gather import Node as Gathered
+from dvfd.reviews.gather import gathered
+from dvfd.reviews.nodes import Judging
 from dvfd.reviews.review import OBSERVED, Period, job_of
 from dvfd.sighted import by_engine
 from dvfd.store import Store
@@ -162,7 +164,7 @@ def from_engine(name: str, hall: Hall, at: float) -> list[dict[str, Any]]:
         asking = Engine(config.engine)
         seen = by_engine(asking, config, LISTS, at=at)
         lists = {
-            check: reviews.gathered(asking, config, CATALOGUE, CATALOGUE.checks[check], seen, at=at)
+            check: gathered(asking, config, CATALOGUE, CATALOGUE.checks[check], seen, at=at)
             for check in LISTS
         }
         told = {check: judged(check, nodes, at) for check, nodes in lists.items()}
@@ -180,7 +182,7 @@ def from_store(hall: Hall, node: Node, at: float) -> dict[str, Any]:
         for check, name in LISTS.items():
             began, period = time.perf_counter(), Period.ending(name, at)
             jobs = {name: [job_of(store, s, period) for s in store.latest(OBSERVED)]}
-            told = judged(check, [reviews.Node(seen, jobs, store)], at)
+            told = judged(check, [Gathered(seen, jobs, store)], at)
             found |= {check: told[node.name], "seconds": time.perf_counter() - began}
     return found
 
@@ -218,9 +220,9 @@ def filled(place: Path, hall: Hall, node: Node) -> Iterator[Store]:
         second.stop()
 
 
-def judged(check: str, nodes: Sequence[reviews.Node], at: float) -> dict[str, dict[str, Any]]:
+def judged(check: str, nodes: Sequence[Gathered], at: float) -> dict[str, dict[str, Any]]:
     """By node: figure and verdict of each criterion that an engine's series make."""
-    judging = reviews.Judging(CATALOGUE.checks[check], CATALOGUE, lead=nodes[0].name, at=at)
+    judging = Judging(CATALOGUE.checks[check], CATALOGUE, lead=nodes[0].name, at=at)
     rows = [r for r in judging.document(nodes, source="")["results"] if r["from"] == "engine"]
     return {
         node.name: {

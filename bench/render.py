@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 FLEET = HERE.parent / "docs" / "fleet.md"
 LISTS = HERE.parent / "docs" / "lists.md"
+HISTORY = HERE.parent / "docs" / "history.md"
 
 CLAIM = re.compile(r"\d[\d.,]*\s?(?:%|MiB|KiB|GiB|MB|KB|µs|us|ms|ns)(?![\w/])")
 """A measured-looking number: durations in seconds and counts are configuration, not claims."""
@@ -32,6 +33,7 @@ def main() -> int:
         README: with_table(_text(README), "numbers", numbers_table(documents)),
         FLEET: fleet_text(_text(FLEET), documents),
         LISTS: lists_text(_text(LISTS), documents),
+        HISTORY: history_text(_text(HISTORY), documents),
     }
     if "--check" not in sys.argv:
         for path, text in current.items():
@@ -109,6 +111,32 @@ def lists_text(text: str, documents: list[dict[str, Any]]) -> str:
         if document["bench"] == "lists":
             text = with_table(text, "trend", trend_table(document))
     return text
+
+
+def history_text(text: str, documents: list[dict[str, Any]]) -> str:
+    """docs/history.md with what a list of all nodes takes and says."""
+    for document in documents:
+        if document["bench"] == "fleet_lists":
+            figures = capacity.measured(document)
+            text = with_table(text, "fleet_lists", f"{figures}\n\n{nodes_table(document)}")
+    return text
+
+
+SOURCES = {"store": "its store", "prometheus": "Prometheus", "victoria": "VictoriaMetrics"}
+
+
+def nodes_table(document: dict[str, Any]) -> str:
+    """The month of every node from its store and from both engines."""
+    found = document["raw"]["compared"]
+    rows = [f"| node | figure | {' | '.join(SOURCES.values())} | verdict |"]
+    rows += [f"|---|---|{'---:|' * len(SOURCES)}---|"]
+    for place, own in enumerate(found["store"]):
+        for figure in ("uptime", "trend_floor"):
+            told = [found[source][place]["monthly"][figure] for source in SOURCES]
+            values = " | ".join(f"{value:.4%}" for value, _ in told)
+            verdicts = " or ".join(dict.fromkeys(verdict for _, verdict in told))
+            rows.append(f"| {own['node']} | {figure} | {values} | {verdicts} |")
+    return "\n".join(rows)
 
 
 def trend_table(document: dict[str, Any]) -> str:

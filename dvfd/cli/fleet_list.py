@@ -29,7 +29,8 @@ def listed(settings: Config, catalogue: Catalogue, name: str) -> dict[str, Any]:
     """The list *name* over all nodes, now. Raises DvfdError where no engine is named."""
     from dvfd.fleet import mixed
     from dvfd.history.engine import Engine
-    from dvfd.reviews.nodes import Judging, gathered
+    from dvfd.reviews.gather import gathered
+    from dvfd.reviews.nodes import Judging
     from dvfd.sighted import by_engine
 
     if not settings.engine.url:

@@ -18,7 +18,8 @@ from fakes_reviews import CATALOGUE, in_here
 from bench.hall import HOUR, Hall, Node
 from dvfd.config import Config, parse
 from dvfd.history.engine import Engine
-from dvfd.reviews.nodes import Judging, gathered
+from dvfd.reviews.gather import gathered
+from dvfd.reviews.nodes import Judging
 from dvfd.sighted import by_engine
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,12 @@ from fakes_output import valid
 from fakes_reviews import CATALOGUE, NOW, FakePast, in_here
 
 from dvfd.cli import fleet_list
+from dvfd.config import Config
+from dvfd.errors import DvfdError
 from dvfd.fleet import Seen
 from dvfd.model import Verdict
-from dvfd.reviews.nodes import Judging, Node
+from dvfd.reviews.gather import Node
+from dvfd.reviews.nodes import Judging
 from dvfd.reviews.review import OBSERVED, Period, job_of
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
@@ -162,3 +165,8 @@ def test_declared_maintenance_excuses_all_nodes():
 
     assert row(judging.document([down], source=""), "uptime")["verdict"] == PASS
     assert row(judged(down), "uptime")["verdict"] == FAIL
+
+
+def test_a_list_of_all_nodes_needs_an_engine_and_says_how_to_name_one():
+    with pytest.raises(DvfdError, match=r"no engine is named.*\[history\] url ="):
+        fleet_list.listed(Config(), CATALOGUE, "monthly")
