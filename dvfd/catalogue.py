@@ -125,7 +125,7 @@ def load(config: Config, directory: Path | None = None) -> Catalogue:
     desk.problems.extend(lint.lint(catalogue, {d.id: d.place for d in desk.drafts.values()}))
     if desk.problems:
         raise ConfigError(list(dict.fromkeys(desk.problems)))
-    return catalogue
+    return replace(catalogue, notices=site_catalogue.unjudged(config, catalogue))
 
 
 def assemble(

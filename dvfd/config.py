@@ -219,6 +219,11 @@ class Site(Section):
     checks: Path | None = None  # a directory of metrics.toml and lists: docs/neighbours/README.md
     series: int = Field(default=200, ge=1, le=2000)  # of plugins, text files and scrapes together
 
+    @field_validator("checks")
+    @classmethod
+    def _absolute(cls, checks: Path | None) -> Path | None:
+        return None if checks is None else _from_the_root(checks)
+
 
 SLACK = 5.0
 """Seconds that a sample may come late: a pass is written and judged after it was made."""
@@ -261,10 +266,8 @@ class TextFile(Section):
 
     @field_validator("directory")
     @classmethod
-    def _from_the_root(cls, directory: Path) -> Path:
-        if not directory.is_absolute():
-            raise ValueError(f"{str(directory)!r} is relative: wanted an absolute path")
-        return directory
+    def _absolute(cls, directory: Path) -> Path:
+        return _from_the_root(directory)
 
 
 class Scrape(Section):
@@ -295,6 +298,12 @@ class Scrape(Section):
     def max_age(self) -> float:
         """Seconds that an answer stands: until the next one must be there."""
         return _stands(self.interval, self.timeout)
+
+
+def _from_the_root(directory: Path) -> Path:
+    if not directory.is_absolute():
+        raise ValueError(f"{str(directory)!r} is relative: wanted an absolute path")
+    return directory
 
 
 def _stands(interval: float, timeout: float) -> float:

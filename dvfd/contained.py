@@ -13,6 +13,7 @@ import os
 import pwd
 import signal
 import sys
+from types import FrameType
 from typing import Any
 
 from dvfd import shell
@@ -31,6 +32,8 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 def main() -> int:
     """Do what stands on standard input, and say on standard output how it went."""
     orders = json.load(sys.stdin)
+    signal.signal(signal.SIGTERM, end)
+    shell.LIBC.prctl(shell.PR_SET_PDEATHSIG, signal.SIGTERM)  # in place of the SIGKILL we came with
     try:
         become(orders.get("user", ""))
         os.chdir("/")
@@ -39,6 +42,11 @@ def main() -> int:
         answer = {"error": str(error)}
     json.dump(answer, sys.stdout)
     return 0
+
+
+def end(number: int, _frame: FrameType | None) -> None:
+    """Our daemon has ended: whatever runs here is cleared away on the way out."""
+    sys.exit(128 + number)
 
 
 def run(argv: list[str], timeout: float) -> dict[str, Any]:
@@ -70,7 +78,7 @@ def become(name: str) -> None:
         raise ToolError(
             f"cannot become user {name}: wanted root, dvfd runs as user {os.geteuid()}"
         ) from None
-    shell.LIBC.prctl(shell.PR_SET_PDEATHSIG, signal.SIGKILL)  # becoming another ends it
+    shell.LIBC.prctl(shell.PR_SET_PDEATHSIG, signal.SIGTERM)  # becoming another ends it
 
 
 if __name__ == "__main__":

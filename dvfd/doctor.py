@@ -547,7 +547,8 @@ def _remedy(probe: str, world: World) -> str:
         return (
             "no sensors on this machine, a virtual one say: [profile] temperature_sensors = false"
         )
-    return REMEDIES.get(probe, f"journalctl -u dvfd | grep {probe}")
+    kind = probe.partition(".")[0]  # of a site's inputs each has its own name behind that
+    return REMEDIES.get(kind, f"journalctl -u dvfd | grep {probe}")
 
 
 REMEDIES = {
@@ -555,6 +556,9 @@ REMEDIES = {
     "logs": "the error names the log; its owner lets dvfd read it: setfacl -m u:dvfd:r FILE",
     "node": "timedatectl, chronyc tracking: is the clock disciplined?",
     "checkpoints": "dvfd checkpoint verify PATH",
+    "plugin": "run its command as dvfd does: sudo -u dvfd env -i PATH=/usr/bin:/bin COMMAND",
+    "textfile": "the error names file and line; whoever writes it renames a whole one into place",
+    "scrape": "curl the url of [[scrape]] on this node",
 }
 
 

@@ -520,6 +520,7 @@ class Catalogue:
     gates: Mapping[str, Gate]
     hash: str
     overrides: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()  # of what a site set up and nothing judges
     criteria: Mapping[str, Criterion] = field(default_factory=dict)
     signoffs: tuple[SignOff, ...] = ()
     summary: tuple[SummaryRow, ...] = ()

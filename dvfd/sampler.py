@@ -135,10 +135,12 @@ class Sampler:
     def stop(self, timeout: float = 5.0) -> None:
         """End the loop; a stuck call is left behind, as nothing can end it."""
         self._stop.set()
+        end = self._clock.boot() + timeout  # for all of them: a site may have many that wait
         for source in self._sources.values():
             stuck = source.overdue(self._clock.boot())
             if source.thread and not stuck:
-                source.thread.join(min(timeout, source.probe.deadline))
+                left = max(0.0, end - self._clock.boot())
+                source.thread.join(min(left, source.probe.deadline))
         if self._thread:
             self._thread.join(timeout)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dvfd.config import Config, Plugin
+    from dvfd.model import Catalogue
 
 METRICS = "metrics.toml"
 
@@ -34,6 +35,10 @@ MOST = 100
 
 PLUGIN = "plugin"
 """The source, the label and the key of `only` of what plugins say."""
+
+ENDED = frozenset({"job", "rank", "path"})
+"""Labels whose series the framework ends, when a job or a watched file system is over: another's
+series of that label would end with them, and be missed by nobody."""
 
 ELSEWHERE = frozenset({DRILL, RUN, ATTESTATION, NONE_YET})
 """Sources whose figures belong to the framework's own tests: no list looks at them every day."""
@@ -84,6 +89,9 @@ def _metric(
         return None
     origin: Origin = found.pop("from")
     inputs = {each.name: each for each in getattr(config, origin.source)}
+    if taken := ENDED & set(found.get("labels", ())):
+        problems.append(f"{place}labels: {min(taken)!r} is the framework's own: choose by where")
+        return None
     if origin.input not in inputs:
         near = keys.near(origin.input, inputs)
         problems.append(f"{place}from: no [[{origin.source}]] is named {origin.input!r}{near}")
@@ -164,6 +172,22 @@ def wrong(found: keys.Table, metric: Metric, config: Config) -> Iterator[str]:
         yield "where: say which plugin: one that never ran would not be missed"
     elif named not in names:
         yield f"where: no [[plugin]] is named {named!r}{keys.near(named, names)}"
+
+
+def unjudged(config: Config, catalogue: Catalogue) -> tuple[str, ...]:
+    """What is read and judged by nothing: whoever set it up may think that it is watched."""
+    judged = {c.metric for c in catalogue.criteria.values()}
+    judged |= {c.limit.metric for c in catalogue.criteria.values()}
+    plugins = {dict(c.where).get(PLUGIN) for c in catalogue.criteria.values() if c.source == PLUGIN}
+    idle = [f"[[plugin]] {p.name}" for p in config.plugin if p.name not in plugins]
+    own = [m for m in catalogue.metrics.values() if m.origin]
+    idle += [f"metric {m.name}" for m in own if m.name not in judged]
+    inputs = {(m.origin.source, m.origin.input) for m in own if m.origin}
+    idle += [
+        f"[[textfile]] {t.name}" for t in config.textfile if ("textfile", t.name) not in inputs
+    ]
+    idle += [f"[[scrape]] {s.name}" for s in config.scrape if ("scrape", s.name) not in inputs]
+    return tuple(f"{each}: read, and no criterion of [site] checks judges it" for each in idle)
 
 
 def added(files: Files, criteria: int) -> tuple[str, ...]:

@@ -440,7 +440,7 @@ class Snapshot:
         count = self.ingest.get("refused", 0)
         away = f"{count} times a rank found no room and is not watched: see [jobs] limit"
         refused = [notice for notice in (self.reload.notice, self.web.notice) if notice]
-        baseline = self.config.calibrated.notices
+        baseline = (*self.config.calibrated.notices, *self.catalogue.notices)
         trouble = self.failures.trouble
         stuck = [f"incidents do not move on: {trouble}"] if trouble else []
         told = (*refused, *lost, *self.evidence, *self._in_spite(), *baseline)

@@ -86,7 +86,7 @@ def check(path: Path | None, output: str) -> None:
     settings = load(path)
     found = load_catalogue(settings)
     Daemon(settings)  # schedules, pattern sets, addresses: what only the parts can refuse
-    notices = [*settings.calibrated.notices, *settings.outdated]
+    notices = [*settings.calibrated.notices, *settings.outdated, *found.notices]
     contents = _contents(found) | {"notices": notices}
     show(contents, output, _ok)
 

@@ -55,6 +55,13 @@ TREE = """
 """
 
 
+DAEMON = """
+import sys
+from dvfd.probes.exec_plugin import CONTAINED, POLITELY
+POLITELY(CONTAINED, timeout=600, stdin=sys.argv[1].encode())
+"""
+
+
 def test_a_check_that_does_not_end_is_killed_with_all_that_it_started(tmp_path):
     answer = run(script(tmp_path, TREE.format(end="time.sleep(600)")), timeout=5)
 
@@ -89,6 +96,18 @@ def test_a_check_ends_with_the_one_that_runs_it(tmp_path):
     parent.wait()
 
     assert eventually(lambda: gone(int((tmp_path / "pid").read_text())), 60)
+
+
+def test_a_hanging_check_with_all_that_it_started_ends_with_the_daemon(tmp_path):
+    command = script(tmp_path, TREE.format(end="time.sleep(600)"))
+    orders = json.dumps({"argv": [command], "timeout": 600})
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, orders])
+    kept = tmp_path / "pids"
+    assert eventually(lambda: kept.exists() and len(kept.read_text().split()) == 2, 60)
+    daemon.kill()
+    daemon.wait()
+
+    assert eventually(lambda: all(gone(int(pid)) for pid in kept.read_text().split()), 60)
 
 
 def test_a_flood_of_words_is_bounded(tmp_path):

@@ -80,6 +80,13 @@ def well(tmp_path):
     return world
 
 
+@pytest.mark.parametrize(("name", "do"), [("plugin.ntp", "sudo -u dvfd"), ("scrape.node", "curl")])
+def test_a_sites_input_that_is_down_has_a_line_to_type(well, name, do):
+    told = found(well(status=probe(name, up=False, error="silent")), name)
+
+    assert (told.mark, told.do.startswith(do) or do in told.do) == (Mark.BROKEN, True)
+
+
 def found(world: World, subject: str):
     return next(f for f in examine(world) if f.subject == subject)
 

@@ -120,6 +120,8 @@ def test_a_mistake_is_told_with_file_and_key(tmp_path, old, new, why):
         ('unit = "bool"\n', "", "site_smart.unit: missing"),
         ("[0, 1]", "[1, 0]", "not [low, high] in numbers"),
         ("possible", "source", "source: no such key"),
+        ('["disk"]', '["path"]', "labels: 'path' is the framework's own"),
+        ('["disk"]', '["__name__"]', "is no name of a label"),
     ],
 )
 def test_a_metric_that_cannot_be_is_told_with_file_and_key(tmp_path, old, new, why):
@@ -193,6 +195,24 @@ def test_an_override_reaches_a_sites_line_and_is_told(tmp_path):
 def test_a_plugin_that_cannot_be_is_a_mistake(text, why):
     with pytest.raises(ConfigError, match=why):
         parse(f"[[plugin]]\n{text}\n")
+
+
+def test_what_nothing_judges_is_noticed(tmp_path):
+    assert load(site(tmp_path)).notices == (
+        "metric site_load: read, and no criterion of [site] checks judges it",
+    )
+    idle = load(parse('[[plugin]]\nname = "a"\ncommand = ["/bin/true"]\n')).notices
+    assert idle == ("[[plugin]] a: read, and no criterion of [site] checks judges it",)
+
+
+def test_nothing_is_noticed_where_a_site_set_up_nothing():
+    assert FRAMEWORK.notices == ()
+
+
+def test_a_relative_directory_is_a_mistake():
+    for text in ('[site]\nchecks = "checks.d"\n', '[[textfile]]\nname = "a"\ndirectory = "x"\n'):
+        with pytest.raises(ConfigError, match="wanted an absolute path"):
+            parse(text)
 
 
 def test_two_plugins_of_one_name_are_a_mistake():

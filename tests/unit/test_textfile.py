@@ -1,6 +1,8 @@
 """A directory of *.prom files: fresh ones count, and nothing that lies there hangs anybody."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from fakes_probes import measure
@@ -167,12 +169,20 @@ def test_a_flood_of_files_is_bounded(probe, tmp_path):
     assert f"{MANY + 1} files, wanted at most {MANY}" in found(probe)[1]
 
 
-def test_a_file_that_may_not_be_read_is_told(probe, tmp_path):
-    put(tmp_path).chmod(0)
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
+def test_a_file_that_may_not_be_read_is_told():
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place)
+        directory.chmod(0o755)
+        put(directory).chmod(0)
+        probe = TextFile(Settings(name="smart", directory=directory), [metric()], Allowance(9))
+        me = os.geteuid()
+        os.seteuid(65534 if me == 0 else me)
+        try:
+            samples, error = found(probe)
+        finally:
+            os.seteuid(me)
 
-    assert "permission denied" in found(probe)[1]
+    assert (samples, "smart.prom: permission denied" in error) == ([], True)
 
 
 def test_only_what_a_metric_asks_for_is_taken_in_its_own_unit(tmp_path):
