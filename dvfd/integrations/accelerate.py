@@ -34,8 +34,6 @@ NAMES = {
 }
 """What people call a value; "train/loss" is read as "train_loss", and so is "Train Loss"."""
 
-_KNOWN = {name: ours for ours, names in NAMES.items() for name in names}
-
 
 class DvfdTracker(GeneralTracker):  # type: ignore[misc]  # mypy does not follow the framework
     """Reports this process's training from its first optimizer step on.
@@ -66,13 +64,14 @@ class DvfdTracker(GeneralTracker):  # type: ignore[misc]  # mypy does not follow
         self._options = {"job": job, **options}
         self._samples = samples
         self._counts_samples = samples is None
+        self._gradients: Any = None  # Accelerate's word on the loader that is being read
         self._loader: Any = None  # whose batches were counted last
         self._step = first_step
         self._optimizer: Any = None  # the first that made a step: others of a GAN's do not count
         self._held: Optional[Tuple[int, float]] = None  # step, when it was done
         self._values: Dict[str, float] = {}  # what was logged since the last row
-        tracker = weakref.ref(self)
-        self._hook = register_optimizer_step_post_hook(lambda made, *_: _stepped(tracker, made))
+        self._names: Dict[object, str] = {}  # what was logged, by our name; "" for what has none
+        self._hook = register_optimizer_step_post_hook(_Hook(self))
 
     @property
     def tracker(self) -> Any:
@@ -90,20 +89,26 @@ class DvfdTracker(GeneralTracker):  # type: ignore[misc]  # mypy does not follow
         """Take no hyperparameters: dvfd has no use for them."""
         self.start()
 
-    @quietly
     def log(self, values: Any, step: Optional[int] = None, **_more: Any) -> None:
         """Take the values that have a name of NAMES; steps are counted, not read."""
-        for name, value in values.items():
-            ours = _KNOWN.get(str(name).lower().replace("/", "_").replace(" ", "_"))
-            if ours:
-                self._values[ours] = value
+        try:
+            for name in values:
+                ours = self._names.get(name)
+                if ours is None:
+                    ours = self._names[name] = named(name)
+                if ours:
+                    self._values[ours] = values[name]
+            if self._held is not None:
+                self._send()
+        except Exception as error:  # without the decorator, which costs as much as all this
+            self._trouble(error)
 
     @quietly
     def finish(self) -> None:
         """Report the end. Accelerate calls this in the main process; the others end by leaving."""
         self._hook.remove()
         self._send()
-        atexit.unregister(self._send)
+        atexit.unregister(self._at_exit)
         if self._ours and self.reporter is not None:
             self.reporter.end("finished")
 
@@ -136,7 +141,7 @@ class DvfdTracker(GeneralTracker):  # type: ignore[misc]  # mypy does not follow
             ranks = {"rank": state.process_index, "world_size": state.num_processes}
             ranks["local_rank"] = state.local_process_index
             self.reporter = Reporter(**{**ranks, **self._options})
-            atexit.register(self._send)  # after the reporter's own, so called before it
+            atexit.register(self._at_exit)  # after the reporter's own, so called before it
 
     @quietly
     def _tell(self, event: str, *what: Any) -> None:
@@ -145,21 +150,30 @@ class DvfdTracker(GeneralTracker):  # type: ignore[misc]  # mypy does not follow
         self._send()
         getattr(self.reporter, event)(*what)
 
-    @quietly
     def _stepped(self, optimizer: Any) -> None:
         """Hold the step until the next, for what is logged of it."""
         if self._optimizer is None or self._optimizer() is None:
             self._optimizer = weakref.ref(optimizer)
         if self._optimizer() is not optimizer:
             return
-        self._begin()
-        self._send()
+        if self.reporter is None:
+            self._begin()
+        if self._held is not None:
+            self._send()
         self._step += 1
         self._held = (self._step, time.monotonic())
         if self._counts_samples:
             self._count()
 
+    def _trouble(self, error: Exception) -> None:
+        if self.reporter is not None:
+            self.reporter.note("DvfdTracker: %r" % error)
+
     @quietly
+    def _at_exit(self) -> None:
+        """Report the last step, before the reporter ends."""
+        self._send()
+
     def _send(self) -> None:
         """Report the step that is held, at the time when it was done."""
         if self._held is not None:
@@ -169,15 +183,32 @@ class DvfdTracker(GeneralTracker):  # type: ignore[misc]  # mypy does not follow
 
     def _count(self) -> None:
         """Read the samples of a step off the loader that is being read: whole batches."""
-        loader = GradientState().active_dataloader
+        if self._gradients is None:
+            self._gradients = GradientState()
+        loader = self._gradients.active_dataloader
         if loader is not None and loader is not self._loader:
             self._loader = loader
             ranks = max(1, PartialState().num_processes)
-            self._samples = loader.total_batch_size / ranks * GradientState().num_steps
+            self._samples = loader.total_batch_size / ranks * self._gradients.num_steps
 
 
-def _stepped(reference: Any, optimizer: Any) -> None:
-    """Tell the tracker, if it is still there: a hook must not keep it."""
-    tracker = reference()
-    if tracker is not None:
-        tracker._stepped(optimizer)
+def named(name: object) -> str:
+    """What we call a value of that name; empty if it is none of ours."""
+    plain = str(name).lower().replace("/", "_").replace(" ", "_")
+    return next((ours for ours, names in NAMES.items() if plain in names), "")
+
+
+class _Hook:
+    """What torch calls after each step of each optimizer; it does not keep the tracker."""
+
+    def __init__(self, tracker: DvfdTracker) -> None:
+        self._tracker = weakref.ref(tracker)
+
+    def __call__(self, optimizer: Any, *_call: Any) -> None:
+        tracker = self._tracker()
+        if tracker is None:
+            return
+        try:
+            tracker._stepped(optimizer)
+        except Exception as error:
+            tracker._trouble(error)

@@ -31,7 +31,7 @@ PATIENCE, SHORTEST = 5, 60
 
 FILTERED = "no loss is reported: logging_nan_inf_filter hides a NaN, and no gradient norm is logged"
 
-LOGGED = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr"}
+LOGGED = (("loss", "loss"), ("grad_norm", "grad_norm"), ("learning_rate", "lr"))
 """What the Trainer calls a value, and what the reporter does."""
 
 
@@ -57,6 +57,8 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
         self._evaluating: Optional[float] = None  # since when
         self._saving: Optional[Tuple[str, int]] = None  # path, step
         self._step = self._steps = 0  # where the training is, of how many
+        self._batch = 1  # samples of a micro-batch
+        self._holds = False  # each step, since any may be the last of an epoch, which is logged
 
     # --- What the Trainer calls -----------------------------------------------------------------
 
@@ -66,6 +68,9 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
         self._send()
         self._reset()
         self._step, self._steps = state.global_step, state.max_steps
+        # A resumed state remembers the batch of the training before.
+        self._batch = (state if args.auto_find_batch_size else args).train_batch_size
+        self._holds = getattr(args.logging_strategy, "value", args.logging_strategy) == "epoch"
         if self.reporter is None:
             who = identity(args, state, more.get("train_dataloader"))
             self.reporter = Reporter(**{**who, **self._options})
@@ -73,40 +78,46 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
         if getattr(args, "eval_on_start", False):
             self._pause()
 
-    @quietly
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
-        """Nothing more is said of the step before."""
-        self._send()
-        self._substeps = 0
-
     def on_substep_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
         """Count a micro-batch whose gradients are kept for the next."""
         self._substeps += 1
 
-    @quietly
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
-        """Hold the step until the next begins, for what the Trainer logs of it."""
-        # A resumed state remembers the batch of the training before.
-        batch = (state if args.auto_find_batch_size else args).train_batch_size
-        self._step = state.global_step
-        self._held = (self._step, batch * (self._substeps + 1), time.monotonic())
-        self._substeps = 0
-        self._foretell(args, state, control)
+        """Report the step, or hold it for what the Trainer is about to log of it."""
+        try:
+            if self._held is not None:
+                self._send()
+            self._step = step = state.global_step
+            samples = self._batch * (self._substeps + 1)
+            self._substeps = 0
+            if control.should_log or self._holds or step >= self._steps:
+                self._held = (step, samples, time.monotonic())
+            elif self._values:
+                self._held = (step, samples, time.monotonic())
+                self._send()
+            else:
+                self.reporter.step(step, samples=samples)
+            if control.should_evaluate or control.should_save:
+                self._foretell(args, state, control)
+        except Exception as error:  # without the decorator, which costs as much as all this
+            self._trouble(error)
 
     @quietly
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
         """Some log, evaluate or save now."""
         self._foretell(args, state, control)
 
-    @quietly
     def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_more: Any) -> None:
         """Take the values that the Trainer has made floats."""
-        if "loss" in logs:
-            self._values.update({ours: logs[name] for name, ours in LOGGED.items() if name in logs})
-            if args.logging_nan_inf_filter and "grad_norm" not in logs:
-                del self._values["loss"]  # it would be finite whatever becomes of the model
-                self.reporter.note(FILTERED)
-        self._foretell(args, state, control)
+        try:
+            if "loss" in logs:
+                self._take(args, logs)
+                if self._held is not None and self._step < self._steps:
+                    self._send()
+            if control.should_evaluate or control.should_save:
+                self._foretell(args, state, control)
+        except Exception as error:
+            self._trouble(error)
 
     @quietly
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_more: Any) -> None:
@@ -145,13 +156,30 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
             values, self._held, self._values = self._values, None, {}
             self.reporter.step(step, samples=samples, at=at, **values)
 
+    def _take(self, args: Any, logs: Any) -> None:
+        values = self._values
+        for name, ours in LOGGED:
+            if name in logs:
+                values[ours] = logs[name]
+        if "grad_norm" not in logs and args.logging_nan_inf_filter:
+            del values["loss"]  # it would be finite whatever becomes of the model
+            self.reporter.note(FILTERED)
+
+    def _trouble(self, error: Exception) -> None:
+        if self.reporter is not None:
+            self.reporter.note("DvfdCallback: %r" % error)
+
+    def _send_but_last(self) -> None:
+        """Report what is held; but the last step waits for all that is said of it."""
+        if self._step < self._steps:
+            self._send()
+
     def _foretell(self, args: Any, state: Any, control: Any) -> None:
         """Say what the Trainer does next, which is to log, to evaluate, to save, in this order."""
         evaluates, saves = control.should_evaluate, control.should_save
         if control.should_log or not (evaluates or saves):
             return
-        if self._step < self._steps:  # the last row waits for what no later one can tell
-            self._send()
+        self._send_but_last()
         if evaluates:
             self._pause()
         elif not state.is_hyper_param_search:

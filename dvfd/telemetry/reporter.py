@@ -77,6 +77,9 @@ Types that are not here (NumPy's, tensors) take the careful way."""
 
 _monotonic = time.monotonic
 _pack_common = COMMON.pack_into
+_pack_rare = RARE.pack_into
+_RARE_AT = COMMON.size
+_RATE = 1 << FIELDS.index("lr")
 _ROW_SIZE = ROW.size
 
 
@@ -186,8 +189,12 @@ class Reporter:
                 grad_hash = self._gradient
             self._gradient = None
             self.last_step = step
-            if not (allreduce is bytes is lr is val_loss is grad_hash is param_hash is None):
+            if not (allreduce is bytes is val_loss is grad_hash is param_hash is None):
                 mask |= self._rare(allreduce, bytes, lr, val_loss, grad_hash, param_hash)
+            elif lr is not None:  # alone, as trainers log it: the other way takes twice as long
+                rate = lr if lr.__class__ is float else self._number(lr)
+                _pack_rare(self._ring, self._offset + _RARE_AT, 0.0, 0.0, rate or 0.0, 0.0, 0, 0)
+                mask |= 0 if rate is None else _RATE
             _pack_common(
                 self._ring, self._offset, mask, step, now if at is None else at,
                 samples or 0.0, loss or 0.0,

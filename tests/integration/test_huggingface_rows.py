@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from fakes_frameworks import OLD, YEARS, Process, Training, environment, trained
 
+from dvfd.telemetry import wire
+
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
@@ -48,7 +50,8 @@ def test_each_step_is_told_once_with_what_is_written_and_read_between(
 
 def test_samples_are_those_of_all_micro_batches_of_the_step(said: dict[str, Training]) -> None:
     assert [row.samples for row in said["steps"].rows] == [8.0] * 6
-    assert [row.samples for row in said["epochs"].rows][:3] == [8.0, 8.0, 4.0]
+    odd = [row.samples for row in said["epochs"].rows]
+    assert odd in ([8.0, 8.0, 4.0] * 2, [8.0] * 4)  # as 4.46 has it, see the training
 
 
 def test_a_value_goes_with_the_step_that_it_was_logged_of(said: dict[str, Training]) -> None:
@@ -69,8 +72,10 @@ def test_an_evaluations_loss_goes_with_the_next_step_and_the_last_ones_with_the_
 
 
 def test_what_is_logged_once_an_epoch_goes_with_its_last_step(said: dict[str, Training]) -> None:
-    rows = said["epochs"].rows
-    assert [row.step for row in rows if row.loss is not None] == [3, rows[-1].step]
+    told = said["epochs"].told
+    saved = {t.step for t in told if isinstance(t, wire.Event) and t.event == "checkpoint_saved"}
+    assert {row.step for row in said["epochs"].rows if row.loss is not None} == saved
+    assert len(saved) == 2
 
 
 def test_a_checkpoint_is_told_by_its_path_which_is_there(
@@ -141,7 +146,7 @@ def test_an_integration_that_breaks_harms_no_training_and_says_so(
     said: dict[str, Training],
 ) -> None:
     assert [row.step for row in said["broken"].rows] == [1, 2]
-    assert said["broken"].event("note").error.startswith("DvfdCallback.on_step_end: TypeError")
+    assert said["broken"].event("note").error.startswith("DvfdCallback: TypeError")
 
 
 def test_training_goes_on_where_nobody_listens_and_nothing_is_printed(process: Process) -> None:
