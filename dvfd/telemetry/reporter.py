@@ -92,6 +92,8 @@ class Reporter:
     are not finite go at once. `capacity` rows (112 bytes each) wait for the daemon.
     """
 
+    _is_copy = False
+
     def __init__(  # noqa: PLR0917  # the interface's order: job, run, rank first
         self,
         job: str = "",
@@ -121,7 +123,9 @@ class Reporter:
             # Registering is for ever, so it must not keep the reporter alive.
             os.register_at_fork(after_in_child=partial(_begin_again, weakref.ref(self)))
             atexit.register(self._at_exit)
-            self._flush(_monotonic())
+            self._quiet = self._is_copy or _is_read_again()
+            if not self._quiet:
+                self._flush(_monotonic())
         except Exception:
             self._errors += 1
             self._ended = True  # one that could not be built keeps silent
@@ -272,6 +276,15 @@ class Reporter:
             self._close()
         except Exception:
             self._errors += 1
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Go with a data set into its workers, and with what is copied: silent until it reports."""
+        try:
+            who = {name: self._who[name] for name in _IDENTITY}
+            more = (self._path, self._batch, self._interval, self._capacity)
+            return _copied, (who, *more)
+        except Exception:
+            return _copied, ({}, "", 0, 0.0, 0)  # of one that could not be built
 
     def __enter__(self) -> Reporter:
         return self
@@ -500,6 +513,33 @@ def quietly(method: Callable[..., Any]) -> Callable[..., None]:
                 reporter.note("%s: %r" % (getattr(method, "__qualname__", method), error))
 
     return called
+
+
+_IDENTITY = ("job", "run", "rank", "world_size", "local_rank", "local_world_size",
+             "checkpoint_every")  # fmt: skip
+
+
+def _copied(
+    who: Dict[str, Any], socket: str, batch: int, interval: float, capacity: int
+) -> Reporter:
+    copy = Reporter.__new__(Reporter)
+    copy._is_copy = True
+    copy.__init__(  # type: ignore[misc]  # made in two steps, so that it knows what it is
+        socket=socket, batch=batch, interval=interval, capacity=capacity, **who
+    )
+    return copy
+
+
+def _is_read_again() -> bool:
+    """Whether the job's script is only read again, as `spawn` and `forkserver` do in each worker of
+    a data loader: a reporter made there may never report.
+    """
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__mp_main__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _begin_again(reference: weakref.ref[Reporter]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.telemetry import patterns
 from dvfd.telemetry.patterns import SYNCHRONOUS, notice, parse, words
+from dvfd.telemetry.wire import SEQUENCE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -65,6 +66,8 @@ class TrainerLog:
     # --- Rows -----------------------------------------------------------------------------------
 
     def _row(self, voice: str, row: dict[str, float]) -> Iterator[Mapping[str, Any]]:
+        if not 0 <= row.get("step", 0.0) < SEQUENCE_LIMIT:
+            return
         step = int(row["step"]) if "step" in row else None
         kind = "val_loss" if "val_loss" in row else "loss"
         if step is not None and self._said.get(kind, ("", None))[1] == step:

@@ -294,6 +294,11 @@ def test_a_shell_may_say_how_the_job_ended() -> None:
     assert [(said["event"], said.get("failed")) for said in failed[1:]] == [("end", True)]
 
 
+def test_a_step_that_no_job_makes_is_no_row() -> None:
+    assert rows("nanogpt", f"iter {'9' * 400}: loss 2.0, time 1.00ms") == []
+    assert rows("huggingface", "{'loss': 2.0, 'step': 'nan'}") == []
+
+
 @given(st.sampled_from(sorted(NOTICES)), st.lists(st.text(), max_size=5))
 def test_any_lines_give_numbers_and_known_events(pattern: str, lines: list[str]) -> None:
     beginnings = ("saving checkpoint to ", "Traceback (most recent call last)", "{'loss': ", "")
