@@ -32,7 +32,7 @@ from dvfd.people.waivers import Waivers
 from dvfd.query import history, known
 from dvfd.ready import asked_of
 from dvfd.ready import document as ready
-from dvfd.reporting.asked import Given, by_child
+from dvfd.reporting.asked import QUEUE, Given, by_child
 from dvfd.runs import baselines as accepted
 from dvfd.runs import requests
 from dvfd.runs.baselines import Baselines
@@ -135,6 +135,8 @@ def _reads(
         since = until - 3600.0 * hours(request.get("hours", 24.0))
         return spent(store, job=str(request.get("job") or ""), since=since, until=until)
 
+    reporting = threading.Lock()  # anybody may ask, and each report is a process of its own
+
     def job_report(request: Mapping[str, Any], peer: Peer) -> Any:
         asked, config = request.get("request"), state.snapshot().config
         given = Given(
@@ -145,7 +147,12 @@ def _reads(
             cost=config.cost,
         )
         store.flush()
-        return by_child(given)
+        if not reporting.acquire(timeout=QUEUE):
+            raise DvfdError("other reports are being made: ask again")
+        try:
+            return by_child(given)
+        finally:
+            reporting.release()
 
     def names(request: Mapping[str, Any], peer: Peer) -> Any:
         return {

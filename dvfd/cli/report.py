@@ -110,9 +110,11 @@ def which(run: str | None) -> dict[str, Any]:
 
 def _asked(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """The daemon's answer, or that of the store on disk."""
-    from dvfd.reporting.asked import PATIENCE
+    from dvfd.reporting.asked import PATIENCE, QUEUE
 
-    answer: Mapping[str, Any] | None = daemon("job_report", timeout=PATIENCE, request=dict(request))
+    answer: Mapping[str, Any] | None = daemon(
+        "job_report", timeout=PATIENCE + QUEUE, request=dict(request)
+    )
     if answer is None:
         from dvfd.alone import job_report_alone
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 PATIENCE = 120.0
 """Seconds that a report may take; a week of sixteen ranks takes about two."""
 
+QUEUE = 10.0
+"""Seconds that one waits for the report of another: the daemon makes one at a time."""
+
 HOURS_LIMIT = 1e6
 """Hours that a report looks back at most, as history does."""
 

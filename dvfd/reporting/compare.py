@@ -333,7 +333,7 @@ def size(row: Mapping[str, Any]) -> str:
     return f"{100 * (row['ratio'] - 1):+.1f} %"
 
 
-def figure(row: Mapping[str, Any], value: float | None, currency: str) -> str:
+def figure(row: Mapping[str, Any], value: float | None) -> str:
     """One side of a row as people read it."""
     if value is None:
         return NONE
@@ -343,9 +343,16 @@ def figure(row: Mapping[str, Any], value: float | None, currency: str) -> str:
         case "s":
             return hours(value)
         case "money":
-            return f"{money(value)} {currency}"
+            return money(value)
         case _:
             return f"{value:,.0f}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def unit(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What stands behind the words of a row; nothing where its values say it."""
+    if row["unit"] == "money":
+        return " and ".join(dict.fromkeys(filter(None, (found[w]["currency"] for w in "ab"))))
+    return "" if row["unit"] in {"share", "s"} else str(row["unit"])
 
 
 def side_by_side(time: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dvfd.reporting.compare import figure, side_by_side, size
+from dvfd.reporting.compare import figure, side_by_side, size, unit
 from dvfd.reporting.document import named, tenths
 from dvfd.reporting.shares import hours, money, shown
 from dvfd.runs.report import iso
@@ -204,11 +204,10 @@ def _compared(report: Mapping[str, Any]) -> Iterator[str]:
 def held(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """The rows in words: figure, A, B, how B is beside A."""
     for row in report["rows"]:
-        a, b = (figure(row, row[w], report[w]["currency"]) for w in ("a", "b"))
+        a, b = (figure(row, row[w]) for w in ("a", "b"))
         way = {"b": ", better", "a": ", worse"}.get(row["better"], "")
         remark = f", {row['remark']}" if row["remark"] and row["difference"] is not None else ""
-        unit = row["unit"] if row["unit"] not in {"share", "s", "money"} else ""
-        yield f"{row['words']} {unit}".strip(), a, b, f"{size(row)}{way}{remark}"
+        yield f"{row['words']} {unit(row, report)}".strip(), a, b, f"{size(row)}{way}{remark}"
 
 
 def compared_markdown(report: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dvfd.reporting import curves
-from dvfd.reporting.compare import figure, side_by_side, size
+from dvfd.reporting.compare import figure, side_by_side, size, unit
 from dvfd.reporting.document import named, tenths
 from dvfd.reporting.shares import hours, money, shown
 from dvfd.runs import charts
@@ -130,6 +130,7 @@ def _template(name: str) -> Template:
         "none_word": NONE,
         "size": size,
         "shown": figure,
+        "unit": unit,
         "side": SIDE,
         "kwh": lambda value: NONE if value is None else f"{value:.4g}",
     }
