@@ -68,8 +68,9 @@ def main():
         for batch in loader:
             step += 1
             reporter.step(step, samples=8, loss=float(batch.float().mean()))
+    reporter.pause(60)  # an event goes at once, and what waits before it
     open(sys.argv[1], "w").write(str(step))
-    time.sleep(60)
+    input()
 
 if __name__ == "__main__":
     main()
@@ -82,13 +83,15 @@ def test_no_worker_of_a_data_loader_is_a_rank(daemon: Daemon, tmp_path: Path) ->
     script, done = tmp_path / "loader.py", tmp_path / "done"
     script.write_text(LOADER)
     environment = {**os.environ, "DVFD_SOCKET": daemon.path}
-    with subprocess.Popen([sys.executable, script, done], env=environment) as job:
+    with subprocess.Popen(
+        [sys.executable, script, done], env=environment, stdin=subprocess.PIPE
+    ) as job:
         until(lambda: done.exists() or job.poll() is not None, 120)
         assert done.read_text() == "12"
         until(lambda: daemon.book.jobs()[0].ranks[0].steps_total == 12)
         assert labels(daemon) == {"loaders": "running"}
         assert daemon.receiver.counters()["lines"] == 1
-        job.kill()
+        job.kill()  # without a word
     until(lambda: labels(daemon) == {"loaders": "not responding"})
 
 
