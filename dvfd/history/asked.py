@@ -25,14 +25,14 @@ def asked(
 ) -> dict[str, Any]:
     """The newest rows of metric *name* as `dvfd.query.history` has them. Raises DvfdError."""
     settings = config or load()
-    if not settings.history.url:
+    if not settings.engine.url:
         raise HistoryError(NO_ENGINE)
     metrics = load_catalogue(settings).metrics
     known({"metric": name}, "metric", metrics)
     until = time.time() if now is None else now
-    engine, called = Engine(settings.history), patterns(settings)
+    engine, called = Engine(settings.engine), patterns(settings)
     period = Period(until - HOUR * hours, until)
-    reading = Reading(engine, metrics, where(settings.history, called), period)
+    reading = Reading(engine, metrics, where(settings.engine, called), period)
     engine.in_time()
     past = EnginePast(reading, metrics, settings.node.name, called)
     rows = [row(sample) for sample in past.all(name)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,13 +29,13 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, te
         node = Node(directory / "node", [], extra, port=port)
         argv = [sys.executable, str(JOB), "2", "10", "0.05", "name=gpt"]
         with running(node):
-            job = subprocess.Popen(argv, env=node.environment)
+            job = subprocess.Popen(argv, env=node.environment, start_new_session=True)
             try:
                 wanted = 'dvfd_job_observed_seconds_total{training_job="gpt"} > 5'
                 eventually(lambda: testbed.query(server, wanted), 120)
                 yield node, server
             finally:
-                job.kill()
+                os.killpg(job.pid, signal.SIGKILL)  # its ranks are forks of it
                 job.wait()
 
 
