@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes_drills import judged, task
+from fakes_gates import book
 from fakes_reviews import CATALOGUE
 
 from dvfd.config import parse
-from dvfd.drills.all_nodes import leads, lists, look
-from dvfd.drills.monitoring import Scrape
+from dvfd.drills.all_nodes import leads, lists, look, well
+from dvfd.drills.drill import Task
+from dvfd.drills.monitoring import WORKING, Scrape, found
 from dvfd.drills.supervise import supervise
 from dvfd.errors import DvfdError
 from dvfd.fleet import Seen
+from dvfd.gates.decision import Kind, Outcome
 from dvfd.model import Verdict
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
@@ -117,3 +120,41 @@ def test_nobody_is_seen_where_neither_engine_nor_nodes_answer(url):
     assert [node.node for node in found] == ["n1", "n2"]
     assert all(node.why for node in found)
     assert all(("the engine: " in node.why) == bool(url) for node in found)
+
+
+# --- At the gate ----------------------------------------------------------------------------------
+
+
+class NodesAlone:
+    """The part of the monitoring that is about the nodes."""
+
+    name = "nodes"
+    metrics = (WORKING,)
+
+    def __init__(self, *nodes: Seen) -> None:
+        self._nodes = nodes
+
+    def run(self, of: Task) -> Iterator[Any]:
+        yield from found(of, "scrape", "nodes", lambda: [well(self._nodes, CATALOGUE.hash)])
+
+
+@pytest.mark.parametrize(
+    ("second", "outcome"),
+    [
+        (seen("n2"), Outcome.GO),
+        (seen("n2", why="the engine: answers with a part only"), Outcome.HOLD),
+        (seen("n2", why="last seen 500 s ago, wanted at most 180"), Outcome.HOLD),
+        (seen("n2", catalogue="0" * 12), Outcome.HOLD),
+    ],
+)
+def test_a_gate_is_held_by_a_node_that_is_not_known_and_names_it(second, outcome, tmp_path):
+    of = task("monitoring", tmp_path, toml=TOML)
+    result = judged(of, supervise(of, [NodesAlone(seen("n1"), second)]))["scrape"]
+    made = book("phase1")
+    told = {"verdict": str(result.verdict), "reason": result.reason}
+    made.observe("monitoring.scrape", result.observed, **told)
+    decision = made.decide()
+
+    assert decision.outcome is outcome
+    [line] = [each for each in decision.lines if (each.kind, each.id) == (Kind.GO, "monitoring")]
+    assert ("n2: " in line.reason) == (outcome is Outcome.HOLD)
