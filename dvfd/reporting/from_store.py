@@ -358,11 +358,8 @@ class Teller:
                 f"until {minute(until)} the store has hours only: there, the beginning and the end "
                 "are known to the hour, and short pauses are not"
             )
-        if self._fine.set_back:
-            yield (
-                f"the clock was set back: {self._fine.set_back} samples of the time that came "
-                "twice are left out"
-            )
+        if twice := self._fine.set_back(OBSERVED):
+            yield f"the clock was set back: {twice} looks of the time that came twice are left out"
 
 
 def _stretches(

@@ -69,7 +69,14 @@ class Fine:
         self._now = now
         self.pieces = pieces(since, until, now)
         self._read: dict[tuple[str, Labels], list[Sample]] = {}
-        self.set_back = 0  # samples that a clock which was set back left over
+        self._fallen: dict[str, int] = {}
+
+    def set_back(self, metric: str) -> int:
+        """Samples of a counter that a clock which was set back left over: it takes several. One or
+        two that lie lower are what a daemon that was killed had not written yet.
+        """
+        fallen = self._fallen.get(metric, 0)
+        return fallen if fallen >= AHEAD else 0
 
     @property
     def grain(self) -> float:
@@ -103,7 +110,8 @@ class Fine:
             found |= self._after(metric, labels, max(found, default=0.0))
             rows = [found[at] for at in sorted(found)]
             kept = forward(rows) if metric.endswith("_total") else rows
-            self.set_back += len(rows) - len(kept)
+            fallen = len(rows) - len(kept)
+            self._fallen[metric] = max(fallen, self._fallen.get(metric, 0))
             self._read[key] = kept
         return self._read[key]
 

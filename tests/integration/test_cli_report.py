@@ -171,6 +171,14 @@ def test_a_file_that_is_no_report_is_refused(place: Path) -> None:
     assert "no report of a job" in refused(place, "compare", str(place / "odd.json"), "gpt")
 
 
+def test_a_store_that_saw_no_job_says_so(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "control.sock").touch()
+    kept(tmp_path / "state", Desk(looks=0))
+    assert "no job was looked at on this node yet" in refused(tmp_path, "job")
+    assert "no job 'gpt' was looked at here" in refused(tmp_path, "job", "gpt")
+
+
 def test_without_a_store_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "control.sock").touch()
     assert "nothing is remembered" in refused(tmp_path, "job", "gpt")

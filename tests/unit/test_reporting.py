@@ -317,6 +317,25 @@ def test_a_job_whose_clock_was_set_back_is_not_productive_for_it():
     assert any("clock was set back" in note for note in report["time"]["notes"])
 
 
+def test_time_that_a_clock_jumped_over_is_unobserved():
+    desk = Desk(41)
+    for key, course in desk.series_.items():
+        desk.series_[key] = [
+            s if n < 21 else Sample(s.metric, s.value, s.at + 3600.0, s.labels)
+            for n, s in enumerate(course)
+        ]
+    report = desk.report()
+    assert part(report, "unobserved")["seconds"] == pytest.approx(3600.0)
+    assert part(report, "productive")["seconds"] == pytest.approx(200.0)
+
+
+def test_a_counter_that_a_killed_daemon_took_up_a_little_lower_is_no_clock():
+    desk = Desk()
+    looks = [LOOK * n - (7.0 if n == 10 else 0.0) for n in range(21)]
+    desk.put("job_observed_seconds_total", looks)
+    assert not any("clock" in note for note in desk.report()["time"]["notes"])
+
+
 def test_each_series_is_read_once():
     desk, asked = Desk(), []
     plain = desk.series
