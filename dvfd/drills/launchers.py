@@ -36,6 +36,9 @@ WORKER = "dvfd.drills.workers.launched"
 STARTING = 60.0
 """Seconds for mpirun and its children: 0.1 here; it looks for its own node's name first."""
 
+AROUND = ("OMPI_COMM_", "OMPI_UNIV", "SLURM_")
+"""Variables of what we run in: in a step of Slurm mpirun takes that for its nodes, not --host."""
+
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 """Open MPI refuses to run as root without both."""
 
@@ -89,7 +92,7 @@ def mpirun(task: Task) -> Launch:
     child = [sys.executable, str(BARE), WORKER, str(place)]
     # As many slots as ranks, whatever the cores: the universe is the number of slots.
     command = ["mpirun", "--host", f"localhost:{count}", "--bind-to", "none", "-n", str(count)]
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM_", "OMPI_UNIV"))}
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(AROUND)}
     env = ours | (ROOT if os.geteuid() == 0 else {})
     output = task.run([*command, *child], timeout=STARTING, env=env)
     return _launch(place, f"{ended(output.code)}: {_framed(output)}" if output.code else "")

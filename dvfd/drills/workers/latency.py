@@ -39,6 +39,9 @@ LAUNCHING = 60.0
 
 ECHO = re.compile(r"icmp_seq=(\d+) .*\btime=([\d.]+) ms")
 
+AROUND = ("OMPI_COMM_", "OMPI_UNIV", "SLURM_")
+"""Variables of what we run in: in a step of Slurm mpirun takes that for its nodes, not --host."""
+
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
@@ -185,7 +188,7 @@ def mpi(pair: tuple[str, str], interface: str, options: Mapping[str, Any]) -> di
         options["python"], bare.__file__, "dvfd.drills.workers.mpi_pingpong",
         str(options["trips"]),
     ]  # fmt: skip
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM_", "OMPI_UNIV"))}
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(AROUND)}
     try:
         output = shell.run(argv, timeout=LAUNCHING, env=ours | (ROOT if os.geteuid() == 0 else {}))
     except ToolError as error:
