@@ -159,9 +159,9 @@ def _configure(made: Slurm, more: str, nodes: Mapping[str, str], kill_wait: int)
 
 def _start(made: Slurm, within: Mapping[str, Sequence[str]]) -> None:
     place, conf = made.place, made.place / "slurm.conf"
-    munge = [f"--{name}={place}/munge.{name}" for name in ("pid-file", "log-file", "seed-file")]
-    _spawn(made, "munged", "-F", f"--socket={place}/munge.sock", f"--key-file={place}/munge.key",
-           *munge)  # fmt: skip
+    files = [f"--{name}={place}/munge.{name}" for name in ("pid-file", "log-file", "seed-file")]
+    files += [f"--socket={place}/munge.sock", f"--key-file={place}/munge.key"]
+    _spawn(made, "munged", "--foreground", "--force", *files)  # whatever the rights of /tmp
     eventually((place / "munge.sock").exists, 30)
     first = next(iter(within.values()))
     _spawn(made, *first, "slurmctld", "-D", "-f", conf)
