@@ -236,7 +236,7 @@ class Plugin(Section):
 
     name: InputName
     command: tuple[str, ...] = Field(min_length=1)
-    interval: float = Field(default=60.0, ge=10, le=86400)
+    interval: float = Field(default=60.0, ge=5, le=86400)
     timeout: float = Field(default=10.0, ge=1, le=300)
     user: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # only root can become another
 
@@ -261,7 +261,7 @@ class TextFile(Section):
 
     name: InputName
     directory: Path
-    max_age: float = Field(default=900.0, ge=10, le=604_800)  # seconds since a file was written
+    max_age: float = Field(default=900.0, ge=5, le=604_800)  # seconds since a file was written
     interval: float = Field(default=15.0, ge=1, le=3600)
 
     @field_validator("directory")

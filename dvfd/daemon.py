@@ -439,6 +439,7 @@ class Daemon:
             profile_hash=self._config.profile_hash,
             environment_hash=environment_hash(),
             trouble=self._sampler.trouble,
+            words=self._sampler.words,
             maintenance=self._config.maintenance,
             drilled=self._drilled.newest,
             reviewed=self._reviews.of,

@@ -110,6 +110,7 @@ class Judgements:
         profile_hash: str = "",
         environment_hash: str = "",
         trouble: Callable[[str, Labels], str] = lambda metric, where: "",
+        words: Callable[[str, Labels], str] = lambda metric, where: "",
         maintenance: Sequence[Maintenance] = (),
         drilled: Callable[[str], Drilled | None] = lambda check: None,
         reviewed: Callable[[Check], Drilled | None] = lambda check: None,
@@ -118,17 +119,19 @@ class Judgements:
         waived: Callable[[Result, float], Result] = lambda result, _at: result,
         windows: Callable[[Check, float], Mapping[str, Window]] = lambda check, at: {},
     ) -> None:
-        """*trouble* gives the last error of the source of series, or an empty string; *drilled* the
-        newest findings of the drill of a check, *reviewed* what a review of its days finds
-        now, *runs* the results of its newest stability run, *attested* the result of a criterion
-        on what people state; *waived* makes of a result what it counts as at a moment; *windows*
-        has the samples of criteria, by their ids, that the store is not asked for.
+        """*trouble* gives the last error of the source of series, or an empty string, *words* what
+        it says itself of what it found; *drilled* the newest findings of the drill of a check,
+        *reviewed* what a review of its days finds now, *runs* the results of its newest
+        stability run, *attested* the result of a criterion on what people state; *waived* makes
+        of a result what it counts as at a moment; *windows* has the samples of criteria, by
+        their ids, that the store is not asked for.
         """
         self._store = store
         self._clock = clock
         self._sinks = tuple(sinks)
         self._identity = (node, catalogue.hash, profile_hash, environment_hash)
         self._trouble = trouble
+        self._words = words
         self._maintenance = tuple(maintenance)
         self._drilled = drilled
         self._reviewed = reviewed
@@ -239,6 +242,10 @@ class Judgements:
                 samples = [*samples, *drilled.samples]
                 trouble = "; ".join(filter(None, (trouble, drilled.trouble(criterion))))
         result = judge(criterion, samples, at=at, trouble=trouble)
+        if result.verdict is Verdict.FAIL and (
+            said := self._words(criterion.metric, result.labels)
+        ):
+            result = replace(result, reason=f"{result.reason}; it says: {said}")
         if criterion.source == REVIEW and trouble:  # the job is there: nothing is over
             result = replace(result, absent=False)
         if window and window.note:

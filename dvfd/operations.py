@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -215,6 +215,14 @@ def _changes(
         log.info("job forgotten", job=job, by=peer.name)
         return f"job {job} is not expected any more"
 
+    def forget_series(request: Mapping[str, Any], peer: Peer) -> Any:
+        metric = str(request.get("metric"))
+        over = series_of(catalogue, store, metric, dict(request.get("where") or {}))
+        for where in over:
+            store.end_series(where, clock.now(), metric)
+        log.info("series forgotten", metric=metric, series=over, by=peer.name)
+        return f"{metric}: {len(over)} series are not expected any more: {spelt(over)}"
+
     def alerts_test(request: Mapping[str, Any], peer: Peer) -> Any:
         trial, over = str(request.get("trial", "")), request.get("over") is True
         log.info("test alert", by=peer.name, trial=trial, over=over)
@@ -234,6 +242,12 @@ def _changes(
         "drilled": Operation(found, changes=True),
         "allowed": Operation(lambda request, peer: "yes", changes=True),
         "forget": Operation(forget, changes=True),
+        "forget_series": Operation(forget_series, changes=True),
+        "site_series": Operation(
+            lambda request, peer: series_of(
+                catalogue, store, str(request.get("metric")), dict(request.get("where") or {})
+            )
+        ),
         "acknowledge": Operation(acknowledge, changes=True),
         "alerts_test": Operation(alerts_test, changes=True),
         "alerts_seen": Operation(
@@ -247,3 +261,27 @@ def hours(value: object) -> float:
     if isinstance(value, int | float) and 0 < value <= HOURS_LIMIT:
         return float(value)
     raise DvfdError(f"hours {value!r}: wanted a number above 0 and at most {HOURS_LIMIT:g}")
+
+
+def series_of(
+    catalogue: Catalogue, store: Store, metric: str, where: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """The labels of the series of a site's own *metric* that are expected here and have these.
+    Raises DvfdError if there are none, or the metric is the framework's: a job's end with the job.
+    """
+    known = catalogue.metrics.get(metric)
+    if known is None or not (known.origin or known.only):
+        own = [name for name, each in catalogue.metrics.items() if each.origin or each.only]
+        names = ", ".join(own) or "none: [site] checks has no metrics.toml"
+        raise DvfdError(f"{metric!r} is no metric of this site's own; wanted one of {names}")
+    found = [dict(sample.labels) for sample in store.latest(metric)]
+    over = [labels for labels in found if where.items() <= labels.items()]
+    if not over:
+        raise DvfdError(f"{metric}: no series with {spelt([dict(where)])}; known: {spelt(found)}")
+    return over
+
+
+def spelt(series: Sequence[Mapping[str, str]]) -> str:
+    """Label sets as somebody types them: `array=md0; array=md1`."""
+    each = (" ".join(f"{name}={value}" for name, value in one.items()) for one in series)
+    return "; ".join(text or "no labels" for text in each) or "none"

@@ -189,6 +189,12 @@ class Sampler:
         boot = self._clock.boot()
         return "; ".join(filter(None, (self._trouble(s, metric, boot) for s in owners)))
 
+    def words(self, metric: str, where: Labels = ()) -> str:
+        """What the source of a metric's series says itself of what it found, if it has words."""
+        sources = [s for s in self._sources.values() if metric in s.probe.metrics]
+        said = (getattr(s.probe, "words", "") for s in sources if s.concerns(where))
+        return "; ".join(filter(None, said))
+
     def _loop(self) -> None:
         while not self._stop.is_set():
             self._stop.wait(max(0.0, self.tick()))

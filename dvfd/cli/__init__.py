@@ -49,6 +49,7 @@ COMMANDS = {
     "scaling": "dvfd.cli.scaling",
     "sign": "dvfd.cli.gate",
     "signoff": "dvfd.cli.signoff",
+    "site": "dvfd.cli.site",
     "stability": "dvfd.cli.stability",
     "status": "dvfd.cli.status",
     "store": "dvfd.cli.store",
@@ -93,6 +94,7 @@ SECTIONS = {
         "doctor": "What works here, what does not, the line to type.",
         "alerts": "What goes out, and whether it arrives.",
         "job": "The jobs that this node watches.",
+        "site": "What this site's own checks watch.",
         "store": "Look after the daemon's store.",
     },
     "Set up": {

@@ -60,6 +60,7 @@ class ExecPlugin:
         self.interval = settings.interval
         self.deadline = settings.timeout + 2 * ENDING
         self.gaps: dict[str, str] = {}
+        self.words = ""  # of the newest sample, also while the next one is made
         self.about = labels(plugin=settings.name)
         self._settings = settings
         self._allowance = allowance
@@ -74,6 +75,7 @@ class ExecPlugin:
         if not done["stdout"].strip():
             raise ProbeError(f"ended with {done['code']} and said nothing: wanted a line of output")
         said = perfdata.read(done["stdout"])
+        self.words = printable(said.text)[:SHOWN]
         wrong, data = said.wrong, said.data
         if done["cut"]:  # the last value may be half a number
             wrong, data = ("its output was cut off",), ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dvfd.model import Kind, Labels, Sample, labels
 from dvfd.store.operations import EndSeries, PutSamples
-from dvfd.store.recent import KEPT, RECENT, Recent, matches
+from dvfd.store.recent import KEPT, RECENT, Recent
 from dvfd.store.windows import LONG_AGO, Past, Stretch, resolution, tail_start
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class Measurements:
 
         Of every live series the newest sample is there, however old. Raises sqlite3.Error.
         """
-        ended = [tuple(operation.where.items()) for operation in self._pending.of(EndSeries)]
+        ended = list(self._pending.of(EndSeries))
         newest: list[float] = []
         for series, metric, text in database.read(
             "SELECT id, metric, labels FROM series WHERE ended_at IS NULL"
         ):
             known = labels(**json.loads(text))
-            if any(matches(known, where) for where in ended):
+            if any(over.covers(metric, known) for over in ended):
                 continue
             found = _last_of(database, series, metric, known)
             self._recent.add(found, math.inf)
@@ -84,11 +84,13 @@ class Measurements:
                 self.dropped["series"] += self._recent.add(sound, self._clock.now())
                 self._pending.add(PutSamples(sound))
 
-    def end(self, where: Mapping[str, str], at: float) -> None:
-        """The series with these labels are over at *at*: their silence means nothing any more."""
+    def end(self, where: Mapping[str, str], at: float, metric: str = "") -> None:
+        """The series with these labels, of *metric* alone if given, are over at *at*: their silence
+        means nothing any more.
+        """
         with self._order:
-            self._recent.end(where)
-            self._pending.add(EndSeries(dict(where), at))
+            self._recent.end(where, metric)
+            self._pending.add(EndSeries(dict(where), at, metric))
 
     def samples(self, criterion: Criterion, until: float) -> list[Sample]:
         """What *criterion* is judged on: its window and its age before it, and every newest one."""

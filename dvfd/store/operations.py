@@ -131,16 +131,24 @@ class EndSeries(_Plain):
     kind: ClassVar[str] = "ends"
     where: Mapping[str, str]
     at: float
+    metric: str = ""  # of this one alone
 
     @property
     def key(self) -> tuple[str, ...]:
         """By labels: what ends twice is over since the second time."""
-        return (self.kind, *(part for pair in sorted(self.where.items()) for part in pair))
+        pairs = (part for pair in sorted(self.where.items()) for part in pair)
+        return (self.kind, self.metric, *pairs)
+
+    def covers(self, metric: str, labels: Labels) -> bool:
+        """Whether it ends this series."""
+        return self.metric in ("", metric) and set(self.where.items()) <= set(labels)
 
     def apply(self, tables: Tables) -> None:
         """Mark them."""
-        conditions = " AND ".join("labels ->> ? = ?" for _ in self.where) or "1"
+        named = ["labels ->> ? = ?" for _ in self.where] + ["metric = ?"] * bool(self.metric)
+        conditions = " AND ".join(named) or "1"
         values = [part for pair in self.where.items() for part in pair]
+        values += [self.metric] * bool(self.metric)
         tables.connection.execute(
             f"UPDATE series SET ended_at = ? WHERE ended_at IS NULL AND {conditions}",  # noqa: S608
             (self.at, *values),

@@ -142,11 +142,12 @@ class Recent:
         with self._lock:
             return [metric for metric, tracks in self._tracks.items() if tracks]
 
-    def end(self, where: Mapping[str, str]) -> None:
-        """Forget the series that have all the labels of *where*."""
+    def end(self, where: Mapping[str, str], metric: str = "") -> None:
+        """Forget the series that have all the labels of *where*; of *metric* alone, if given."""
         wanted = tuple(where.items())
         with self._lock:
-            for tracks in self._tracks.values():
+            chosen = [self._tracks.get(metric, {})] if metric else self._tracks.values()
+            for tracks in chosen:
                 for labels in [known for known in tracks if matches(known, wanted)]:
                     del tracks[labels]
                     self._count -= 1

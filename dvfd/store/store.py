@@ -185,10 +185,12 @@ class Store:
         none: list[tuple[str, Labels]] = []
         return self._ask(lambda db: _lived(db, since), none)
 
-    def end_series(self, where: Mapping[str, str], at: float) -> None:
-        """The series that have these labels are over at *at*; a later sample revives one."""
+    def end_series(self, where: Mapping[str, str], at: float, metric: str = "") -> None:
+        """The series that have these labels, of *metric* alone if given, are over at *at*; a later
+        sample revives one.
+        """
         self._check_writable()
-        self._measurements.end(where, at)
+        self._measurements.end(where, at, metric)
 
     # --- Telemetry ----------------------------------------------------------------------------
 

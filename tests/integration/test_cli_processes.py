@@ -59,6 +59,7 @@ def node(tmp_path_factory):
         ("history job_los", "did you mean 'job_loss'?"),
         ("alerts test", "needs `dvfd run`"),
         ("job forget gpt", "needs `dvfd run`"),
+        ("site forget site_disks disk=sda", "needs `dvfd run`"),
         ("history job_loss", "nothing is remembered; no daemon runs here"),
     ],
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ def test_an_ended_series_stays_ended_and_a_revived_one_lives(tmp_path: Path) -> 
         assert store.latest("heat") == [sample(2.0, NOW + 1, job="b")]
         ended = store.series("heat", (("job", "a"),), since=NOW - 60, until=NOW + 60)
         assert ended == [sample(1.0, NOW, job="a")]
+
+
+def test_a_series_of_one_metric_ends_beside_another_of_the_same_labels(tmp_path: Path) -> None:
+    other = replace(sample(1.0, NOW, job="a"), metric="site_heat")
+    with opened(tmp_path / NAME) as store:
+        store.write([sample(1.0, NOW, job="a"), other])
+        store.end_series({"job": "a"}, NOW, "site_heat")
+        assert (store.latest("site_heat"), len(store.latest("heat"))) == ([], 1)
+    with opened(tmp_path / NAME) as store:
+        assert (store.latest("site_heat"), len(store.latest("heat"))) == ([], 1)
 
 
 def test_the_time_between_two_daemons_was_not_observed(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_what_is_near_nothing_gets_no_guess(dvfd):
     "command",
     ["", "nope", "--nope", "status extra", "status -o xml", "check", "checklist yearly",
      "history", "history job_loss --hours 0", "history job_loss --hours x", "job forget",
+     "site forget", "site forget m nonsense",
      "checkpoint verify", "checkpoint verify . --nope", "config", "config nope"],
 )  # fmt: skip
 def test_wrong_usage_is_3_because_2_would_read_as_a_failure(command, dvfd):

@@ -97,6 +97,18 @@ def test_a_criterion_hears_only_of_the_plugin_that_it_is_about():
     assert "plugin.disk" not in told
 
 
+def test_a_criterion_that_fails_repeats_what_the_plugin_says():
+    clock = FakeClock()
+    probe = plugin(ended(2, "CRITICAL: 3 % left | free=3%"), ended(3, "no idea"))
+    sampler = Sampler([probe], write=lambda _: None, clock=clock)
+    sampler.once("plugin.ntp")
+
+    assert sampler.words("plugin_status", labels(plugin="ntp")) == "CRITICAL: 3 % left"
+    assert sampler.words("plugin_status", labels(plugin="other")) == ""
+    sampler.once("plugin.ntp")
+    assert sampler.words("plugin_status", labels(plugin="ntp")) == "CRITICAL: 3 % left"
+
+
 def test_the_command_is_handed_on_as_a_list_and_with_its_time():
     run = FakeRun(ended(0))
     measure(ExecPlugin(NTP, Allowance(9), run=run))

@@ -55,6 +55,13 @@ def test_a_report_is_kept_and_told() -> None:
     assert shelf.kept == told == [report]
 
 
+@pytest.mark.parametrize(("value", "told"), [(0.0, True), (1.0, False)])
+def test_a_source_has_the_last_word_where_a_line_fails(value: float, told: bool) -> None:
+    shelf = Shelf(sample(value=value, at=NOW))
+    report = judging(LIVE, shelf, words=lambda metric, where: "3 % left").run_check(LIVE)
+    assert report.results[0].reason.endswith("; it says: 3 % left") is told
+
+
 def test_without_a_sample_it_is_unknown() -> None:
     [result] = judging(LIVE, Shelf()).run_check(LIVE).results
     assert (result.verdict, result.absent) == (Verdict.UNKNOWN, True)
