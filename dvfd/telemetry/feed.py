@@ -46,18 +46,20 @@ class Feed:
         self._seat: Seat | None = None
         self._ended = False
         self._looked = clock.boot()
+        self._at: float | None = None  # the time of the last row
         self._last: int | None = None
         self._given: frozenset[str] = frozenset()  # what was said of the last step
         self.malformed = 0
 
     def take(self, said: Sequence[Mapping[str, Any]], uid: int) -> None:
-        """Add what was *said* in its order, spread evenly over the time since the last look: rows,
-        and events, which have the key `event`.
+        """Add what was *said* in its order: rows, and events, which have the key `event`. Rows that
+        come at once are spread evenly over the time since the one before: a buffer was full.
 
         A row that repeats what is known of the last step is another rank's word, and left out.
         """
-        now, since = self._clock.boot(), self._looked
+        now, looked = self._clock.boot(), self._looked
         self._looked = now
+        since = looked if self._at is None else self._at
         rows: list[tuple[int, float, Mapping[str, Any]]] = []
         for number, each in enumerate(said, 1):
             if each.get("event") in EVENTS:
@@ -75,7 +77,7 @@ class Feed:
         if not rows:
             return
         seat = self._seated(uid)
-        first = seat.rank.seen + 1
+        first, self._at = seat.rank.seen + 1, rows[-1][1]
         made = [_row(first + n, step, at, said) for n, (step, at, said) in enumerate(rows)]
         rows.clear()
         self._publish(self._book.steps(seat, made))

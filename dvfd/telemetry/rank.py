@@ -85,6 +85,8 @@ class Rank:
     dead: bool = False
     stopped: bool = False
     feed: str = ""  # the file that speaks for it, if it is no process of ours
+    arrived: float | None = None  # when that file last spoke
+    arrivals: StepStats = field(default_factory=StepStats)  # seconds from then to the time before
     seen: int = 0  # the last sequence of the session that is in the totals
     steps_total: int = 0
     step: int | None = None
@@ -165,13 +167,25 @@ class Rank:
 
     def settle(self, now: float) -> None:
         """Work out once a packet what is too dear for every row."""
-        self.limit = self.pace.hang_limit()
+        self.limit = self._hang_limit(now)
         if now - self.past_at < MEDIAN_EVERY:
             return
         median = self.compute.median()
         if median is not None:
             self.past.add(median)
             self.past_at = now
+
+    def _hang_limit(self, now: float) -> float:
+        """A file says nothing until its writer's buffer is full, and then much: how often it speaks
+        counts, and until that is known, as long as a start may take.
+        """
+        if not self.feed:
+            return self.pace.hang_limit()
+        if self.arrived is not None:
+            self.arrivals.add(now - self.arrived)
+        self.arrived = now
+        rare = self.arrivals.hang_limit() if len(self.arrivals) else START_LIMIT
+        return max(self.pace.hang_limit(), rare)
 
     def look(self, state: str) -> None:
         """Take note of the process's *state*, a letter of proc(5)."""

@@ -1,6 +1,6 @@
 """Train a small model on this file's own text, and print what nanoGPT prints. It knows no dvfd.
 
-    (python examples/nanogpt/train.py --max_iters=2000; echo "dvfd: exit $?") > train.log 2>&1
+    (python -u examples/nanogpt/train.py --max_iters=2000; echo "dvfd: exit $?") > train.log 2>&1
 
 The last line is the shell's, and may be left out: it tells how the job ended, which no log does.
 """

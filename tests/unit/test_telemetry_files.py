@@ -211,8 +211,9 @@ def test_steps_between_two_lines_are_counted(written: Written) -> None:
 
 
 def test_a_file_that_falls_silent_is_a_rank_that_does_not_respond(written: Written) -> None:
-    written.write({"step": 1}, {"step": 2})
-    written.poll()
+    for step in (1, 2):
+        written.write({"step": step})
+        written.poll(1)
     written.poll(60)
 
     assert "progress is all there is to judge by" in written.ranks.book.why("gpt")

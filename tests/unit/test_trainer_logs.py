@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -365,6 +366,17 @@ def test_throughput_does_not_sink_while_the_next_line_is_not_due(tmp_path: Path)
     assert between == [seen["job_throughput_samples_per_second"]] * 3 == [60.0] * 3
 
 
+def test_a_log_that_comes_in_bursts_of_a_full_buffer_is_no_hang(tmp_path: Path) -> None:
+    log = Watched(tmp_path / "log", "nanogpt", samples_per_step=12)
+    for burst in range(4):
+        waiting = log.poll(59)
+        assert waiting.get("rank_stall_ratio", 0) < 1, f"before burst {burst}"
+        log.write(*(nano(10 * step) for step in range(140 * burst, 140 * (burst + 1))))
+        seen = log.poll(1)
+    assert seen["job_throughput_samples_per_second"] == pytest.approx(12 * 1400 / 60)
+    assert log.poll(301)["rank_stall_ratio"] > 1
+
+
 def test_without_a_batch_size_throughput_is_not_known(tmp_path: Path) -> None:
     log = Watched(tmp_path / "log", "nanogpt")
     for step in (0, 10, 20):
@@ -535,3 +547,9 @@ def test_json_lines_may_tell_events_too(tmp_path: Path) -> None:
     )
     files.poll(1)
     assert (log.job.saves.path, log.job.saves.saved, log.job.exception) == ("/c/5", 1, "x")
+
+
+def test_the_examples_configuration_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "examples/nanogpt/dvfd.toml").read_text(encoding="utf-8")
+    (log,) = Config.model_validate(tomllib.loads(text)).logs
+    assert (log.metrics, log.job, log.samples_per_step) == ("nanogpt", "nano", 12)
