@@ -67,7 +67,7 @@ def test_one_that_began_again_in_a_gap_of_hours_loses_nothing():
     assert grown(samples, HOUR, DAY) == 20.0  # from 10 to 20 by the hours alone
 
 
-@pytest.mark.parametrize("again", [5 * HOUR, 6 * HOUR + 30, 7 * HOUR + 1800, 18 * HOUR + 1])
+@pytest.mark.parametrize("again", [5 * HOUR, 5 * HOUR + 30, 7 * HOUR + 1800, 17 * HOUR + 1])
 def test_a_reset_is_found_wherever_questions_are_cut(again):
     points = every(60, 60, DAY, lambda t: t / 1e4 if t < again else (t - again) / 1e2)
     read = reading((UP, N1, points))
