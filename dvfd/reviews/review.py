@@ -279,7 +279,10 @@ class Reviews:
         yield from efficiency(job, period, slope, accepted, wanted.coverage(EFFICIENCY))
         yield from communication(job, accepted)
         yield from agreement(past, job, period, wanted.coverage(SYNC))
-        yield from cost.facts(past, job, period, self._price)
+        try:
+            yield from list(cost.facts(past, job, period, self._price))
+        except HistoryError as error:  # nothing is judged on it
+            yield Fact(f"cost of {job.name}", f"not known: {error}")
 
 
 @dataclass(frozen=True, slots=True)

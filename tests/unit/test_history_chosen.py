@@ -83,6 +83,18 @@ def test_a_sound_engine_passes_what_the_store_would():
     assert facts["source of 7d"].startswith("the engine at http://engine, ")
 
 
+def test_what_only_tells_the_cost_takes_no_verdict_with_it():
+    past = local()
+    past.add("job_samples_total", 1.0, NOW)
+    made = engine(past, every=60)
+    points = [(NOW - 600.0, 1.0), (NOW - 60.0, 2.0)]
+    twice = [("job_samples_total", {**N1, "replica": name}, points) for name in ("a", "b")]
+    made.series = (*made.series, *twice)
+    results, facts = listed(past, made)
+    assert results["uptime"].verdict is PASS
+    assert facts["cost of gpt"].startswith("not known: job_samples_total of job=gpt, n1:9109 is")
+
+
 def down(past):
     made = engine(past)
     made.off = HistoryError("http://engine: Connection refused")
