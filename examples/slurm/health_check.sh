@@ -21,8 +21,8 @@ why=$(timeout -k 1 8 "$DVFD" $READY 2>&1)
 code=$?
 [ "$code" != 124 ] || why="$DVFD did not end within 8 s"
 why=$(printf '%s\n' "$why" | head -n 1)
-now=$(timeout -k 1 10 sinfo -aho '%T %E' -n "$node" | head -n 1) || exit 1
-[ -n "$now" ] || exit 1
+now=$(timeout -k 1 10 sinfo -aho '%T %E' -n "$node") && [ -n "$now" ] || exit 1
+now=$(printf '%s\n' "$now" | head -n 1)  # one line for each partition
 state=${now%% *} reason=${now#* }
 
 case $state/$reason in
@@ -31,7 +31,7 @@ drain*/"$OURS"*)
 drain*/"Prolog error")  # Slurm's words for any prolog; prolog.sh left a note if it was that one
     [ -e "$NOTES/refused" ] || exit 0
     set_state State=DRAIN "Reason=$OURS$(cat "$NOTES/refused")" && rm -f "$NOTES/refused" ;;
-drain* | down*) ;;  # somebody else's
+drain* | down* | fail*) ;;  # somebody else's
 *)
     [ "$code" = 0 ] || set_state State=DRAIN "Reason=$OURS$why" ;;
 esac
