@@ -55,7 +55,7 @@ HINTS: Mapping[int, str] = {
     302: "[history] url, and say where it leads to: no redirect is followed",
     307: "[history] url, and say where it leads to: no redirect is followed",
     308: "[history] url, and say where it leads to: no redirect is followed",
-    400: "is [history] tenant what it wants?",
+    400: "the path in [history] url, and tenant",
     401: "[history] username with a password, or token_file",
     403: "[history] username with a password, or token_file, or tenant",
     404: "[history] url needs the engine's path: /prometheus, /select/0/prometheus",
