@@ -222,12 +222,22 @@ def _within(one: Sequence[float], other: Sequence[float]) -> bool:
 # --- At the same step ---------------------------------------------------------------------------
 
 
+TAILS = (0.9, 0.75, 0.5)
+"""From which share of the common steps on losses are held together: the least that both tell of."""
+
+
 def _losses(a: Report, b: Report) -> dict[str, Any]:
-    """The row of the losses up to the last step that both told one of: medians of a last tenth."""
+    """The row of the losses up to the last step that both told one of: medians of the last part."""
     curves = [r["by_step"].get("loss", []) for r in (a, b)]
-    step = min((curve[-1][0] for curve in curves if curve), default=0.0)
-    tails = [[y for x, y in curve if 0.9 * step <= x <= step] for curve in curves]
-    words = f"loss, median of steps {0.9 * step:,.0f} to {step:,.0f}"
+    until = min((curve[-1][0] for curve in curves if curve), default=0.0)
+    tails: list[list[float]] = [[], []]
+    since = until
+    for share in TAILS:
+        since = share * until
+        tails = [[y for x, y in curve if since <= x <= until] for curve in curves]
+        if all(tails):
+            break
+    words = f"loss, median of steps {since:,.0f} to {until:,.0f}"
     row = _held("loss", words, "", _middle(tails[0]), _middle(tails[1]), -1)
     if row["better"]:
         _doubt(row, *tails)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dvfd.config import Cost
-    from dvfd.reporting.story import Line, Story
+    from dvfd.reporting.story import Line, Story, Stragglers
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
@@ -32,6 +32,9 @@ KILOWATT_HOUR = 3.6e6
 
 LISTED = 50
 """Restarts and ranks that are listed: the worst; all are in the sums."""
+
+TURNS = 1.5
+"""Times the mean cost of all ranks up to which ranks take turns at being the slowest."""
 
 FULL = 0.999
 """A share of the time from which on a meter was read all the time: a look is missed at each end."""
@@ -226,6 +229,7 @@ def _stragglers(story: Story, money: _Money) -> dict[str, Any]:
     return {
         "reason": found.reason,
         "compared": found.compared,
+        "turns": _turns(found),
         "seconds": found.cost if found.paces else None,
         "money": money.of(found.cost) if found.paces else None,
         "ranks": [
@@ -240,6 +244,14 @@ def _stragglers(story: Story, money: _Money) -> dict[str, Any]:
         ],
         "left_out": max(0, len(found.paces) - LISTED),
     }
+
+
+def _turns(found: Stragglers) -> bool:
+    """Whether no rank cost much more than the mean of all: of two, one that does always costs twice
+    that.
+    """
+    costs = [pace.cost for pace in found.paces]
+    return bool(costs) and max(costs) <= TURNS * math.fsum(costs) / len(costs)
 
 
 def _energy(story: Story) -> dict[str, Any]:

@@ -53,6 +53,11 @@ FRESH = 60.0
 AGREE = 2.0
 """Seconds by which two looks may differ in when a checkpoint was saved."""
 
+REPORTS = 400
+"""Newest reports of the live watch in which a run's configuration is looked for: two weeks of one
+an hour, at 30 KB each.
+"""
+
 PAIR = 2
 """Looks that make a story."""
 
@@ -102,7 +107,7 @@ def story(
         spans=tuple(spans),
         asked=(since, until),
         live=lives and place == len(spans) and until >= now - FRESH,
-        beside=tuple(sorted(_beside(newest, job, chosen))),
+        beside=tuple(_beside(past, sorted(set(known) - {job}), chosen)),
     )
 
 
@@ -132,11 +137,10 @@ def _nobody(job: str, known: Collection[str], since: float, until: float) -> str
     return f"no job {job!r} was looked at here{hint}"
 
 
-def _beside(newest: Iterable[Sample], job: str, span: Span) -> Iterator[str]:
-    """Other live jobs that were looked at after this one began."""
-    for sample in newest:
-        name = dict(sample.labels).get("job", "")
-        if name != job and sample.at >= span[0]:
+def _beside(past: Past, others: Iterable[str], span: Span) -> Iterator[str]:
+    """Other jobs that were looked at while this one ran."""
+    for name in others:
+        if past.series(OBSERVED, labels(job=name), since=span[0], until=span[1]):
             yield name
 
 
@@ -390,7 +394,7 @@ def _gaps(ways: Sequence[Stride], since: float) -> Iterator[Span]:
 
 def _hashes(past: Past, since: float, until: float) -> dict[str, str]:
     """The configuration in force, by what checks kept while the job ran, the newest."""
-    for report in past.reports("live", 1000):
+    for report in past.reports("live", REPORTS):
         if since <= report.at <= until:
             found = report.document.get("hashes", {})
             return {str(name): str(value) for name, value in found.items() if value}

@@ -85,7 +85,8 @@ def _stragglers(found: Mapping[str, Any]) -> str:
     most = f"they took at most {hours(found['seconds'])} of the steps"
     if found["seconds"] < 1:
         return "no rank held the others up for a second"
-    return "; ".join([most, *worst])
+    turns = ["ranks take turns, and none is to blame"] if found["turns"] else []
+    return "; ".join([most, *turns, *worst])
 
 
 def _restarts(found: Mapping[str, Any]) -> Iterator[str]:

@@ -160,7 +160,19 @@ def test_a_daemon_that_was_away_splits_no_run():
 def test_a_restart_is_told_with_the_time_without_steps_around_it():
     (restart,) = came_back().report()["restarts"]["listed"]
     assert (restart["t"], restart["ranks"], restart["seconds"]) == (55, 2, 20)
-    assert restart["steps_again"] is None
+    assert (restart["steps_again"], restart["at_most"]) == (None, False)
+
+
+def test_between_looks_that_lie_far_apart_a_restart_cost_at_most_so_much():
+    desk = came_back()
+    for key, course in desk.series_.items():
+        slow = 12.0 if key[0] == "rank_step_seconds" else 1.0
+        desk.series_[key] = [
+            Sample(s.metric, s.value * slow, AT + 12 * (s.at - AT), s.labels, span=60.0)
+            for s in course
+        ]
+    (restart,) = desk.report()["restarts"]["listed"]
+    assert (restart["seconds"], restart["at_most"]) == (240.0, True)
 
 
 def test_a_restart_that_is_not_over_has_no_length():
@@ -178,8 +190,18 @@ def test_the_rank_that_computes_longest_is_named_with_what_it_cost():
     found = desk.report()["stragglers"]
     worst = found["ranks"][0]
     assert (worst["rank"], worst["slowest"]) == (3, 1.0)
+    assert found["turns"] is False
     assert found["seconds"] == pytest.approx(200 * 0.08)
     assert found["money"] == pytest.approx(0.16)
+
+
+def test_ranks_that_take_turns_are_no_stragglers():
+    desk = Desk()
+    desk.put("rank_compute_seconds", [0.4 + 0.1 * (n % 2) for n in range(21)], rank=0)
+    desk.put("rank_compute_seconds", [0.5 - 0.1 * (n % 2) for n in range(21)], rank=1)
+    found = desk.report()["stragglers"]
+    assert found["seconds"] == pytest.approx(20.0)
+    assert found["turns"] is True
 
 
 def test_even_ranks_hold_nobody_up():
@@ -245,12 +267,12 @@ def test_part_of_the_energy_is_at_least_so_much():
     assert "at least 0.00125 kWh" in desk.report()["headline"]
 
 
-def test_another_job_on_the_node_is_named():
-    desk = Desk()
-    desk.series_["job_observed_seconds_total", (("job", "other"),)] = [
-        Sample("job_observed_seconds_total", 1.0, AT + 50, (("job", "other"),))
-    ]
-    assert any("shared with other" in line for line in desk.report()["unknown"])
+@pytest.mark.parametrize(("at", "told"), [(50, True), (500, False)])
+def test_another_job_that_ran_on_the_node_meanwhile_is_named(at, told):
+    desk, other = Desk(), (("job", "gpt-large"),)
+    looks = [Sample("job_observed_seconds_total", 1.0, AT + at, other)]
+    desk.series_["job_observed_seconds_total", other] = looks
+    assert any("shared with gpt-large" in line for line in desk.report()["unknown"]) is told
 
 
 # --- How the past is read -------------------------------------------------------------------------

@@ -44,6 +44,15 @@ def test_a_slower_run_is_worse_by_so_much():
     assert "throughput over all hours -50.0 %" in found["headline"]
 
 
+def test_losses_that_one_did_not_tell_of_lately_are_held_together_before_that():
+    one, other = Desk().report(), slower().report()
+    one["by_step"]["loss"] = [p for p in one["by_step"]["loss"] if not 170 <= p[0] < 200]
+    one["by_step"]["loss"][-1] = [210.0, 1.0]  # beyond what the other told
+    found = row(held(one, other), "loss")
+    assert "steps 150 to 200" in found["words"]
+    assert found["a"] is not None
+
+
 def test_the_other_way_round_it_is_better():
     found = held(slower().report(), Desk().report())
     assert row(found, "throughput")["better"] == "b"
