@@ -25,7 +25,7 @@ PHRASES = {
 """How one criterion does, and how several do."""
 
 
-UNITLESS = frozenset({"", "bool", "ratio", "version"})
+UNITLESS = frozenset({"", "bool", "ratio", "version", "status", "value"})
 """Units that a message leaves out: the number says it all."""
 
 GIGA = 1e9

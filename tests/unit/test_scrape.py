@@ -1,12 +1,17 @@
 """An exporter on this node: what it says counts, and its silence is no value."""
 
+import contextlib
+
 import pytest
 from fakes_probes import measure
 from fakes_site import FakeExporter, metric
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dvfd import exposition
 from dvfd.config import Config, Scrape, parse
 from dvfd.config import Scrape as Settings
-from dvfd.errors import ConfigError
+from dvfd.errors import ConfigError, ProbeError
 from dvfd.probes import scrape
 from dvfd.probes.inputs import Allowance
 
@@ -85,3 +90,20 @@ def test_an_exporter_elsewhere_must_be_meant(host):
         parse(text)
 
     assert isinstance(parse(text + "elsewhere = true\n"), Config)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_break_the_reader_but_with_words(body):
+    with contextlib.suppress(ProbeError):
+        assert all(found.name for found in exposition.samples(body + b"\n"))
+
+
+@given(st.text(alphabet='ab_{}="\\, \t0123456789.eE+-NaIinf#\n'))
+def test_no_mess_of_the_formats_own_signs_breaks_the_reader_but_with_words(body):
+    with contextlib.suppress(ProbeError):
+        assert all(found.line > 0 for found in exposition.samples(f"{body}\n".encode()))
+
+
+def test_a_mistake_is_told_with_its_line():
+    with pytest.raises(ProbeError, match="line 3: read 'b'"):
+        list(exposition.samples(b"# TYPE a gauge\na 1\nb \n"))
