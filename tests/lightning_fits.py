@@ -61,6 +61,7 @@ class Module(pl.LightningModule):
         loss = (self.layer(batch["x"]) ** 2).mean()
         self.log("train_loss", loss)
         self.log("grad_norm", loss.detach() * 2)
+        self.log("mine", loss.detach() * 4)
         if not self.automatic_optimization:
             self.manual_backward(loss)
             self.optimizers().step()
@@ -180,7 +181,7 @@ def main():
         "lost": fit("lost", also=[every(4)], plugins=[background(full_disk())]),
         "silent": fit("silent", logger=False),
         "manual": fit("manual", Module(manual=True), validation=loader(8)),
-        "renamed": fit("renamed", callback=DvfdCallback("fit", loss="grad_norm")),
+        "renamed": fit("renamed", callback=DvfdCallback("fit", loss="mine")),
         "conversions": [conversions([DvfdCallback("fit")]), conversions([])],
         "broken": [broken(), made[-1].calls],
         "kinds": kinds(),

@@ -71,7 +71,8 @@ class DvfdCallback:
         chosen = {"loss": loss, "val_loss": val_loss, "grad_norm": grad_norm}
         self._given = {"job": job, **chosen, **options}
         self._options = {"job": job, **options}
-        self._names = {field: (chosen[field], *known) for field, known in NAMES.items()}
+        names = {field: [chosen[field]] if chosen[field] else NAMES[field] for field in NAMES}
+        self._fields = {name: field for field, known in names.items() for name in known}
         self.reporter: Any = reporter
         self._ours = reporter is None
         self._longest: float | None = None  # validation so far
@@ -84,7 +85,10 @@ class DvfdCallback:
         self._step = -1
         self._last = float("inf")  # the step that ends the fit, if that can be said
         self._samples: float | None = None
-        self._held: Dict[str, Any] = {}  # the row of a step of which more is to be told
+        self._held: Tuple[int, float | None, float | None, float] | None = None
+        """Step, samples, learning rate and time of a row of which more is to be told."""
+        self._loop: Any = None
+        self._every = 0
         self._values: Dict[str, float] = {}  # what was logged since the last row
         self._hears = False
         self._validating: float | None = None  # since when
@@ -114,31 +118,35 @@ class DvfdCallback:
         self._step = trainer.global_step
         self._optimizer = next(iter(trainer.optimizers), None)
         self._lr = self._rate()
+        self._loop = trainer.fit_loop.epoch_loop
         self._last = trainer.estimated_stepping_batches
 
-    @quietly
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Report a step once the optimizer has made it, and its values once they are floats."""
-        size = _size(batch)
-        if size is not None:
-            self._samples = size + (self._samples or 0.0)
-        step = trainer.global_step
-        if step == self._step:
-            return  # gradients are being accumulated
-        if self._held:
-            self._send()
-            self._hears = False  # nothing was logged of it: the next step does not wait
-        samples, self._samples, self._step = self._samples, None, step
-        if step >= self._last or (self._hears and _logs_now(trainer)):
-            now = time.monotonic()
-            self._held = {"step": step, "samples": samples, "lr": self._lr, "at": now}
-        elif self._values:
-            self.reporter.step(step, samples=samples, **self._take())
-        else:
-            self.reporter.step(step, samples=samples)
-        self._lr = self._rate()
+        try:
+            size = _size(batch)
+            if size is not None:
+                self._samples = size + (self._samples or 0.0)
+            step = self._loop.global_step
+            if step == self._step:
+                return  # gradients are being accumulated
+            if self._held:
+                self._send()
+                self._hears = False  # nothing was logged of it: the next step does not wait
+            samples, self._samples, self._step = self._samples, None, step
+            # As Lightning counts them, it logs this batch right after this call.
+            logs = self._hears and (self._loop._batches_that_stepped + 1) % self._every == 0
+            if logs or step >= self._last:
+                self._held = (step, samples, self._lr, time.monotonic())
+            elif self._values:
+                self.reporter.step(step, samples=samples, **self._take())
+            else:
+                self.reporter.step(step, samples=samples)
+            self._lr = self._rate()
+        except Exception as error:  # without the decorator, which costs as much as all this
+            self._trouble(error)
 
     @quietly
     def on_validation_start(self, trainer: Any, module: Any) -> None:
@@ -176,23 +184,30 @@ class DvfdCallback:
 
     # --- What is logged -------------------------------------------------------------------------
 
-    @quietly
-    def heard(self, trainer: Any, metrics: Dict[str, float]) -> None:
+    def heard(self, metrics: Dict[str, float]) -> None:
         """Keep what the module logs, until the row that it belongs to."""
-        if trainer.sanity_checking:
-            return
-        for field, names in self._names.items():
-            for name in names:
-                if name in metrics:
-                    self._values[field] = metrics[name]
-                    break
+        try:
+            if self._step < 0:
+                return  # a sanity check
+            for name, value in metrics.items():
+                field = self._fields.get(name)
+                if field is not None:
+                    self._values[field] = value
+        except Exception as error:
+            self._trouble(error)
 
-    @quietly
     def logged(self) -> None:
         """Report a step, now that all its values were logged."""
-        self._hears = True
-        if self._step < self._last:
-            self._send()
+        try:
+            self._hears = self._every > 0
+            if self._held and self._step < self._last:
+                self._send()
+        except Exception as error:
+            self._trouble(error)
+
+    def _trouble(self, error: Exception) -> None:
+        if self.reporter is not None:
+            self.reporter.note("DvfdCallback: %r" % error)
 
     @quietly
     def ended(self, *, failed: bool) -> None:
@@ -217,9 +232,9 @@ class DvfdCallback:
 
     def _send(self) -> None:
         """Report the step that is held, at the time when it was done."""
-        if self._held:
-            row, self._held = self._held, {}
-            self.reporter.step(**row, **self._take())
+        if self._held is not None:
+            (step, samples, lr, at), self._held = self._held, None
+            self.reporter.step(step, samples=samples, lr=lr, at=at, **self._take())
 
     def _take(self) -> Dict[str, float]:
         values, self._values = self._values, {}
@@ -232,9 +247,10 @@ class DvfdCallback:
 
     def _listen(self, trainer: Any) -> None:
         """Be one more logger: those get floats. With none of the user's there are no floats."""
-        ear = _ear(trainer)(self, trainer)
+        ear = _ear(trainer)(self)
         trainer.loggers = [*trainer.loggers, ear]
-        self._hears = True
+        self._every = trainer.log_every_n_steps
+        self._hears = self._every > 0
 
         def leave() -> None:
             trainer.loggers = [logger for logger in trainer.loggers if logger is not ear]
@@ -318,13 +334,13 @@ class DvfdCallback:
 class _Ear:
     """A logger beside the user's own, which hears the same floats and keeps none."""
 
-    def __init__(self, callback: DvfdCallback, trainer: Any) -> None:
+    def __init__(self, callback: DvfdCallback) -> None:
         super().__init__()
-        self._callback, self._trainer = callback, trainer
+        self._callback = callback
 
     def log_metrics(self, metrics: Dict[str, float], step: int | None = None) -> None:
         """Pass on what is logged."""
-        self._callback.heard(self._trainer, metrics)
+        self._callback.heard(metrics)
 
     def save(self) -> None:
         """Lightning calls this when all of a step's metrics were logged."""
@@ -402,18 +418,15 @@ def _absolute(path: Any) -> str:
     return text if "://" in text else os.path.abspath(text)
 
 
-def _logs_now(trainer: Any) -> bool:
-    """Whether Lightning is about to log this step, as its own LearningRateMonitor asks."""
-    return bool(trainer._logger_connector.should_update_logs)
-
-
 def _size(batch: Any) -> int | None:
     """How many samples are in a batch: the first dimension of the first thing that has one."""
-    shape = getattr(batch, "shape", None)
-    if shape is not None:
-        return int(shape[0]) if len(shape) else None
     if isinstance(batch, dict):
-        batch = batch.values()
-    elif not isinstance(batch, (list, tuple)):
-        return None
-    return next((size for size in map(_size, batch) if size is not None), None)
+        batch = list(batch.values())
+    if not isinstance(batch, (list, tuple)):
+        shape = getattr(batch, "shape", None)
+        return int(shape[0]) if shape else None
+    for part in batch:
+        size = _size(part)
+        if size is not None:
+            return size
+    return None
