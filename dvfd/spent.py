@@ -37,6 +37,10 @@ the time between two looks."""
 ROLLED = 3600.0
 """Seconds before the first look from which a rollup may stand for what was so at it."""
 
+AHEAD = 3
+"""Samples in which a counter must reach its peak again for a fall of it to be a clock that was
+set back: the samples of both times then lie between each other."""
+
 OF_STORE = (
     "saving and loading checkpoints and announced pauses are in other: the store keeps no times "
     "of them"
@@ -69,7 +73,7 @@ def of_job(past: Past, job: str, *, since: float, until: float) -> Goodput:
 
     Raises DvfdError if there was none.
     """
-    looks = past.series(OBSERVED, labels(job=job), since=since, until=until)
+    looks = forward(past.series(OBSERVED, labels(job=job), since=since, until=until))
     if len(looks) < 2:
         others = jobs(past)
         meant = near(job, others)
@@ -77,6 +81,22 @@ def of_job(past: Past, job: str, *, since: float, until: float) -> Goodput:
         raise DvfdError(f"job {job!r} was not looked at twice in that time{hint if others else ''}")
     ledger = Ledger(past, job, looks)
     return ledger.goodput()
+
+
+def forward(counter: Sequence[Sample]) -> list[Sample]:
+    """*counter* without what a clock that was set back put between its samples: it falls there and
+    is at its peak again soon after. One that began again is left as it is.
+    """
+    found: list[Sample] = []
+    peak = -math.inf
+    for place, sample in enumerate(counter):
+        soon = counter[place + 1 : place + 1 + AHEAD]
+        fell = sample.value < peak and not sample.span  # a rollup has one value for both times
+        if fell and any(later.value >= peak for later in soon):
+            continue
+        peak = sample.value
+        found.append(sample)
+    return found
 
 
 def of_run(run: Run, rows: Rows) -> Goodput:
@@ -224,4 +244,5 @@ class Ledger:
 
     def _course(self, metric: str, own: Labels) -> Course:
         since, until = self._ends
-        return Course(self._past.series(metric, own, since=since - ROLLED, until=until))
+        found = self._past.series(metric, own, since=since - ROLLED, until=until)
+        return Course(forward(found) if metric.endswith("_total") else found)

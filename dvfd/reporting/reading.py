@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dvfd.model import Sample
+from dvfd.spent import AHEAD, forward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dvfd.model import Labels
+    from dvfd.model import Labels, Sample
     from dvfd.state import Past, Run
 
 HOUR = 3600.0
@@ -34,10 +34,6 @@ RAW_KEPT = 25.0 * HOUR
 
 FINE = 2.0 * HOUR
 """Periods up to this long are read sample by sample: 1440 looks of each series."""
-
-AHEAD = 3
-"""Samples in which a counter must reach its peak again for a fall of it to be a clock that was
-set back: the samples of both times then lie between each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +123,6 @@ class Fine:
             found |= {s.at: s for s in read if last < s.at <= until and not s.span}
             since += HOUR
         return found
-
-
-def forward(counter: Sequence[Sample]) -> list[Sample]:
-    """*counter* without what a clock that was set back put between its samples: it falls there and
-    is at its peak again soon after. One that began again is left as it is.
-    """
-    found: list[Sample] = []
-    peak = -math.inf
-    for place, sample in enumerate(counter):
-        soon = counter[place + 1 : place + 1 + AHEAD]
-        fell = sample.value < peak and not sample.span  # a rollup has one value for both times
-        if fell and any(later.value >= peak for later in soon):
-            continue
-        peak = sample.value
-        found.append(sample)
-    return found
 
 
 def _at(sample: Sample) -> float:

@@ -17,9 +17,10 @@ from dvfd.config import Cost
 from dvfd.errors import DvfdError
 from dvfd.model import Sample
 from dvfd.reporting.document import document, headline
-from dvfd.reporting.reading import HOUR, Fine, forward, pieces
+from dvfd.reporting.reading import HOUR, Fine, pieces
 from dvfd.reporting.shares import apportioned, hours, shown
 from dvfd.reporting.stragglers import Watcher
+from dvfd.spent import forward
 
 
 def part(report, name):

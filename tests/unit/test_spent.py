@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from fakes_spent import AT, LOOK, Shelf
@@ -108,6 +109,16 @@ def test_a_counter_that_begins_again_is_no_negative_time():
     for rank in (0, 1):
         shelf.steps(rank, [10.0 * n for n in range(10)] + [10.0 * n for n in range(11)])
     assert spent(shelf.account())[Part.PRODUCTIVE] <= 100
+
+
+def test_time_that_came_twice_by_a_clock_that_was_set_back_is_productive_once():
+    shelf = Shelf(looks=41)
+    for rank in (0, 1):
+        shelf.put("rank_step_seconds", [0.25] * 41, rank=rank)  # half of the time
+    for key, course in shelf.series_.items():
+        back = [s if n < 21 else replace(s, at=s.at - 52.5) for n, s in enumerate(course)]
+        shelf.series_[key] = sorted(back, key=lambda s: s.at)
+    assert round(spent(shelf.account())[Part.PRODUCTIVE], 3) == 100
 
 
 def test_what_two_counters_differ_by_in_their_last_digit_is_no_recovery():
