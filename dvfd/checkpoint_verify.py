@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 TORCH_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".tar"})
 """Names under which torch.save files go about."""
 
+ARGUMENTS = frozenset({"training_args.bin"})
+"""What a trainer was called with, as a pickled object of Hugging Face's: code, and no resumption
+reads it. Its archive's checksums are looked at like any other's.
+"""
+
 HEADER_LIMIT = 100 << 20
 """Bytes of a safetensors header that are read: the format's own limit."""
 
@@ -202,7 +207,8 @@ def load(root: Path, own: Mapping[str, Any] | None, manner: Manner) -> tuple[boo
     files = list(contents(root))
     if any(path.suffix == ".distcp" or path.name == ".metadata" for _, path in files):
         return None, "not loaded: the .metadata of a distributed checkpoint is a pickle, so code"
-    torch = [str(p) for _, p in files if p.suffix in TORCH_SUFFIXES or is_archive(p)]
+    state = [path for _, path in files if path.name not in ARGUMENTS]
+    torch = [str(p) for p in state if p.suffix in TORCH_SUFFIXES or is_archive(p)]
     if not torch:
         tensors = any(path.suffix == ".safetensors" for _, path in files)
         return (True, "headers read") if tensors else (None, "nothing that torch could load")

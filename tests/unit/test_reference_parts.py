@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from dvfd import checkpoint_load, manifest  # noqa: E402
+from dvfd import checkpoint_load, checkpoint_verify, manifest  # noqa: E402
+from dvfd.checkpoint_verify import Manner  # noqa: E402
 from dvfd.drills import checkpoint, corpus, faults, options, world  # noqa: E402
 from dvfd.drills.reference_model import ByteModel  # noqa: E402
 
@@ -139,6 +141,19 @@ def test_other_tensors_than_those_saved_are_not_accepted(tmp_path: Path) -> None
         False,
         "tensor model.w is not the one that was saved",
     )
+
+
+def test_a_random_state_that_is_an_array_loads_without_trust_in_pickles(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    torch.save({"numpy": numpy.random.get_state()}, tmp_path / "rng_state.pth")
+    assert ask(tmp_path / "rng_state.pth") == (True, "1 loaded")
+
+
+def test_a_trainers_pickled_arguments_are_no_state_that_must_load(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "optimizer.pt")
+    torch.save(SimpleNamespace(lr=1.0), tmp_path / "training_args.bin")
+    assert ask(tmp_path / "training_args.bin")[0] is None
+    assert checkpoint_verify.load(tmp_path, None, Manner()) == (True, "1 loaded")
 
 
 class Bomb:
