@@ -24,7 +24,7 @@ BATCH, ACCUMULATE, LOG_EVERY, SAVE_EVERY = 16, 2, 5, 20
 def main() -> None:
     """Train, evaluate and save."""
     given = arguments()
-    tracker = DvfdTracker(job="loop", checkpoint_every=SAVE_EVERY)
+    tracker = DvfdTracker(checkpoint_every=SAVE_EVERY)
     accelerator = Accelerator(log_with=tracker, gradient_accumulation_steps=ACCUMULATE, cpu=True)
     accelerator.init_trackers("loop")
 

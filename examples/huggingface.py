@@ -63,7 +63,7 @@ def main() -> None:
         args=settings,
         train_dataset=Counting(10_000, fail_at=8 * given.fail_at),
         eval_dataset=Counting(32),
-        callbacks=[DvfdCallback(job="gpt2-small")],
+        callbacks=[DvfdCallback()],
     )
     trainer.train(resume_from_checkpoint=given.resume)
 

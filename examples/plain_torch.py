@@ -26,7 +26,7 @@ def main() -> None:
     given = arguments()
     if "RANK" in os.environ:
         distributed.init_process_group("gloo")
-    with Reporter(job="plain", checkpoint_every=SAVE_EVERY) as reporter:
+    with Reporter(checkpoint_every=SAVE_EVERY) as reporter:
         train(reporter, given)
     if distributed.is_initialized():
         distributed.destroy_process_group()

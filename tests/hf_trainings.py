@@ -4,6 +4,7 @@
 """
 
 import sys
+from pathlib import Path
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
@@ -35,6 +36,20 @@ class Stop(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_more):
         control.should_training_stop = state.global_step == 3
+
+
+class StopWhenTold(TrainerCallback):
+    """Stops all ranks at the same step once the file *told* is there; rank 0 says at which."""
+
+    def __init__(self, told):
+        self.told = Path(told)
+
+    def on_step_end(self, args, state, control, **_more):
+        told = torch.tensor([self.told.exists()], dtype=torch.int)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        control.should_training_stop = bool(told)
+        if told and state.is_world_process_zero:
+            print(f"stopped at step {state.global_step}", flush=True)
 
 
 def trainer(directory, name, callbacks, *, data=None, **settings):
@@ -129,6 +144,14 @@ def unsaved(directory):
     job = trainer(directory, "unsaved", [DvfdCallback("unsaved")], max_steps=6, save_steps=2)
     job.save_model = fail
     job.train()
+
+
+def watched(directory):
+    """Two ranks that go on until they are told to stop, and save now and then."""
+    callbacks = [DvfdCallback(), StopWhenTold(f"{directory}/stop")]
+    trainer(directory, "watched", callbacks, data=Words(1_000_000), max_steps=200_000,
+            logging_steps=5, eval_strategy="steps", eval_steps=50,
+            save_steps=100).train()  # fmt: skip
 
 
 def fail(*_args, **_more):

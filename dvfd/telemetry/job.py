@@ -339,7 +339,7 @@ class Job:
         if writing:
             return now - basis, max(rank.limit, self.section_limit), "in a checkpoint"
         if rank.step is None:
-            return now - basis, START_LIMIT, "before its first step"
+            return now - basis, max(START_LIMIT, pause), "before its first step"
         if pause > rank.limit:
             return now - basis, pause, "in a pause that the job announced"
         return now - basis, rank.limit, "between steps"

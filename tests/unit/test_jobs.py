@@ -343,6 +343,14 @@ def test_an_announced_pause_is_no_hang_until_it_is_over(ranks: Ranks) -> None:
     assert stall_of(ranks, other)[1] == 10
 
 
+def test_an_evaluation_before_the_first_step_may_take_as_long_as_was_announced(
+    ranks: Ranks,
+) -> None:
+    seat = ranks.join(0)
+    ranks.tell(seat, "pause", seconds=3600)
+    assert stall_of(ranks, seat)[1] == 3600
+
+
 def test_before_the_first_step_a_rank_has_minutes(ranks: Ranks) -> None:
     seat = ranks.join(0)
     ranks.clock.advance(299)
