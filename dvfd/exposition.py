@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[^\s{]*")
 
+LONGEST = 16 << 10
+"""Bytes of a line. The library copies its rest at every label: a megabyte takes half a minute."""
+
 SHOWN = 60
 """Characters of a line that cannot be read."""
 
@@ -43,6 +46,8 @@ def samples(body: bytes, wanted: Collection[str] | None = None) -> Iterator[Expo
         last = body.count(b"\n") + 1
         raise ProbeError(f"line {last}: cut off, wanted a newline at its end")
     for number, raw in enumerate(body.split(b"\n"), 1):
+        if len(raw) > LONGEST:
+            raise ProbeError(f"line {number}: {len(raw)} bytes long, wanted at most {LONGEST}")
         line = _decoded(raw, number).strip()
         if not line or line.startswith("#"):
             continue

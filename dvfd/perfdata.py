@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MOST = 64
 """Values taken of one run: each costs a series."""
 
+TOLD = 5
+"""Mistakes told of one run; nothing behind them is read."""
+
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 # check_disk and check_swap divide by 1024 and write MB: so do we.
 BYTES = {
@@ -74,6 +77,8 @@ def read(output: str) -> Said:
     data: dict[tuple[str, str], Datum] = {}
     wrong: list[str] = []
     for found in _items(performance):
+        if len(wrong) >= TOLD:
+            break
         if isinstance(found, str):
             wrong.append(found)
         elif (found.metric, found.label) in data:

@@ -117,7 +117,7 @@ def _why(done: Mapping[str, Any]) -> str:
     """Why an exit code says nothing, with the plugin's own words."""
     code = done["code"]
     if code < 0:
-        how = f"was killed by {signal.Signals(-code).name}"
+        how = f"was killed by signal {-code} ({signal.strsignal(-code)})"
     else:
         how = f"ended with {code}{' (UNKNOWN)' if code == 3 else ', wanted 0 to 3'}"
     words = perfdata.read(done["stdout"]).text or done["stderr"].strip()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvfd.perfdata import MOST, Range, read
+from dvfd.perfdata import MOST, TOLD, Range, read
 
 
 def values(output):
@@ -108,6 +108,12 @@ def test_a_flood_of_values_is_cut_off():
 
     assert len(said.data) == MOST
     assert f"more than {MOST}" in said.wrong[0]
+
+
+def test_a_flood_of_mistakes_is_cut_off():
+    said = read("OK | " + "a=1 " * 10_000 + "b=1")
+
+    assert (len(said.data), len(said.wrong)) == (1, TOLD)
 
 
 @given(st.text())

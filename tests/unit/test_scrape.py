@@ -104,6 +104,12 @@ def test_no_mess_of_the_formats_own_signs_breaks_the_reader_but_with_words(body)
         assert all(found.line > 0 for found in exposition.samples(f"{body}\n".encode()))
 
 
+def test_a_line_that_would_take_half_a_minute_is_refused():
+    labels = ",".join(f'a{n}=""' for n in range(100_000))
+    with pytest.raises(ProbeError, match="line 1: 988894 bytes long, wanted at most 16384"):
+        list(exposition.samples(f"x{{{labels}}} 1\n".encode()))
+
+
 def test_a_mistake_is_told_with_its_line():
     with pytest.raises(ProbeError, match="line 3: read 'b'"):
         list(exposition.samples(b"# TYPE a gauge\na 1\nb \n"))
