@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dvfd import __version__
@@ -222,6 +223,11 @@ def _within(one: Sequence[float], other: Sequence[float]) -> bool:
 # --- At the same step ---------------------------------------------------------------------------
 
 
+APART = 4.0
+"""Times the usual distance of two points from which nothing is drawn between them: looks are lost
+one at a time on a busy machine.
+"""
+
 TAILS = (0.9, 0.75, 0.5)
 """From which share of the common steps on losses are held together: the least that both tell of."""
 
@@ -244,11 +250,28 @@ def _losses(a: Report, b: Report) -> dict[str, Any]:
     return row
 
 
+def parts(points: Points) -> list[list[Sequence[float]]]:
+    """*points* cut where the next one is far away: nobody looked there."""
+    steps = [b[0] - a[0] for a, b in pairwise(points)]
+    far = APART * (_middle(steps) or 0.0)
+    found: list[list[Sequence[float]]] = [[points[0]]] if points else []
+    for step, point in zip(steps, points[1:], strict=True):
+        if step > far:
+            found.append([])
+        found[-1].append(point)
+    return found
+
+
 def at(points: Points, x: float) -> float | None:
-    """The value at *x* between two *points*; None before the first and after the last."""
+    """The value at *x* between two points; None where nobody looked."""
+    for part in parts(points):
+        if part[0][0] <= x <= part[-1][0]:
+            return _between(part, x)
+    return None
+
+
+def _between(points: Points, x: float) -> float:
     place = bisect_left(points, x, key=lambda point: point[0])
-    if place == len(points) or (place == 0 and points[0][0] > x):
-        return None
     if points[place][0] == x:
         return float(points[place][1])
     (x0, y0), (x1, y1) = points[place - 1], points[place]
@@ -315,7 +338,9 @@ def headline(found: Mapping[str, Any]) -> str:
     told = [text for name in HEADLINED if (text := _told(rows[name]))]
     first = "B beside A: " + ("; ".join(told) if told else "nothing that could be held together")
     count = len(found["against"])
-    but = f", but {count} thing{'s' if count > 1 else ''} speak{'' if count > 1 else 's'} against"
+    but = (
+        f", but {count} thing{'s' if count > 1 else ''} speak{'' if count > 1 else 's'} against it"
+    )
     return f"{first}{but if count else ''}."
 
 

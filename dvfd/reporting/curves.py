@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dvfd.reporting.compare import at, parts
 from dvfd.sinks.chart import SIDE, Frame, Point, bounds, ticks
 
 if TYPE_CHECKING:
@@ -49,11 +50,13 @@ def draw(curve: Mapping[str, Any], rows: int = 8) -> Drawn | None:
 
 
 def _path(frame: Frame, points: Sequence[Sequence[float]], kind: str) -> str:
-    if not points:
-        return ""
+    drawn = "".join(_stretch(frame, part) for part in parts(points))
+    return f'<path class="{kind}" d="{drawn}"/>' if drawn else ""
+
+
+def _stretch(frame: Frame, points: Sequence[Sequence[float]]) -> str:
     places = [f"{_n(frame.x(x))} {_n(frame.y(y))}" for x, y in points]
-    drawn = "M" + "L".join(places) if len(places) > 1 else f"M{places[0]}h4"
-    return f'<path class="{kind}" d="{drawn}"/>'
+    return "M" + "L".join(places) if len(places) > 1 else f"M{places[0]}h4"
 
 
 def _labels(frame: Frame) -> str:
@@ -73,8 +76,6 @@ def _table(
     a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], count: int
 ) -> tuple[tuple[float, float | None, float | None], ...]:
     """Both at evenly spaced steps."""
-    from dvfd.reporting.compare import at  # noqa: PLC0415  # which imports much
-
     steps = [x for x, _ in (*a, *b)]
     low, high = min(steps), max(steps)
     places = [round(low + (high - low) * n / (count - 1)) for n in range(count)]

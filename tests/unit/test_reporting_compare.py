@@ -11,6 +11,7 @@ from fakes_spent import AT
 from dvfd.config import Cost
 from dvfd.reporting import plain
 from dvfd.reporting.compare import at, comparison, side_by_side, size
+from dvfd.reporting.curves import draw
 from dvfd.reporting.document import document
 from dvfd.reporting.render import compared
 
@@ -137,6 +138,14 @@ def test_runs_inside_of_a_warm_up_are_too_short():
 def test_a_value_between_two_points_is_on_the_line_and_beyond_them_there_is_none():
     points = [[10.0, 1.0], [20.0, 3.0]]
     assert [at(points, x) for x in (9, 10, 15, 20, 21)] == [None, 1.0, 2.0, 3.0, None]
+
+
+def test_nothing_is_drawn_or_told_over_steps_that_nobody_saw():
+    points = [[float(x), 2.0] for x in (*range(0, 100, 10), *range(300, 400, 10))]
+    assert (at(points, 85.0), at(points, 200.0), at(points, 305.0)) == (2.0, None, 2.0)
+    drawn = draw({"title": "t", "unit": "", "a": points, "b": []})
+    assert drawn is not None
+    assert drawn.plot.partition('class="line"')[2].count("M") == 2
 
 
 def test_a_part_that_one_of_them_had_stands_beside_nothing():
