@@ -274,7 +274,7 @@ def main() -> None:
     from torchtitan import train as titan  # noqa: PLC0415  # a train script may have its own
 
     if not hasattr(titan, "main"):
-        sys.exit("torchtitan.train has no main, as before 0.2.2: call watch in a train script")
+        sys.exit("torchtitan.train has no main, as before 0.2.1: call watch in a train script")
     train = titan.Trainer.train
 
     def watched(trainer: Any) -> Any:
