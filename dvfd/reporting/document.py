@@ -282,6 +282,8 @@ def _unknown(story: Story, cost: Cost) -> Iterator[str]:
     yield from _unmeasured(story)
     if cost.per_hour is None:
         yield 'cost: [cost] per_hour = 12.5 and currency = "EUR" say what an hour of the node costs'
+    if story.checkpoints.whole and story.checkpoints.seconds is None:
+        yield "time of checkpoints: not every save told how long it took"
     if story.beside:
         yield (
             "energy and cost are of the whole node, and it was shared with "

@@ -215,18 +215,21 @@ def _restart(group: Sequence[Change], since: float) -> Restart:
 
 
 def _checkpoints(events: Iterable[Event], since: float, seconds: float) -> Checkpoints:
-    """Every rank may report the shard of one checkpoint: it is saved once."""
+    """Every rank may report the shard of one checkpoint: it is saved once. How long all took is
+    known if each tells it.
+    """
     saved: dict[int | None, float] = {}
     took = []
-    failed = 0
+    failed = untold = 0
     for event in events:
         if event.what is What.SAVED and event.t >= since:
             saved[event.step] = event.t - since
             took += [] if event.value is None else [event.value]
+            untold += event.value is None
         failed += event.what is What.FAILED
     return Checkpoints(
         times=tuple(sorted(saved.values())),
-        seconds=seconds,
+        seconds=None if untold else seconds,
         longest=max(took, default=None),
         failed=failed,
         whole=True,

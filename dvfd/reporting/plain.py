@@ -56,7 +56,7 @@ def facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "stragglers", _stragglers(report["stragglers"])
     yield "restarts", "; ".join(_restarts(report["restarts"]))
     yield "checkpoints", _checkpoints(report["checkpoints"])
-    yield "energy", _energy(report["energy"])
+    yield "energy", _energy(report["energy"], several=report["work"]["nodes"] > 1)
     yield "cost", _cost(report["cost"])
     yield "watched", _watched(report)
 
@@ -109,17 +109,20 @@ def _checkpoints(found: Mapping[str, Any]) -> str:
         return f"{found['seen']} saved in {hours(found['seconds'])}{failed}"
     if not found["seen"]:
         return f"none was seen{failed}"
-    return f"at least {found['seen']} saved{failed}"
+    return f"{'' if found['all'] else 'at least '}{found['seen']} saved{failed}"
 
 
-def _energy(found: Mapping[str, Any]) -> str:
+def _energy(found: Mapping[str, Any], *, several: bool) -> str:
     if found["kwh"] is None:
         return "not measured"
     each = [
-        f"{m['source']} {m['name']} {m['kwh']:.4g} kWh, read {tenths(m['covered'])} of the time"
-        for m in found["meters"][:WORST]
+        f"{meter['source']} {meter['name']}{' of ' + meter['node'] if several else ''} "
+        f"{meter['kwh']:.4g} kWh, read {tenths(meter['covered'])} of the time"
+        for meter in found["meters"][:WORST]
     ]
-    return "; ".join([f"{found['kwh']:.4g} kWh", *each])
+    left_out = len(found["meters"]) - len(each)
+    more = [f"and {left_out} more"] if left_out else []
+    return "; ".join([f"{found['kwh']:.4g} kWh", *each, *more])
 
 
 def _cost(found: Mapping[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from fakes_output import valid
@@ -60,13 +61,22 @@ def test_a_healthy_run_is_told_with_the_numbers_of_its_steps():
     assert found["coverage"]["source"] == "run file"
 
 
-def test_its_checkpoints_are_all_known_and_so_is_their_time():
+def test_its_checkpoints_are_all_known():
     of = healthy()
     steps = range(of.check.checkpoint_every, int(LENGTH * RATE) + 1, of.check.checkpoint_every)
     found = report(of)
     assert found["checkpoints"]["seen"] == len(steps)
     assert found["checkpoints"]["all"] is True
-    assert found["checkpoints"]["seconds"] is not None
+    assert found["checkpoints"]["seconds"] is None  # none of these told how long it took
+    assert any("time of checkpoints" in line for line in found["unknown"])
+
+
+def test_the_time_of_checkpoints_is_what_their_saves_took():
+    of = healthy()
+    of.events = [replace(e, value=2.0) if e.what is What.SAVED else e for e in of.events]
+    found = report(of)["checkpoints"]
+    assert found["seconds"] == pytest.approx(2.0 * found["seen"])
+    assert found["longest"] == 2.0
 
 
 def test_a_restart_is_told_from_the_last_step_to_the_next_with_the_steps_done_again():
@@ -142,8 +152,6 @@ def test_time_that_nobody_saw_is_shaded():
 
 
 def test_a_run_that_made_no_step_has_nothing_to_tell():
-    from dataclasses import replace
-
     of = healthy()
     with pytest.raises(DvfdError, match="made no step with all its ranks"):
         story(replace(of.run(), began_t=None), FakeRows())
