@@ -243,7 +243,10 @@ def figures(found: dict[str, dict[str, list[float]]]) -> list[Figure]:
     """The calls by themselves are bounded; what cold caches make of them stands beside."""
     made = []
     for name, each in found.items():
-        who = name.replace("_", " ").replace("huggingface", "Hugging Face Trainer")
+        who = name.replace("huggingface", "Hugging Face Trainer").replace(
+            "accelerate", "Accelerate"
+        )
+        who = who.replace("_", " ")
         for what, tenths in each.items():
             label, says = f"{name}_{what.replace(' ', '_')}", f"{who}: {SAYS[what]}"
             interval, value = (tenths[0], tenths[-1]), tenths[4]
