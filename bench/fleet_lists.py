@@ -1,7 +1,8 @@
 """A monthly list over 16 nodes from two engines, and what it says beside the nodes' own stores.
 
-`python -m bench.fleet_lists`, a quarter of an hour. The nodes are those of bench.hall. What takes
-time is the command as people type it. What is compared is one truth, looked at every 15 s by the
+`python -m bench.fleet_lists`, half an hour of a busy machine. The nodes are those of bench.hall.
+What takes time is the command as people type it; `--compare 0` measures that alone and keeps the
+comparison of the last run that was kept. What is compared is one truth, looked at every 15 s by the
 daemon's own writer and scraped every minute.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -21,14 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.hall import DAY, HOUR, Hall, Node
-from bench.harness import chosen, finish, quantile, testbed
-from bench.record import Figure, at_most, exactly
+from bench.harness import chosen, cpu_seconds, finish, testbed
+from bench.record import RESULTS, Figure, at_most, exactly
 from dvfd import log
 from dvfd.catalogue import load
 from dvfd.config import Config, parse
 from dvfd.fleet import Seen
 from dvfd.history.engine import Engine
 from dvfd.model import Catalogue
+from dvfd.people.attestations import moment
 from dvfd.reviews.gather import Node as Gathered
 from dvfd.reviews.gather import gathered
 from dvfd.reviews.nodes import Judging
@@ -52,6 +55,9 @@ FATES = 8
 
 LISTS = {"weekly": "7d", "monthly": "30d"}
 
+ANEW = "node-05"
+"""Of bench.hall: its counters began anew within an hour, of which a store keeps one value."""
+
 TOLERANCES = {
     "uptime": ("s", SCRAPE * 3 + LOOK),
     "trend_floor": ("%", 0.1),
@@ -66,17 +72,22 @@ CATALOGUE: Catalogue = load(Config())
 def main() -> None:
     """Measure and keep."""
     log.setup("error")
-    options = chosen(__doc__, nodes=16, tries=7)
+    options = chosen(__doc__, nodes=16, tries=7, compare=1, fastest=LOOK)
     if options.short:
-        options.nodes, options.tries = 4, 2
-    scrapes = [SCRAPE] if options.short else [SCRAPE, LOOK]
+        options.nodes, options.tries, options.fastest = 4, 2, SCRAPE
+    scrapes = dict.fromkeys([SCRAPE, options.fastest])
+    kept = RESULTS / "fleet_lists.json"
+    before = {} if options.compare else json.loads(kept.read_text(encoding="utf-8"))
     times = {
         f"{name} {scrape:g}": timed(name, scrape, options.nodes, options.tries)
         for scrape in scrapes
         for name in STARTS
     }
-    table = compared(2 if options.short else FATES)
-    found = {"times": times, "nodes": options.nodes, "compared": table}
+    if before:
+        table, at = before["raw"]["compared"], before["raw"].get("compared_at", before["at"])
+    else:
+        table, at = compared(2 if options.short else FATES), moment(time.time())
+    found = {"times": times, "nodes": options.nodes, "compared": table, "compared_at": at}
     finish("fleet_lists", options, [*spent(found), *agreed(table)], found)
 
 
@@ -103,15 +114,30 @@ def engine(name: str, place: Path, hall: Hall, scrape: float) -> Iterator[Any]:
 # --- What it takes ------------------------------------------------------------------------------
 
 
-def timed(name: str, scrape: float, count: int, tries: int) -> list[float]:
-    """Seconds of each try of the command, over a month that ends now."""
+def timed(name: str, scrape: float, count: int, tries: int) -> list[tuple[float, float]]:
+    """Of each try of the command, over a month that ends now: seconds, and seconds of processors
+    that it, its child and the engine used.
+    """
     hall = Hall(int(time.time()) + AHEAD, days=30, count=count)
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "dvfd.toml"
         with engine(name, Path(place), hall, scrape) as server:
             file.write_text(settings(server.url, hall), encoding="utf-8")
             typed(file, count)  # once for whatever is read from the disk
-            return [typed(file, count) for _ in range(tries)]
+            return [measured(file, count, server.process.pid) for _ in range(tries)]
+
+
+def measured(file: Path, count: int, engine: int) -> tuple[float, float]:
+    """One try: what the clock and what processors say."""
+    before = processors(engine)
+    return typed(file, count), processors(engine) - before
+
+
+def processors(engine: int) -> float:
+    """Seconds that our children and the *engine*'s process have used so far."""
+    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own, _ = cpu_seconds(engine)
+    return ours.ru_utime + ours.ru_stime + own
 
 
 def typed(file: Path, count: int) -> float:
@@ -133,11 +159,17 @@ def spent(found: dict[str, Any]) -> Iterator[Figure]:
     """Medians and their ends."""
     for name, tries in found["times"].items():
         who, scrape = name.split()
+        clock, used = ([pair[place] for pair in tries] for place in (0, 1))
         text = f"`dvfd fleet --list monthly`, {found['nodes']} nodes, {NAMES[who]}, scraped every"
-        text += f" {scrape} s, median of {len(tries)} (least, most)"
+        text += f" {scrape} s"
+        ends = f"median of {len(tries)} (least, most)"
         yield at_most(
-            f"{who}_{scrape}", text, statistics.median(tries), "s", LIMIT,
-            interval=(min(tries), quantile(tries, 1.0)),
+            f"{who}_{scrape}", f"{text}, {ends}", statistics.median(clock), "s", LIMIT,
+            interval=(min(clock), max(clock)),
+        )  # fmt: skip
+        yield Figure(
+            f"{who}_{scrape}_used", f"{text}: processor time, the engine's included, {ends}",
+            statistics.median(used), "s", low=min(used), high=max(used),
         )  # fmt: skip
     local = [row["seconds"] for row in found["compared"]["store"]]
     yield Figure(
@@ -248,31 +280,41 @@ def apart(table: dict[str, Any], source: str, check: str, figure: str) -> dict[s
 
 
 def agreed(table: dict[str, Any]) -> Iterator[Figure]:
-    """The furthest of each figure, and how many verdicts differ."""
+    """The furthest of each figure, and how many verdicts are others."""
     for check in LISTS:
         for figure, (unit, most) in TOLERANCES.items():
             if figure not in table["store"][0][check]:
                 continue
             for source in STARTS:
-                known = [v for v in apart(table, source, check, figure).values() if v is not None]
+                far = apart(table, source, check, figure)
+                anew = far.pop(ANEW, None) if unit == "s" else None
+                text = f"{check}.{figure} by {NAMES[source]} less that of the store"
+                known = [value for value in far.values() if value is not None]
                 yield at_most(
-                    f"{check}_{figure}_{source}",
-                    f"{check}.{figure} by {NAMES[source]} less that of the store, furthest of "
-                    f"{len(known)} nodes",
+                    f"{check}_{figure}_{source}", f"{text}, furthest of {len(known)} nodes",
                     max(known), unit, most,
                 )  # fmt: skip
-    yield exactly("verdicts", "Verdicts that differ between engines and store",
-                  sum(differing(table, check, source) for check in LISTS for source in STARTS),
-                  "verdicts", 0)  # fmt: skip
+                if anew is not None:
+                    yield at_most(
+                        f"{check}_{figure}_{source}_anew",
+                        f"{text}, of the node whose counters began anew: the store forgets up to "
+                        "an hour, the engine does not", anew, unit, most + HOUR,
+                    )  # fmt: skip
+    told = [pair for check in LISTS for source in STARTS for pair in verdicts(table, check, source)]
+    against = sum(set(pair) == {"PASS", "FAIL"} for pair in told)
+    seen = [pair for pair in told if pair[0] == "UNKNOWN" != pair[1]]
+    blind = [pair for pair in told if pair[1] == "UNKNOWN" != pair[0]]
+    yield exactly("against", f"Of {len(told)} verdicts PASS by the one and FAIL by the other",
+                  against, "verdicts", 0)  # fmt: skip
+    yield exactly("blind", "UNKNOWN by an engine, known to the store", len(blind), "verdicts", 0)
+    yield Figure("known", "UNKNOWN by the store, known to an engine", len(seen), "verdicts")
 
 
-def differing(table: dict[str, Any], check: str, source: str) -> int:
-    """Criteria of nodes on which an engine and the store come to another verdict."""
-    return sum(
-        ours[check][figure][1] != theirs[check][figure][1]
-        for ours, theirs in zip(table["store"], table[source], strict=True)
-        for figure in ours[check]
-    )
+def verdicts(table: dict[str, Any], check: str, source: str) -> Iterator[tuple[str, str]]:
+    """By the store and by *source*, of every criterion of every node."""
+    for ours, theirs in zip(table["store"], table[source], strict=True):
+        for figure in ours[check]:
+            yield ours[check][figure][1], theirs[check][figure][1]
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ class EnginePast:
     def latest(self, metric: str) -> Sequence[Sample]:
         """The newest sample of each series that was there in the last hour of the period."""
         end = self._reading.period.until - HOUR
-        mine = self._mine(self._all(metric))
+        counts = self._metrics[metric].kind is Kind.COUNTER
+        # A gauge's newest is the same whatever is asked of its hours: the lists ask for medians.
+        mine = self._mine(self._all(metric) if counts else self._reading.gauge(metric, MEDIAN))
         found = [samples[-1] for samples in mine.values() if samples]
         return [sample for sample in found if sample.at > end]
 

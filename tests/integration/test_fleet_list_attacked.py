@@ -6,6 +6,7 @@ where it is one node's.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -93,7 +94,7 @@ def test_one_that_is_slower_than_its_timeout_is_unknown_in_bounded_time(
     found = weekly(config)
 
     assert set(verdicts(found).values()) == {"UNKNOWN"}
-    assert "no whole answer within 2 s" in reasons(found, "node-01")
+    assert re.search("no whole answer within 2 s|timed out", reasons(found, "node-01"))
     assert time.monotonic() - began < 60  # 30 s in all, and one answer more
 
 
