@@ -38,7 +38,7 @@ class Listener:
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.bind(self.path)
-        self._socket.listen(8)
+        self._socket.listen(32)
         self._socket.settimeout(5)
         self._line: socket.socket | None = None
 
