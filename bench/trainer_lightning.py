@@ -1,11 +1,11 @@
 """What the Lightning callback costs each step, beside what Lightning spends on its own logging.
 
-A real fit of a tiny module with a CSV logger, with a receiver that listens and with none, each in a
-process of its own. Every step is logged, which is the worst case, and one in fifty, Lightning's
-default. Time inside the callback is taken where it is spent; Lightning's own is that of its logging
-call, the callback's part in it left out. On its way to a callback Lightning passes its hooks and
-their profiler: that is the difference of its calls with the callback, which then does nothing, and
-without.
+Taken twice, as bench.trainers does. Back to back: the hooks that Lightning calls of a batch, by
+Lightning's own way to them, many times over, less the same with no callback. Between real steps: a
+fit of a tiny module with a CSV logger, whose work leaves the caches cold; there the time inside the
+callback is taken where it is spent, and Lightning's is that of its logging call, without the part
+of the callback in it. Each step is logged, or one in fifty, which is Lightning's default. Each fit
+is a process of its own, with a receiver that listens or with none.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 from bench.harness import chosen, finish
 from bench.record import Figure, at_most
-from bench.trainers import LIMIT, NOBODY, Meter, listening
+from bench.trainers import LIMIT, NOBODY, Meter, listening, rounds
+from dvfd.telemetry.reporter import Reporter
 
 EVERY = {"each_logged": 1, "one_in_fifty_logged": 50}
 
+SAYS = {
+    "back to back": "the callback's part of a step, back to back",
+    "between real steps": "the callback's part of a step, between real steps",
+    "its own": "its own logging call beside it",
+}
+
+VALUES = {"train_loss": 1.0, "epoch": 0.0}
+
 HOOKS = ("on_train_batch_start", "on_before_backward", "on_after_backward",
          "on_before_optimizer_step", "on_before_zero_grad", "on_train_batch_end")  # fmt: skip
-"""What Lightning calls of every callback for every batch, in this or another order."""
+"""What Lightning calls of every callback for every batch; the last is the one that dvfd has."""
 
 
 def main() -> None:
@@ -56,7 +64,7 @@ def fitted(every: int, socket: str, steps: int) -> dict[str, list[float]]:
 
 
 def fit(socket: str, every: int, steps: int) -> dict[str, list[float]]:
-    """Tenths of microseconds per step: of the callback, of Lightning's logging, of its hooks."""
+    """Percentiles of microseconds per step, by what SAYS names."""
     import lightning.pytorch as pl
     import torch
     from torch.utils.data import DataLoader
@@ -98,25 +106,37 @@ def fit(socket: str, every: int, steps: int) -> dict[str, list[float]]:
         own.wrap(trainer._logger_connector, "update_train_step_metrics")
         numbers: Any = torch.rand(4 * steps, 8)
         trainer.fit(Module(), DataLoader(numbers, batch_size=4))
-    rest = [a - b for a, b in zip(own.steps, inside.steps, strict=True)]
-    return {"ours": tenths(ours.steps), "own": tenths(rest), "hooks": tenths(hooks(trainer))}
+        rest = [a - b for a, b in zip(own.steps, inside.steps, strict=True)]
+        again: Any = DvfdCallback(reporter=Reporter("again", socket=socket))
+        alone = called(trainer, again, every)
+    found = {"back to back": alone, "between real steps": ours.steps, "its own": rest}
+    return {what: tenths(values) for what, values in found.items()}
 
 
-def hooks(trainer: Any) -> list[float]:
-    """Microseconds of a step in which Lightning finds out that a callback has nothing to do."""
+def called(trainer: Any, callback: Any, every: int) -> list[float]:
+    """Microseconds of a batch's hooks with *callback*, less those of the same without."""
     from lightning.pytorch.trainer import call
 
-    callback: Any = trainer.callbacks[0]
-    callback.on_train_batch_end = lambda *_: None
+    loop = trainer.fit_loop.epoch_loop
+    made = loop.automatic_optimization.optim_progress.optimizer.step.total
+    batch = next(iter(trainer.train_dataloader))
+    callback.on_train_start(trainer, None)
+    callback._last, callback._every, callback._hears = float("inf"), every, True
 
-    def passes(callbacks: list[Any]) -> float:
+    def batch_of(number: int, callbacks: list[Any]) -> None:
         trainer.callbacks = callbacks
-        began = time.perf_counter_ns()
-        for name in HOOKS:
-            call._call_callback_hooks(trainer, name, *([None] * (name == "on_train_batch_end")))
-        return (time.perf_counter_ns() - began) / 1e3
+        made.completed += 1
+        for name in HOOKS[:-1]:
+            call._call_callback_hooks(trainer, name)
+        call._call_callback_hooks(trainer, HOOKS[-1], None, batch, 0)
+        loop._batches_that_stepped += 1
+        if callbacks and loop._batches_that_stepped % every == 0:
+            callback.heard(VALUES)
+            callback.logged()
 
-    return [passes([callback]) - passes([]) for _ in range(1000)]
+    with_it = rounds(lambda number: batch_of(number, [callback]))
+    without = statistics.median(rounds(lambda number: batch_of(number, [])))
+    return [each - without for each in with_it]
 
 
 def tenths(values: list[float]) -> list[float]:
@@ -125,16 +145,17 @@ def tenths(values: list[float]) -> list[float]:
 
 
 def figures(found: dict[str, dict[str, list[float]]]) -> list[Figure]:
-    """The callback's are bounded, and so is it with Lightning's way to it."""
+    """The calls by themselves are bounded; what cold caches make of them stands beside."""
     made = []
     for name, each in found.items():
-        what = name.replace("_", " ")
-        low, value, high = (each["ours"][n] + each["hooks"][4] for n in (0, 4, 8))
-        text = f"A step's Lightning callback and the way to it, {what}"
-        made.append(at_most(name, text, value, "us", LIMIT, interval=(low, high)))
-        own = each["own"]
-        beside = f"Lightning's own logging call beside it, {what}"
-        made.append(Figure(f"{name}_own", beside, own[4], "us", "", None, own[0], own[8]))
+        for what, tenths in each.items():
+            label = f"{name}_{what.replace(' ', '_')}"
+            says = f"Lightning, {name.replace('_', ' ')}: {SAYS[what]}"
+            interval, value = (tenths[0], tenths[-1]), tenths[4]
+            if what == "back to back":
+                made.append(at_most(label, says, value, "us", LIMIT, interval=interval))
+            else:
+                made.append(Figure(label, says, value, "us", "", None, *interval))
     return made
 
 
