@@ -80,8 +80,8 @@ class DvfdCallback:
 
     def _reset(self) -> None:
         self._undo: List[Callable[[], None]] = []
-        self._optimizer: Any = None
-        self._lr: float | None = None  # of the next step
+        self._group: Dict[str, Any] = {}  # the first optimizer's parameters and their rate
+        self._lr: Any = None  # of the next step
         self._step = -1
         self._last = float("inf")  # the step that ends the fit, if that can be said
         self._samples: float | None = None
@@ -116,8 +116,9 @@ class DvfdCallback:
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Note where training goes on, which is not at 0 after a checkpoint."""
         self._step = trainer.global_step
-        self._optimizer = next(iter(trainer.optimizers), None)
-        self._lr = self._rate()
+        for optimizer in trainer.optimizers[:1]:
+            self._group = optimizer.param_groups[0]
+        self._lr = self._group.get("lr")
         self._loop = trainer.fit_loop.epoch_loop
         self._last = trainer.estimated_stepping_batches
 
@@ -139,12 +140,13 @@ class DvfdCallback:
             # As Lightning counts them, it logs this batch right after this call.
             logs = self._hears and (self._loop._batches_that_stepped + 1) % self._every == 0
             if logs or step >= self._last:
-                self._held = (step, samples, self._lr, time.monotonic())
+                rate = self._lr if isinstance(self._lr, float) else None  # a tensor may hold it
+                self._held = (step, samples, rate, time.monotonic())
             elif self._values:
                 self.reporter.step(step, samples=samples, **self._take())
             else:
                 self.reporter.step(step, samples=samples)
-            self._lr = self._rate()
+            self._lr = self._group.get("lr")
         except Exception as error:  # without the decorator, which costs as much as all this
             self._trouble(error)
 
@@ -200,8 +202,11 @@ class DvfdCallback:
         """Report a step, now that all its values were logged."""
         try:
             self._hears = self._every > 0
-            if self._held and self._step < self._last:
-                self._send()
+            held = self._held
+            if held is not None and self._step < self._last:
+                values, self._values, self._held = self._values, {}, None
+                step, samples, lr, at = held
+                self.reporter.step(step, samples=samples, lr=lr, at=at, **values)
         except Exception as error:
             self._trouble(error)
 
@@ -239,11 +244,6 @@ class DvfdCallback:
     def _take(self) -> Dict[str, float]:
         values, self._values = self._values, {}
         return values
-
-    def _rate(self) -> float | None:
-        """The learning rate of the next step, unless a tensor holds it."""
-        rate = self._optimizer.param_groups[0]["lr"] if self._optimizer is not None else None
-        return rate if isinstance(rate, float) else None
 
     def _listen(self, trainer: Any) -> None:
         """Be one more logger: those get floats. With none of the user's there are no floats."""
