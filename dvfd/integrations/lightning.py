@@ -88,6 +88,7 @@ class DvfdCallback:
         self._held: Tuple[int, float | None, float | None, float] | None = None
         """Step, samples, learning rate and time of a row of which more is to be told."""
         self._loop: Any = None
+        self._made: Any = None  # Lightning's count of optimizer steps
         self._every = 0
         self._values: Dict[str, float] = {}  # what was logged since the last row
         self._hears = False
@@ -119,7 +120,11 @@ class DvfdCallback:
         for optimizer in trainer.optimizers[:1]:
             self._group = optimizer.param_groups[0]
         self._lr = self._group.get("lr")
-        self._loop = trainer.fit_loop.epoch_loop
+        self._loop = loop = trainer.fit_loop.epoch_loop
+        if module.automatic_optimization:
+            self._made = loop.automatic_optimization.optim_progress.optimizer.step.total
+        else:
+            self._made = loop.manual_optimization.optim_step_progress.total
         self._last = trainer.estimated_stepping_batches
 
     def on_train_batch_end(
@@ -130,7 +135,7 @@ class DvfdCallback:
             size = _size(batch)
             if size is not None:
                 self._samples = size + (self._samples or 0.0)
-            step = self._loop.global_step
+            step = self._made.completed  # what trainer.global_step finds by five properties
             if step == self._step:
                 return  # gradients are being accumulated
             if self._held:
