@@ -448,6 +448,7 @@ class Job:
             "world_size": self.world_size,
             "local_world_size": self.local_world_size,
             "ended": self.ended is not None,
+            "exception": self.exception,
             "counters": dict(zip(Counters.__slots__, _COUNTERS(self.counters), strict=True)),
             "saves": dict(zip(Saves.__slots__, _SAVES(self.saves), strict=True)),
         }
@@ -466,6 +467,7 @@ class Job:
             saves=Saves(**document["saves"]),
             resumed=now,
             ended=now if document["ended"] else None,
+            exception=str(document.get("exception", "")),  # one from before did not say
         )
 
 

@@ -299,10 +299,11 @@ class JobBook:
             return "; ".join(_faults(job, self._clock.boot())) if job else f"no job {label}"
 
     def snapshot(self) -> list[dict[str, Any]]:
-        """Every job for the page and for `dvfd status`; times in Unix seconds."""
+        """Every job for the page and for `dvfd status`, ended ones last; times in Unix seconds."""
         with self._lock:
-            now, shift = self._clock.boot(), self._clock.now() - self._clock.boot()
-            return [_describe(job, now, shift) for job in self._jobs.values()]
+            now, shift = self._clock.boot(), self._shift()
+            jobs = sorted(self._jobs.values(), key=lambda job: job.ended is not None)
+            return [_describe(job, now, shift) for job in jobs]
 
     def forget(self, label: str) -> News | None:
         """Stop expecting a job; None if there is none of this name."""
@@ -336,12 +337,18 @@ class JobBook:
 
     def _revive(self, job: Job, rank: Rank, document: dict[str, Any]) -> None:
         job.ranks[rank.rank] = rank
+        if (at := document.get("progress_at")) is not None:
+            rank.before = float(at) - self._shift()
         if document.get("boot") != self._boot_id:
             rank.dead = rank.process is not None  # the machine booted since
         elif rank.process:
             rank.look(self._processes.state(rank.process))
 
     # --- Inside ---------------------------------------------------------------------------------
+
+    def _shift(self) -> float:
+        """What makes Unix seconds of boot time."""
+        return self._clock.now() - self._clock.boot()
 
     def _job(self, hello: Hello, peer: Peer) -> Job:
         """The job that takes this rank, made if need be. Raises WireError if it has no place."""
@@ -428,7 +435,9 @@ class JobBook:
         now = self._clock.boot()
         if touched or now - rank.kept_at >= KEEP_EVERY:
             rank.kept_at = now
-            documents["rank", f"{job.label}/{rank.rank}"] = {**rank.to_document(), **extra}
+            at = None if rank.progressed is None else rank.progressed + self._shift()
+            kept_rank = {**rank.to_document(), **extra, "progress_at": at}
+            documents["rank", f"{job.label}/{rank.rank}"] = kept_rank
         return News(samples, frozenset(touched), documents)
 
     def _samples(self, job: Job, rank: Rank, touched: set[str]) -> Iterable[Sample]:
@@ -508,7 +517,7 @@ def _state(job: Job, now: float) -> str:
 
 def _describe_rank(job: Job, rank: Rank, now: float, shift: float) -> dict[str, Any]:
     alive, why = job.responding(rank, now)
-    stalled = alive and why
+    stalled, at = alive and why, None if rank.step is None else rank.progressed
     state = {True: "responding", False: "not responding", None: rank.link.value}[alive]
     return {
         "rank": rank.rank,
@@ -516,7 +525,7 @@ def _describe_rank(job: Job, rank: Rank, now: float, shift: float) -> dict[str, 
         "why": why,
         "step": rank.step,
         "steps_total": rank.steps_total,
-        "progress_at": rank.progress + shift if rank.step is not None else None,
+        "progress_at": None if at is None else at + shift,
         "step_seconds": rank.pace.median(),
         "pid": rank.pid or None,
         "start": rank.process.start if rank.process else None,

@@ -92,6 +92,7 @@ class Rank:
     step: int | None = None
     stepped: float | None = None  # when the last step ended
     progress: float = 0.0
+    before: float | None = None  # its last progress under an earlier daemon
     step_samples: float | None = None  # of the last step, or of all that a log's line stands for
     broken: bool = True  # the next interval is no step: a start or a checkpoint lies in it
     section: float | None = None  # when the checkpoint being written began
@@ -109,6 +110,16 @@ class Rank:
     def live(self) -> bool:
         """Whether it is expected to make progress."""
         return not self.dead and self.link in HERE
+
+    @property
+    def progressed(self) -> float | None:
+        """When it last got on, as far as is known: its silence may count from a daemon's start,
+        which is no progress of its own.
+        """
+        if self.progress > self.since:
+            return self.progress
+        known = [at for at in (self.before, self.stepped) if at is not None]
+        return max(known, default=None)
 
     @property
     def holding(self) -> bool:

@@ -521,6 +521,56 @@ def test_a_rank_that_died_during_a_restart_does_not_respond(ranks: Ranks) -> Non
     assert "process 1000 is gone" in ranks.book.why("gpt")
 
 
+def test_why_a_rank_ended_outlives_a_restart(ranks: Ranks) -> None:
+    seat = ranks.join(0)
+    ranks.tell(seat, "exception", type="ValueError", error="no")
+    ranks.tell(seat, "end", failed=True)
+    restart(ranks)
+
+    assert ranks.snapshot()["exception"] == "ValueError: no"
+    assert "rank 0: ended by a failure: ValueError: no" in ranks.book.why("gpt")
+
+
+def test_a_restart_is_no_progress(ranks: Ranks) -> None:
+    seat = ranks.join(0)
+    ranks.step(seat, times=3)
+    ranks.tell(seat, "end", failed=True)
+    at = ranks.clock.now()
+    for _ in "again", "and again":
+        ranks.clock.advance(300)
+        restart(ranks)
+
+    assert ranks.snapshot()["ranks"][0]["progress_at"] == at
+
+
+def test_steps_after_a_restart_are_progress(ranks: Ranks) -> None:
+    ranks.step(ranks.join(0), times=3)
+    ranks.clock.advance(5)
+    restart(ranks)
+    seat = ranks.join(0)
+    ranks.step(seat, times=5)
+
+    assert ranks.snapshot()["ranks"][0]["progress_at"] == ranks.clock.now()
+
+
+def test_what_was_kept_without_its_last_progress_tells_none(ranks: Ranks) -> None:
+    seat = ranks.join(0)
+    ranks.step(seat, times=3)
+    ranks.tell(seat, "end", failed=True)
+    for document in ranks.documents.values():
+        document.pop("progress_at", None)
+    restart(ranks)
+
+    assert ranks.snapshot()["ranks"][0]["progress_at"] is None
+
+
+def test_jobs_that_have_ended_come_last(ranks: Ranks) -> None:
+    ranks.tell(ranks.join(0, job="a", local_world_size=1), "end")
+    ranks.join(1, job="b")
+
+    assert [job["job"] for job in ranks.book.snapshot()] == ["b", "a"]
+
+
 def test_a_rank_that_comes_back_after_a_restart_has_not_restarted(ranks: Ranks) -> None:
     ranks.step(ranks.join(0), times=2)
     restart(ranks)
