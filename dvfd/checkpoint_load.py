@@ -60,29 +60,12 @@ def answer(question: dict[str, Any]) -> tuple[bool | None, str]:
         import torch  # noqa: PLC0415  # its absence is an answer
     except ImportError as error:
         return None, f"torch cannot be imported by {sys.executable}: {error}"
-    _allow_arrays(torch)
     found = [_load(torch, path, question) for path in question["paths"]]
     for verdict in (False, None):
         for loadable, words in found:
             if loadable is verdict:
                 return loadable, words
     return True, "; ".join(filter(None, (f"{len(found)} loaded", *(words for _, words in found))))
-
-
-def _allow_arrays(torch: Any) -> None:
-    """Let weights_only read NumPy's arrays: trainers keep their random state in one.
-
-    It is what Hugging Face allows for its own. What an array holds is still only what it allows.
-    """
-    try:
-        import numpy  # noqa: PLC0415, ICN001  # its absence is no trouble here
-
-        core = getattr(numpy, "_core", None) or numpy.core
-        kinds = [type(numpy.dtype(name)) for name in ("uint32", "int64", "float64")]
-        allowed = [core.multiarray._reconstruct, numpy.ndarray, numpy.dtype, *kinds]
-        torch.serialization.add_safe_globals(allowed)
-    except (ImportError, AttributeError):
-        pass  # without NumPy, or a torch that is older than the list
 
 
 def _load(torch: Any, path: str, question: dict[str, Any]) -> tuple[bool | None, str]:

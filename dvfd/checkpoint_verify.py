@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import stat
 import struct
@@ -36,6 +37,12 @@ TORCH_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".tar"})
 ARGUMENTS = frozenset({"training_args.bin"})
 """What a trainer was called with, as a pickled object of Hugging Face's: code, and no resumption
 reads it. Its archive's checksums are looked at like any other's.
+"""
+
+RANDOM = re.compile(r"rng_state(_\d+)?\.pth|random_states_\d+\.pkl")
+"""Where Hugging Face's Trainer and Accelerate keep the state of their generators: NumPy's types,
+which are not loaded. torch's weights_only hands the file's own words to their `__setstate__`, and
+NumPy 1.24 then writes to an address that the file chooses. Checksums as for any other.
 """
 
 HEADER_LIMIT = 100 << 20
@@ -208,7 +215,9 @@ def load(root: Path, own: Mapping[str, Any] | None, manner: Manner) -> tuple[boo
     if any(path.suffix == ".distcp" or path.name == ".metadata" for _, path in files):
         return None, "not loaded: the .metadata of a distributed checkpoint is a pickle, so code"
     state = [path for _, path in files if path.name not in ARGUMENTS]
-    torch = [str(p) for p in state if p.suffix in TORCH_SUFFIXES or is_archive(p)]
+    unread = [] if manner.trust_pickles else [p for p in state if RANDOM.fullmatch(p.name)]
+    loads = (path for path in state if path not in unread)
+    torch = [str(p) for p in loads if p.suffix in TORCH_SUFFIXES or is_archive(p)]
     if not torch:
         tensors = any(path.suffix == ".safetensors" for _, path in files)
         return (True, "headers read") if tensors else (None, "nothing that torch could load")
@@ -219,7 +228,15 @@ def load(root: Path, own: Mapping[str, Any] | None, manner: Manner) -> tuple[boo
         "weights_only": not manner.trust_pickles,
         "whole": manner.whole,
     }
-    return _ask_loader(manner.python, question)
+    loadable, how = _ask_loader(manner.python, question)
+    return loadable, "; ".join((how, *_left_out(unread)))
+
+
+def _left_out(unread: Sequence[Path]) -> Iterator[str]:
+    """What was not loaded of what a resumption reads, in words."""
+    if unread:
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        yield f"{unread[0].name}{more} not loaded: a generator's state, pickled"
 
 
 def _ask_loader(python: str, question: Mapping[str, Any]) -> tuple[bool | None, str]:

@@ -143,10 +143,45 @@ def test_other_tensors_than_those_saved_are_not_accepted(tmp_path: Path) -> None
     )
 
 
-def test_a_random_state_that_is_an_array_loads_without_trust_in_pickles(tmp_path: Path) -> None:
+def test_a_random_state_of_numpys_is_not_made_of_a_files_words(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
-    torch.save({"numpy": numpy.random.get_state()}, tmp_path / "rng_state.pth")
-    assert ask(tmp_path / "rng_state.pth") == (True, "1 loaded")
+    torch.save({"numpy": numpy.random.get_state()}, tmp_path / "state.pth")
+    loadable, why = ask(tmp_path / "state.pth")
+    assert loadable is None
+    assert "a pickle is code" in why
+
+
+@pytest.mark.parametrize("name", ["rng_state.pth", "rng_state_1.pth", "random_states_0.pkl"])
+def test_a_trainers_random_state_is_named_as_not_loaded_and_the_rest_is(
+    tmp_path: Path, name: str
+) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "optimizer.pt")
+    torch.save({"x": Bomb(tmp_path / "boom")}, tmp_path / name)
+    loadable, how = checkpoint_verify.load(tmp_path, None, Manner())
+    assert loadable is True
+    assert how == f"1 loaded; {name} not loaded: a generator's state, pickled"
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_random_state_is_loaded_where_pickles_are_trusted(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "optimizer.pt")
+    torch.save({"x": Bomb(tmp_path / "boom")}, tmp_path / "rng_state.pth")
+    found = checkpoint_verify.load(tmp_path, None, Manner(trust_pickles=True))
+    assert found == (True, "2 loaded")
+    assert (tmp_path / "boom").exists()
+
+
+def test_a_random_state_alone_is_no_checkpoint_that_was_seen_to_load(tmp_path: Path) -> None:
+    torch.save({"python": [1, 2]}, tmp_path / "rng_state.pth")
+    assert checkpoint_verify.load(tmp_path, None, Manner())[0] is None
+
+
+def test_a_damaged_random_state_is_still_found_broken(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "optimizer.pt")
+    torch.save({"python": torch.zeros(9)}, tmp_path / "rng_state.pth")
+    path = tmp_path / "rng_state.pth"
+    os.truncate(path, path.stat().st_size - 30)
+    assert checkpoint_verify.verify(tmp_path).intact is False
 
 
 def test_a_trainers_pickled_arguments_are_no_state_that_must_load(tmp_path: Path) -> None:
