@@ -117,8 +117,8 @@ def resolved(name: str, *, within: float = RESOLVING) -> list[str]:
     def ask() -> None:
         try:
             answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except OSError as error:
-            why[0] = f"{name} does not resolve: {error.strerror or error}"
+        except (OSError, UnicodeError) as error:
+            why[0] = f"{name} does not resolve: {getattr(error, 'strerror', '') or error}"
             return
         found.extend(dict.fromkeys(str(place[0]) for *_, place in answers))
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from dvfd.cluster import resolved
 from dvfd.config import credential
 from dvfd.errors import DvfdError
-from dvfd.masking import masked
+from dvfd.masking import STARS, masked, redacted
 
 if TYPE_CHECKING:
     from dvfd.config import Cluster
@@ -35,6 +35,9 @@ CONNECTING = 3.5
 """Seconds of these for a connection: the kernel tries again after 1 and after 3."""
 
 PIECE = 1 << 16
+
+ASCII = "".join(map(chr, range(0x21, 0x7F)))
+"""What an address is sent with as it is; the rest of it goes as %C3%A9."""
 
 GZIP = 16 + zlib.MAX_WBITS
 """What zlib calls a gzip member."""
@@ -82,6 +85,19 @@ class Access:
 OPEN = Access()
 
 
+def hidden(text: str, url: str, access: Access = OPEN) -> str:
+    """*text* that whoever was asked wrote, for people: without secrets, first of all those that it
+    was shown in *url* and *access*, plain or as they were sent.
+    """
+    login = _login(url) or access.login
+    sent = [access.headers.get("Authorization", "").rpartition(" ")[2], _packed(login)]
+    plain = [login.partition(":")[2], *sent]
+    written = {form for each in plain if each for form in (each, quote(each), quote(each, ""))}
+    for secret in sorted(written, key=len, reverse=True):
+        text = text.replace(secret, STARS)
+    return redacted(text)
+
+
 def get(
     url: str,
     access: Access = OPEN,
@@ -106,7 +122,7 @@ def data(url: str, access: Access = OPEN) -> tuple[Any, Answer]:
     """What a path of /api/v1 answers, and the answer that it stood in. Raises Absent, DvfdError."""
     answer = get(url, access)
     try:
-        return _data(answer.status, answer.body), answer
+        return _data(answer, url, access), answer
     except DvfdError as error:
         raise type(error)(f"{masked(url)}: {error}") from None
 
@@ -119,8 +135,8 @@ def fetcher(nodes: Cluster) -> Callable[[str], Any]:
     """
 
     def ask(url: str) -> Any:
-        answer = _got(url, Access.of(nodes), WITHIN, MOST)
-        return _data(answer.status, answer.body)
+        access = Access.of(nodes)
+        return _data(_got(url, access, WITHIN, MOST), url, access)
 
     return ask
 
@@ -140,28 +156,34 @@ def _got(url: str, access: Access, within: float, most: int, form: str | None = 
         return _asked(connection, url, access, most, form)
     except (OSError, http.client.HTTPException) as error:
         why = f"no whole answer within {within:g} s" if over.is_set() else _why(error)
-        raise DvfdError(why) from None
+        raise DvfdError(hidden(why, url, access)) from None
+    except ValueError:  # its words repeat what should have been sent
+        raise DvfdError(
+            "a token or header for it holds characters that HTTP does not send"
+        ) from None
     finally:
         timer.cancel()
         connection.close()
 
 
-def _data(status: int, body: bytes) -> Any:
+def _data(answer: Answer, url: str, access: Access) -> Any:
     """What stands in an answer of /api/v1. Raises Absent, DvfdError."""
+    status = answer.status
     try:
-        document, wrong = json.loads(body), ""
+        document, wrong = json.loads(answer.body), ""
     except (ValueError, RecursionError) as error:
         document, wrong = None, f"answers no JSON: {error}"
     known = document if isinstance(document, dict) and document.get("schema") == SCHEMA else {}
     refusal = known.get("error")
-    said = str(refusal.get("message", ""))[:SAID] if isinstance(refusal, dict) else ""
+    message = str(refusal.get("message", "")) if isinstance(refusal, dict) else ""
+    said = hidden(message, url, access)[:SAID]
     if status == http.HTTPStatus.NOT_FOUND and said:
         raise Absent(said)
     if status != http.HTTPStatus.OK:
         raise DvfdError(f"answers {status}{HINTS.get(status, f': {said}' if said else '')}")
     if "data" not in known:
-        start = body[:80].decode("utf-8", "replace").strip()
-        raise DvfdError(f"{wrong or 'what answers there is no dvfd'}: {start!r:.120}")
+        start = hidden(answer.body[:START].decode("utf-8", "replace"), url, access).strip()
+        raise DvfdError(f"{wrong or 'what answers there is no dvfd'}: {start[:80]!r:.120}")
     return known["data"]
 
 
@@ -170,6 +192,9 @@ SCHEMA = 1
 
 SAID = 300
 """Characters of a refusal that are repeated."""
+
+START = 1 << 12
+"""Bytes of a body of which the first are repeated, once the secrets are out of them."""
 
 HINTS: Mapping[int, str] = {
     401: ": it wants another password than [cluster] username and password_file say",
@@ -220,12 +245,12 @@ def _asked(
     connection: http.client.HTTPConnection, url: str, access: Access, most: int, form: str | None
 ) -> Answer:
     parts = urlsplit(url)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), ASCII)
     asked = time.time()
     asks = {"User-Agent": "dvfd", "Accept-Encoding": "gzip", "Connection": "close"}
     asks |= access.headers
     if login := _login(url) or access.login:
-        asks["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        asks["Authorization"] = f"Basic {_packed(login)}"
     if form is None:
         connection.request("GET", path, headers=asks)
     else:
@@ -275,6 +300,10 @@ def _login(url: str) -> str:
     if parts.username is None:
         return ""
     return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+
+
+def _packed(login: str) -> str:
+    return base64.b64encode(login.encode()).decode()
 
 
 def _cut(connection: http.client.HTTPConnection, over: threading.Event) -> None:

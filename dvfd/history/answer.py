@@ -9,19 +9,36 @@ from __future__ import annotations
 import http
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from dvfd.errors import HistoryError
+from dvfd.masking import redacted
 from dvfd.words import printable
+
+Hide = Callable[[str], str]
+"""Takes secrets out of a text."""
 
 Point = tuple[float, float]
 """Unix seconds and a value."""
 
 SAID = 200
 """Characters of an engine's own words that are repeated."""
+
+LONG = 1 << 12
+"""Characters in which secrets are looked for before the rest of them is repeated."""
+
+KINDS = ("matrix", "vector", "scalar")
+"""What an answer of figures may be."""
+
+PARTLY = ("isPartial", "partialResponse")
+"""What engines say of an answer that lacks something."""
+
+NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+"""What PromQL writes a finite number as."""
 
 MOST_LINES = 20_000
 """Series of one answer: a metric of each rank of a thousand nodes of sixteen."""
@@ -70,24 +87,30 @@ HINTS: Mapping[int, str] = {
 """What to look at when an engine answers with such a status."""
 
 
-def read(status: int, body: bytes, asked: Asked) -> list[Line]:
-    """The series of an answer. Raises HistoryError for all that cannot be believed."""
-    document = _document(status, body)
-    _whole(document)
+def read(status: int, body: bytes, asked: Asked, hide: Hide = redacted) -> list[Line]:
+    """The series of an answer. *hide* takes the secrets out of words of its that are repeated.
+
+    Raises HistoryError for all that cannot be believed.
+    """
+    document = _document(status, body, hide)
+    _whole(document, hide)
     data = document.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("result"), list):
-        raise HistoryError(f"answers like no engine: {_start(body)}; wanted data.result")
-    kind, rows = data.get("resultType"), data["result"]
+        raise HistoryError(f"answers like no engine: {_start(body, hide)}; wanted data.result")
+    _whole(data, hide)
+    kind, rows = str(data.get("resultType")), data["result"]
+    if kind not in KINDS:
+        raise HistoryError(f"answers a {_cut(kind, hide)!r}, wanted one of {', '.join(KINDS)}")
     if len(rows) > MOST_LINES:
         raise HistoryError(f"answers with {len(rows)} series, wanted at most {MOST_LINES}")
     if kind == "scalar":
         rows = [{"metric": {}, "value": rows}]
-    lines = [_line(row, str(kind), asked) for row in rows]
+    lines = [_line(row, kind, asked, hide) for row in rows]
     _apart(lines)
     return [line for line in lines if line.points]
 
 
-def _document(status: int, body: bytes) -> dict[str, Any]:
+def _document(status: int, body: bytes, hide: Hide) -> dict[str, Any]:
     """The answer as JSON. Raises HistoryError if it is a refusal, broken off or something else."""
     try:
         found, broken = json.loads(body), ""
@@ -97,54 +120,74 @@ def _document(status: int, body: bytes) -> dict[str, Any]:
     refused = isinstance(found, dict) and found.get("status") != "success"
     if status != http.HTTPStatus.OK or (refused and said):
         hint = HINTS.get(status, "")
-        words = printable(said)[:SAID] or _start(body)
+        words = _cut(said, hide) or _start(body, hide)
         raise HistoryError(f"answers {status}: {words}{f'; see {hint}' if hint else ''}")
     if broken:
         off = body[:1] in {b"{", b"["}
         what = "JSON that breaks off" if off else "no JSON"
-        raise HistoryError(f"answers {what} ({broken}): {_start(body)}; wanted PromQL's API")
+        raise HistoryError(f"answers {what} ({broken}): {_start(body, hide)}; wanted PromQL's API")
     if refused or not isinstance(found, dict):
-        raise HistoryError(f"answers like no engine: {_start(body)}; wanted status success")
+        raise HistoryError(f"answers like no engine: {_start(body, hide)}; wanted status success")
     return found
 
 
-def _whole(document: Mapping[str, Any]) -> None:
+def _whole(document: Mapping[str, Any], hide: Hide) -> None:
     """Raises HistoryError if the engine says that some of it is missing."""
-    warnings = document.get("warnings") or ()
-    if document.get("isPartial"):
-        raise HistoryError("answers with a part only (isPartial): a storage node of it is away")
-    if warnings:
+    for name in PARTLY:
+        if document.get(name):
+            raise HistoryError(f"answers with a part only ({name}): a storage node of it is away")
+    if warnings := document.get("warnings"):
         each = warnings if isinstance(warnings, list) else [warnings]
-        told = "; ".join(printable(str(warning)) for warning in each)[:SAID]
+        told = _cut("; ".join(map(str, each)), hide)
         raise HistoryError(f"answers with warnings, so maybe with a part only: {told}")
 
 
-def _line(row: Any, kind: str, asked: Asked) -> Line:
+def _line(row: Any, kind: str, asked: Asked, hide: Hide) -> Line:
     match kind, row:
+        case _, {"histograms": [_, *_]} | {"histogram": _}:
+            pairs = None
         case "matrix", {"metric": dict(labels), "values": list(pairs)}:
             pass
         case "vector" | "scalar", {"metric": dict(labels), "value": pair}:
             pairs = [pair]
         case _:
-            raise HistoryError(f"answers a {kind} with {str(row)[:80]!r}: wanted floats")
+            pairs = None
+    if pairs is None:
+        raise HistoryError(f"answers a {kind} with {_cut(str(row), hide)[:80]!r}: wanted floats")
     if len(pairs) > asked.points:
         raise HistoryError(
             f"answers {len(pairs)} points of one series, wanted at most {asked.points}"
         )
-    points = tuple(map(_point, pairs))
+    points = tuple(_point(pair, hide) for pair in pairs)
     _in_time(points, asked)
     return Line({str(k): str(v) for k, v in labels.items()}, points)
 
 
-def _point(pair: Any) -> Point:
-    try:
-        at, text = pair
-        point = float(at), float(text)
-    except (TypeError, ValueError, OverflowError):
-        point = math.nan, math.nan
+def _point(pair: Any, hide: Hide) -> Point:
+    match pair:
+        case [int() | float() as at, int() | float() | str() as value] if _numbers(at, value):
+            point = _float(at), _float(value)
+        case _:
+            point = math.nan, math.nan
     if not all(map(math.isfinite, point)):
-        raise HistoryError(f"answers {str(pair)[:80]!r}: wanted a time and a finite number")
+        told = _cut(str(pair), hide)[:80]
+        raise HistoryError(f"answers {told!r}: wanted a time and a finite number")
     return point
+
+
+def _numbers(*found: object) -> bool:
+    """Whether each is what JSON or PromQL writes a number as: Python reads 1_000 and true too."""
+    return not any(
+        isinstance(each, bool) or (isinstance(each, str) and not NUMBER.fullmatch(each))
+        for each in found
+    )
+
+
+def _float(found: float | str) -> float:
+    try:
+        return float(found)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def _in_time(points: tuple[Point, ...], asked: Asked) -> None:
@@ -173,5 +216,10 @@ def _apart(lines: list[Line]) -> None:
         raise HistoryError("answers two series with the very same labels: it contradicts itself")
 
 
-def _start(body: bytes) -> str:
-    return repr(printable(body[:80].decode("utf-8", "replace")).strip())[:120]
+def _cut(said: str, hide: Hide) -> str:
+    """The beginning of what an engine wrote, the secrets taken out before it is cut."""
+    return printable(hide(said[:LONG]))[:SAID]
+
+
+def _start(body: bytes, hide: Hide) -> str:
+    return repr(_cut(body[:LONG].decode("utf-8", "replace"), hide).strip()[:80])[:120]

@@ -122,16 +122,19 @@ class Engine:
 
     def _read(self, answer: remote.Answer, asked: Asked) -> list[Line]:
         try:
-            return read(answer.status, answer.body, asked)
+            return read(answer.status, answer.body, asked, self._hidden)
         except HistoryError as error:
             raise HistoryError(f"{self.words}: {error}") from None
+
+    def _hidden(self, text: str) -> str:
+        return remote.hidden(text, self._settings.url, access(self._settings))
 
     def _got(self, path: str, form: str) -> remote.Answer:
         settings, left = self._settings, self._end - time.monotonic()
         if left <= 0:
             raise HistoryError(
                 f"{self.words}: {self.asked - 1} questions took all the time that there is for "
-                "them: is it busy? recording rules, or fewer nodes at once"
+                "them: is it busy? recording rules, or fewer nodes or hours at once"
             )
         url = f"{settings.url}/api/v1/{path}"
         posted = len(form) > LONG
@@ -172,6 +175,9 @@ def _secret(what: str, path: Path | None, name: str) -> str:
     found = text.strip()
     if not found.isprintable() or not found:
         raise HistoryError(f"the {what} of [history]: wanted one line of text in its file")
+    if what == "token" and not found.isascii():  # a password is packed, a token goes as it is
+        odd = next(n for n, character in enumerate(found, 1) if not character.isascii())
+        raise HistoryError(f"the {what} of [history]: its character {odd} is none of ASCII")
     return found
 
 

@@ -94,8 +94,47 @@ def test_the_same_series_twice_is_refused():
     assert "very same labels" in refused(200, body(WHOLE, WHOLE))
 
 
-def test_histograms_are_no_figures():
-    assert "wanted floats" in refused(200, body({"metric": {}, "histograms": []}))
+@pytest.mark.parametrize("values", [{}, {"values": [[3600, "1"]]}])
+def test_histograms_are_no_figures_and_are_not_dropped_beside_figures(values):
+    row = {"metric": {}, "histograms": [[7200, {"count": "1"}]], **values}
+    assert "wanted floats" in refused(200, body(row))
+
+
+@pytest.mark.parametrize("name", ["isPartial", "partialResponse"])
+def test_what_lacks_a_part_says_so_wherever_it_stands(name):
+    assert name in refused(200, body(WHOLE, **{name: True}))
+    data = {"resultType": "matrix", "result": [], name: True}
+    assert name in refused(200, json.dumps({"status": "success", "data": data}).encode())
+
+
+def test_an_answer_of_strings_is_no_answer_without_series():
+    assert "wanted one of matrix, vector, scalar" in refused(200, body(kind="string"))
+
+
+@pytest.mark.parametrize("value", ["1_000", "\u0661", " 1", "", True, None, "0x1"])
+def test_only_what_promql_writes_as_a_number_is_one(value):
+    text = body({"metric": {}, "values": [[3600, value]]})
+    assert "wanted a time and a finite number" in refused(200, text)
+
+
+@pytest.mark.parametrize("pair", ["12", {"3600": 1, "1": 2}, ["3600", "1"], [True, "1"]])
+def test_a_point_is_a_time_and_a_value_and_nothing_like_them(pair):
+    text = body({"metric": {}, "values": [pair]})
+    assert "wanted a time and a finite number" in refused(200, text, Asked(0.0, 10_000.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-05", 1e-5), ("-1.5", -1.5), ("1.5e+300", 1.5e300), ("0", 0.0)]
+)
+def test_every_way_in_which_engines_write_a_number_is_read(text, value):
+    [line] = read(200, body(row((3600, text))), HOURLY)
+    assert line.points == ((3600.0, value),)
+
+
+def test_the_secrets_in_an_engines_words_are_hidden_before_they_are_cut():
+    said = f"{'x' * 190} Bearer s3cret-s3cret"
+    text = json.dumps({"status": "error", "error": said}).encode()
+    assert "s3c" not in refused(401, text)
 
 
 def test_a_terminal_is_not_moved_by_what_an_engine_says():

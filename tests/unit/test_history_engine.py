@@ -99,6 +99,16 @@ def test_a_token_of_two_lines_injects_no_header(tmp_path):
         engine(Asked(), token_file=token).instant("up", at=1.0)
 
 
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("tok\u20acn-s3cret", encoding="utf-8")
+    asked = Asked()
+    with pytest.raises(HistoryError, match="its character 4 is none of ASCII") as caught:
+        engine(asked, token_file=token).instant("up", at=1.0)
+    assert "cret" not in str(caught.value)
+    assert not asked.urls
+
+
 @pytest.mark.parametrize(("ahead", "words"), [(100.0, "100 s ahead of"), (-100.0, "100 s behind")])
 def test_a_clock_that_is_off_is_an_error(ahead, words):
     with pytest.raises(HistoryError, match=words):
@@ -192,6 +202,48 @@ def test_a_posted_question_arrives_whole_with_its_headers(tmp_path):
 def test_what_does_not_come_whole_is_refused(answer, words):
     with serving(answer) as (url, _), pytest.raises(HistoryError, match=words):
         Engine(History(url=url, answer_bytes=65_536)).instant("up", at=100.0)
+
+
+def reflecting(handler):
+    """Tells everybody how it was asked, as some gateways do."""
+    said = f"no: {handler.headers['Authorization']} for {handler.path}"
+    body = json.dumps({"status": "error", "error": said}).encode()
+    handler.send_response(401)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("kind", ["token", "password", "url"])
+def test_who_repeats_a_secret_does_not_get_it_printed(tmp_path, kind, broken):
+    secret = tmp_path / "secret"
+    secret.write_text("p4ss/w0rd?")
+    keys = {"token": {"token_file": secret}, "password": {"username": "u", "password_file": secret}}
+
+    def answer(handler):
+        if broken:  # no HTTP at all: what came stands in the error
+            handler.wfile.write(f"no {handler.headers['Authorization']} p4ss/w0rd?\r\n".encode())
+        else:
+            reflecting(handler)
+
+    with serving(answer) as (url, seen):
+        own = url.replace("//", "//u:p4ss%2Fw0rd%3F@") if kind == "url" else url
+        settings = History(url=own, **keys.get(kind, {}))
+        with pytest.raises(HistoryError) as caught:
+            Engine(settings).instant("up", at=100.0)
+
+    told = str(caught.value)
+    sent = dict(seen[0][2])["Authorization"].split()[1]
+    assert "no" in told
+    for form in ("p4ss", "w0rd", sent):
+        assert form not in told
+
+
+def test_an_address_with_letters_beyond_ascii_is_asked_as_it_would_be_by_others():
+    with serving(answering(EMPTY)) as (url, seen):
+        assert Engine(History(url=f"{url}/pr\u00e9/a%20b")).instant("up", at=100.0) == []
+    assert seen[0][1].startswith("/pr%C3%A9/a%20b/api/v1/query?query=up")
 
 
 def test_an_engine_that_is_too_slow_is_not_waited_for():

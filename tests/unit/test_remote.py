@@ -168,6 +168,36 @@ def test_more_than_was_wanted_is_not_read():
         remote.get(url, most=100_000)
 
 
+@pytest.mark.parametrize("token", ["tok\u20acn-s3cret", "s3cret\r\nX: y"])
+def test_what_no_header_can_carry_is_told_without_it(token):
+    access = remote.Access(headers={"Authorization": f"Bearer {token}"})
+    with (
+        listening(whole({})) as url,
+        pytest.raises(DvfdError, match="HTTP does not send") as caught,
+    ):
+        remote.get(url, access)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_name_that_none_can_be_is_told():
+    with pytest.raises(DvfdError, match="does not resolve"):
+        remote.get(f"http://{'a' * 70}.example")
+
+
+@pytest.mark.parametrize("status", [b"403 No", b"404 No", b"200 OK"])
+def test_a_node_that_repeats_the_password_does_not_get_it_printed(status):
+    def answer(peer, head):
+        sent = next(line for line in head.decode().split("\r\n") if "Basic" in line)
+        body = json.dumps({"schema": 1, "error": {"message": f"hm {sent} s3cret"}}).encode()
+        peer.sendall(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+
+    access = remote.Access("u:s3cret")
+    with listening(answer) as url, pytest.raises(DvfdError, match="hm") as caught:
+        remote.data(url, access)
+    assert "s3cret" not in str(caught.value)
+    assert "dTpzM2NyZXQ" not in str(caught.value)
+
+
 def test_no_proxy_is_asked(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://192.0.2.1:1")
     with listening(whole({"schema": 1, "data": 7})) as url:
