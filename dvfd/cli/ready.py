@@ -58,11 +58,32 @@ def ready(
     asked = {"checks": list(checks), "left_out": list(leave_out)}
     try:
         answer = daemon("ready", timeout=timeout, **asked)
-        answer = answer or _blind(f"no daemon answers on {control_path()}", asked)
+        if doubt := _doubt(answer, checks):
+            answer = _blind(f"{doubt} on {control_path()}", asked)
     except NoAnswer as error:
         answer = _blind(str(error), asked)
     show(answer, output, text)
     sys.exit(exit_code(answer, fail_on))
+
+
+def _doubt(answer: Any, checks: Sequence[str]) -> str:
+    """Why *answer* says nothing of this node; empty if it may be believed.
+
+    A daemon that does not know this question yet, or what is none, must not let a job start.
+    """
+    match answer:
+        case None:
+            return "no daemon answers"
+        case {
+            "check": "ready", "verdict": str(verdict), "asked": list(asked), "results": list(rows),
+            "left_out": list(), "troubles": list(),
+        }:  # fmt: skip
+            if missing := [name for name in checks if name not in asked]:
+                return f"{', '.join(missing)} was asked for and is not in the answer"
+            if verdict == "PASS" and not any(row["severity"] == "critical" for row in rows):
+                return "a PASS without a critical criterion is what answers"
+            return ""
+    return f"what answers is no judgement of a node: {answer!r:.80},"
 
 
 def _blind(why: str, asked: Mapping[str, Any]) -> dict[str, Any]:
