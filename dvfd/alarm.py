@@ -236,6 +236,13 @@ def forget(sight: Sight, at: float) -> tuple[Sight, Transition | None]:
     return replace(seen, known=False), transition
 
 
+def explained(sight: Sight, at: float) -> tuple[Sight, Transition | None]:
+    """The sight after a silence whose cause is known: nothing is lost, and any other silence counts
+    from here.
+    """
+    return _seen(sight, at) if sight.known else (sight, None)
+
+
 def _seen(sight: Sight, at: float) -> tuple[Sight, Transition | None]:
     if sight.known and sight.state is State.CLEAR:
         return sight, None

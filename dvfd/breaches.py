@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from dvfd.alarm import Alarm, Breaker, Sight, State, Transition, advance, blind, forget, release
+from dvfd.alarm import (
+    Alarm,
+    Breaker,
+    Sight,
+    State,
+    Transition,
+    advance,
+    blind,
+    explained,
+    forget,
+    release,
+)
 from dvfd.config import Config
 from dvfd.incidents.incident import Escalation
 from dvfd.model import Catalogue, Clock, Report, Result, Severity, Verdict
@@ -49,13 +60,24 @@ class Breaches:
     """One alarm for every criterion that is judged by itself, one sight for every live one."""
 
     def __init__(
-        self, config: Config, catalogue: Catalogue, pager: Pager, store: Alarms, *, clock: Clock
+        self,
+        config: Config,
+        catalogue: Catalogue,
+        pager: Pager,
+        store: Alarms,
+        *,
+        clock: Clock,
+        mute: Callable[[str, Mapping[str, str]], bool] = lambda _metric, _labels: False,
     ) -> None:
+        """*mute* says of a metric and a series' labels whether a known death explains its silence:
+        what then stays UNKNOWN calls nobody, as the death has.
+        """
         self._criteria = catalogue.criteria
         self._held = frozenset(check.id for check in catalogue.checks.values() if check.every)
         self._pager = pager
         self._store = store
         self._clock = clock
+        self._mute = mute
         self._breaker = Breaker(config.alerting.storm_count, config.alerting.storm_window)
         self._alarms: dict[str, Alarm] = {}
         self._sights: dict[str, Sight] = {}
@@ -175,6 +197,8 @@ class Breaches:
         old = self._sights.get(name, Sight(name))
         if result.absent:
             new, transition = forget(old, result.at)
+        elif self._explained(result):
+            new, transition = explained(old, result.at)
         else:
             new, transition = blind(old, result, grace=GRACE)
         self._sights[name] = new
@@ -182,6 +206,11 @@ class Breaches:
             self._store.save_alarms({SIGHT + name: new.to_dict()})
         if transition is not None:
             self._tell_blind(result)
+
+    def _explained(self, result: Result) -> bool:
+        """Whether every series that is not known has died, as somebody was told."""
+        metric = result.criterion.metric
+        return bool(result.unseen) and all(self._mute(metric, dict(s)) for s in result.unseen)
 
     def _lost(self) -> list[str]:
         """The criteria that were known and are not any more."""

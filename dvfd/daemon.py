@@ -313,7 +313,9 @@ class Daemon:
         self._pager = Pager(self._store, push=push(config))
         self._pager.listen(log_sink.tell)
         self._sender = Sender(self._pager, config, clock=clock)
-        self._breaches = Breaches(config, catalogue, self._pager, self._store, clock=clock)
+        self._breaches = Breaches(
+            config, catalogue, self._pager, self._store, clock=clock, mute=self._book.mute
+        )
         self._state = State(config, catalogue, self._sources(), clock=clock)
         self._drilled = Drilled(self._catalogue, self._store)
         self._evidence = Evidence(

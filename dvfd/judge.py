@@ -273,6 +273,9 @@ def _conclude(criterion: Criterion, findings: Sequence[Finding], at: float, trou
         note="" if decider.verdict is Verdict.FAIL else _unexpected(criterion, findings),
         samples=reading.count,
         sampled_at=reading.newest if math.isfinite(reading.newest) else None,
+        unseen=tuple(f.reading.labels for f in findings if f.verdict is decider.verdict)
+        if decider.verdict is Verdict.UNKNOWN
+        else (),
     )
 
 

@@ -324,6 +324,7 @@ class Result:
     sampled_at: float | None = None  # the newest of them
     absent: bool = False  # there is no live series: none came yet, or all have ended
     waived: Waived | None = None  # only with the verdict WAIVED
+    unseen: tuple[Labels, ...] = ()  # the series that are unknown, where the verdict is UNKNOWN
 
     @classmethod
     def unknown(

@@ -55,6 +55,14 @@ BEFORE = 0.001
 
 ALIVE = ("rank_responding", "job_ranks_missing", "job_absent")
 
+OF_THE_LIVING = frozenset({
+    "rank_compute_seconds", "rank_cpu_ratio", "rank_step_seconds", "rank_steps_total",
+    "rank_straggler_ratio", "job_allreduce_seconds", "job_communication_ratio",
+    "job_gradient_norm", "job_loss", "job_loss_spikes_total", "job_nonfinite_total",
+    "job_step_skew", "job_validation_loss",
+})  # fmt: skip
+"""Metrics that end with a rank. The others are told of a dead one too: their silence is ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -257,6 +265,17 @@ class JobBook:
             job = self._jobs.get(label)
             ranks = job.ranks.values() if job else ()
             return [r.process for r in ranks if r.process and not r.feed]
+
+    def mute(self, metric: str, of: Mapping[str, str]) -> bool:
+        """Whether a series with the labels *of* is silent because a rank is known to be lost: its
+        own, or, where it is the whole job's, any.
+        """
+        with self._lock:
+            job = self._jobs.get(of.get("job", ""))
+            if job is None or metric not in OF_THE_LIVING:
+                return False
+            lost = {str(rank.rank) for rank in job.ranks.values() if rank.lost}
+            return of["rank"] in lost if "rank" in of else bool(lost)
 
     def unseen(self, label: str) -> int:
         """How many live ranks of a job have no process that can be seen from here."""

@@ -112,6 +112,11 @@ class Rank:
         return not self.dead and self.link in HERE
 
     @property
+    def lost(self) -> bool:
+        """Whether it is known to have come to an end that was none of its own choice."""
+        return self.dead or self.link is Link.FAILED
+
+    @property
     def progressed(self) -> float | None:
         """When it last got on, as far as is known: its silence may count from a daemon's start,
         which is no progress of its own.

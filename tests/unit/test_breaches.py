@@ -35,13 +35,17 @@ class Rig:
     """Breaches over checks, and a clock; `tell` reports verdicts of one check's criteria."""
 
     def __init__(self, *checks: Check, store: Kept | None = None, storm: int = 10) -> None:
+        self.dead: set[str] = set()
         self.clock = FakeClock(now=NOW)
         self.store = store or Kept()
         criteria = {c.id: c for each in checks for c in each.criteria}
         catalogue = Catalogue({}, {c.id: c for c in checks}, {}, "hash", criteria=criteria)
         config = Config(alerting=Alerting(storm_count=storm))
         self.pager = Pager(self.store, push=True)
-        self.breaches = Breaches(config, catalogue, self.pager, self.store, clock=self.clock)
+        self.breaches = Breaches(
+            config, catalogue, self.pager, self.store, clock=self.clock,
+            mute=lambda _metric, of: of["rank"] in self.dead,
+        )  # fmt: skip
         self.breaches.load()
 
     def tell(self, of: Check, *verdicts: Verdict, scheduled: float | None = None, **keys) -> None:
@@ -99,6 +103,43 @@ def test_what_was_known_and_is_not_any_more_is_told_by_its_source() -> None:
     assert rig.firing() == {"blind:ranks"}
     rig.tell(LIVE, PASS)
     assert not rig.firing()
+
+
+RANK_0, RANK_1 = (("rank", "0"),), (("rank", "1"),)
+
+
+def watch(rig: Rig, *unseen: tuple[tuple[str, str], ...]) -> None:
+    for _ in range(int(GRACE) + 2):
+        rig.tell(LIVE, UNKNOWN, unseen=unseen)
+
+
+def test_the_silence_of_the_dead_is_no_blindness() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    rig.dead = {"0"}
+    watch(rig, RANK_0)
+    assert not rig.firing()
+
+
+def test_the_silence_of_the_dead_does_not_hide_that_of_the_living() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    rig.dead = {"0"}
+    watch(rig, RANK_0, RANK_1)
+    assert rig.firing() == {"blind:ranks"}
+
+
+def test_blindness_ends_when_the_death_behind_it_is_known_and_comes_back_without_it() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    watch(rig, RANK_0)
+    assert rig.firing() == {"blind:ranks"}
+    rig.dead = {"0"}
+    rig.tell(LIVE, UNKNOWN, unseen=(RANK_0,))
+    assert not rig.firing()
+    rig.dead = set()
+    watch(rig, RANK_0)
+    assert rig.firing() == {"blind:ranks"}
 
 
 def test_what_was_never_known_calls_nobody() -> None:

@@ -7,7 +7,10 @@ import math
 import pytest
 from fakes_telemetry import Ranks, values
 
+from dvfd.catalogue import load
+from dvfd.config import Config
 from dvfd.errors import WireError
+from dvfd.telemetry.jobs import OF_THE_LIVING
 
 
 @pytest.fixture
@@ -254,6 +257,53 @@ def test_a_death_is_news(ranks: Ranks) -> None:
     assert values(news.samples, "rank_responding") == [0]
     assert "rank_responding" in news.touched
     assert "process 1000 is gone" in ranks.book.why("gpt")
+
+
+STRAGGLES, LOSES = "rank_straggler_ratio", "job_nonfinite_total"
+OF_0, OF_1, OF_ALL = {"job": "gpt", "rank": "0"}, {"job": "gpt", "rank": "1"}, {"job": "gpt"}
+
+
+def lose_rank_0(ranks: Ranks) -> None:
+    seat = ranks.join(0)
+    ranks.join(1)
+    ranks.book.died(seat)
+
+
+def test_a_death_explains_the_silence_of_its_rank_and_of_its_job(ranks: Ranks) -> None:
+    lose_rank_0(ranks)
+    assert ranks.book.mute(STRAGGLES, OF_0)
+    assert ranks.book.mute(LOSES, OF_ALL)
+
+
+def test_an_end_by_a_failure_explains_the_silence_of_its_rank(ranks: Ranks) -> None:
+    ranks.tell(ranks.join(0), "end", failed=True)
+    assert ranks.book.mute(STRAGGLES, OF_0)
+
+
+def test_what_only_the_living_tell_is_measured() -> None:
+    assert load(Config()).metrics.keys() >= OF_THE_LIVING
+
+
+def test_a_death_explains_no_silence_of_another_rank_or_job(ranks: Ranks) -> None:
+    lose_rank_0(ranks)
+    ranks.join(0, job="other")
+    assert not ranks.book.mute(STRAGGLES, OF_1)
+    assert not ranks.book.mute(LOSES, {"job": "other"})
+    assert not ranks.book.mute(LOSES, {"job": "nobody's"})
+    assert not ranks.book.mute(LOSES, {})
+
+
+@pytest.mark.parametrize("metric", ["rank_responding", "rank_stall_ratio", "a_sites_own"])
+def test_a_death_explains_no_silence_of_what_is_told_of_the_dead(ranks: Ranks, metric: str) -> None:
+    lose_rank_0(ranks)
+    assert not ranks.book.mute(metric, OF_0)
+
+
+def test_a_rank_that_left_without_a_word_while_its_process_runs_explains_nothing(
+    ranks: Ranks,
+) -> None:
+    ranks.news = ranks.book.left(ranks.join(0))
+    assert not ranks.book.mute(STRAGGLES, OF_0)
 
 
 def test_leaving_without_saying_so_is_no_end(ranks: Ranks) -> None:

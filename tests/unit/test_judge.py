@@ -406,3 +406,11 @@ def test_a_failure_is_not_told_to_be_unexpected_besides():
     rule = criterion(">= 16", expected=Range(16, 32))
 
     assert not judge(rule, [sample(2)], at=NOW).note
+
+
+def test_an_unknown_names_every_series_that_is_not_known():
+    old = [sample(1, ago=1000, rank=0), sample(1, rank=1), sample(1, ago=1000, rank=2)]
+    found = judge(criterion(), old, at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.unseen == (labels(rank=0), labels(rank=2))
