@@ -25,7 +25,9 @@ from dvfd.errors import DvfdError
     help="How far back.",
 )
 @click.option(
-    "--engine", is_flag=True, help="Ask the engine of [history] for this node, by the hour."
+    "--engine",
+    is_flag=True,
+    help="Ask the engine of [history] for this node: whole hours, then sample by sample.",
 )
 @outputs("jsonl")
 def history(name: str, hours: float, engine: bool, output: str) -> None:

@@ -64,7 +64,7 @@ def look(config: Config, engine: Engine | None = None, *, now: float | None = No
     asked = engine or Engine(config.history, end=time.monotonic() + WITHIN)
     at = time.time() if now is None else now
     nodes = where(config.history, patterns(config))
-    shown = f"{{{_named(FIRST)},{nodes.matchers}}}"
+    shown = f"{{{named(FIRST)},{nodes.matchers}}}"
     ahead = asked.ahead()
     last = at // HOUR * HOUR
     course = asked.range(
@@ -73,7 +73,7 @@ def look(config: Config, engine: Engine | None = None, *, now: float | None = No
     )  # fmt: skip
     near = asked.raw(shown, since=at - NEWEST, until=at)
     there = asked.instant(
-        f"count by (__name__) (last_over_time({{{_named(NEEDED)},{nodes.matchers}}}[1h]))", at=at
+        f"count by (__name__) (last_over_time({{{named(NEEDED)},{nodes.matchers}}}[1h]))", at=at
     )
     lines = [*course, *near]
     return Looked(
@@ -90,5 +90,6 @@ def look(config: Config, engine: Engine | None = None, *, now: float | None = No
     )
 
 
-def _named(metrics: Mapping[str, str] | tuple[str, ...]) -> str:
+def named(metrics: Mapping[str, str] | tuple[str, ...]) -> str:
+    """A matcher for any of *metrics*."""
     return among("__name__", [f"{PREFIX}{metric}" for metric in metrics])

@@ -13,6 +13,7 @@ from fakes_store import eventually, rows
 
 from bench.hall import DAY, HOUR, Hall, Node
 from dvfd.config import Config, parse
+from dvfd.errors import HistoryError
 from dvfd.history.asked import asked
 from dvfd.history.chosen import Chosen
 from dvfd.history.course import Key, Reading
@@ -154,6 +155,15 @@ def test_a_metric_is_told_by_the_hour(config: Config) -> None:
     assert told[-1]["value"] == pytest.approx(NODE.observed(WHOLE), abs=SCRAPE)
     hours = [row["at"] for row in told if row["at"] % HOUR == 0]
     assert hours == [END // HOUR * HOUR - ago * HOUR for ago in range(23, -1, -1)]
+
+
+def test_a_metric_that_is_not_there_is_told_with_what_is(config: Config) -> None:
+    with pytest.raises(HistoryError, match="no sample of it in the last 2 h, and others of node-"):
+        asked("job_communication_ratio", 2.0, config, now=float(END))
+    node = config.node.model_copy(update={"name": "elsewhere"})
+    other = config.model_copy(update={"node": node})
+    with pytest.raises(HistoryError, match="instance is node-01:9109; "):
+        asked(OBSERVED, 2.0, other, now=float(END))
 
 
 def test_many_nodes_in_many_pieces_are_answered_alike(config: Config) -> None:
