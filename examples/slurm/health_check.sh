@@ -10,6 +10,11 @@ OURS='dvfd: '          # how each reason begins that is ours
 
 node=${SLURMD_NODENAME:-$(hostname -s)}
 set_state() { timeout -k 1 10 scontrol update "NodeName=$node" "$@"; }
+drain() { set_state State=DRAIN "Reason=$OURS$1" && rm -f "$NOTES/refused"; }
+
+# What prolog.sh noted explains the drain that follows it and no later one. Kept for some seconds:
+# that drain may be under way.
+outdate() { find "$NOTES/refused" -mmin +0.2 -delete 2>/dev/null || :; }
 
 drain_or_resume() {
     why=$(timeout -k 1 8 "$DVFD" $READY 2>&1)
@@ -20,15 +25,15 @@ drain_or_resume() {
     now=$(printf '%s\n' "$now" | head -n 1)  # a line for each partition
     state=${now%% *} reason=${now#* }
     case $state/$reason in
-    drain*/"$OURS"*)
+    drain*/"$OURS"*)  # and so whatever a prolog says after that: Slurm keeps the first reason
+        rm -f "$NOTES/refused"
         [ "$code" != 0 ] || set_state State=RESUME ;;
     drain*/"Prolog error")  # Slurm's words for any prolog; prolog.sh left a note if it was that one
-        [ ! -e "$NOTES/refused" ] ||
-            { set_state State=DRAIN "Reason=$OURS$(cat "$NOTES/refused")" && rm "$NOTES/refused"; } ;;
-    drain* | down* | fail*) ;;  # somebody else's
+        [ ! -e "$NOTES/refused" ] || drain "$(cat "$NOTES/refused")" ;;
+    drain* | down* | fail*)  # somebody else's
+        outdate ;;
     *)
-        [ "$code" = 0 ] ||
-            set_state State=DRAIN "Reason=$OURS$(printf '%s\n' "$why" | head -n 1)" ;;
+        if [ "$code" = 0 ]; then outdate; else drain "$(printf '%s\n' "$why" | head -n 1)"; fi ;;
     esac
 }
 

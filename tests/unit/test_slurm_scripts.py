@@ -1,7 +1,9 @@
 """What the scripts of examples/slurm decide, with dvfd and Slurm's commands played by stubs."""
 
+import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,19 @@ class Play:
         lines = path.read_text().splitlines() if path.exists() else []
         return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, age: float = 0.0) -> None:
+        """What the prolog notes of a refusal, *age* seconds ago."""
         self.notes.mkdir(exist_ok=True)
-        (self.notes / "refused").write_text(f"{text}\n")
+        note = self.notes / "refused"
+        note.write_text(f"{text}\n")
+        os.utime(note, (time.time() - age,) * 2)
+
+    def check(self, slurm: str) -> list[str]:
+        """What the health check tells Slurm, which says *slurm* of the node."""
+        told = len(self.calls("scontrol"))
+        self.says("sinfo", slurm)
+        assert self.run("health_check.sh") == 0
+        return [call.removeprefix("update NodeName=n1 ") for call in self.calls("scontrol")[told:]]
 
 
 @pytest.fixture
@@ -120,6 +132,36 @@ def test_a_node_that_our_prolog_had_drained_gets_its_reason(play):
         "update NodeName=n1 State=DRAIN Reason=dvfd: UNKNOWN: no daemon"
     ]
     assert not (play.notes / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("ready", "between"),
+    [
+        (2, "idle none"),  # drained by this very check, before the prolog's refusal came through
+        (2, f"draining {OURS}"),
+        (0, f"draining {OURS}"),
+        (0, "idle none"),  # a person resumed it
+        (0, "drained disk, ask Ann"),
+        (2, "down* Not responding"),
+    ],
+)
+def test_what_a_prolog_noted_explains_no_later_drain_of_another(play, ready, between):
+    """A node that the site's own prolog drained stays so, however often ours refused before."""
+    play.note("UNKNOWN: no daemon", age=60)
+    play.says("dvfd", "FAIL: live.x: 1, wanted 0", ready)
+    play.check(between)
+
+    play.says("dvfd", "PASS", 0)
+    assert play.check("drained Prolog error") == []
+
+
+@pytest.mark.parametrize("age", [0, 3600])
+def test_a_note_is_waiting_for_its_drain_however_long_slurm_or_the_next_check_takes(play, age):
+    play.note("UNKNOWN: no daemon")
+    assert play.check("idle none") == []  # the drain is under way
+
+    play.note("UNKNOWN: no daemon", age)
+    assert play.check("drained Prolog error") == ["State=DRAIN Reason=dvfd: UNKNOWN: no daemon"]
 
 
 def test_a_slurm_that_cannot_be_told_is_told_the_next_time(play):
