@@ -66,8 +66,22 @@ class Tail:
             raise ProbeError(f"{self._path}: {cause}") from None
 
     def lines(self, budget: int) -> list[str]:
-        """The lines of `blocks`, one by one."""
-        return [line for block in self.blocks(budget) for line in block.split("\n")]
+        """The lines of `blocks`, one by one. Where the file goes away behind them, the next call
+        says so.
+        """
+        found: list[str] = []
+        try:
+            for block in self.blocks(budget):
+                found += block.split("\n")
+        except ProbeError:
+            if not found:
+                raise
+        return found
+
+    @property
+    def owner(self) -> int:
+        """The uid of whose file it is. Only once it was read."""
+        return self._stat().st_uid
 
     @property
     def behind(self) -> int:

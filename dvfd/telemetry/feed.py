@@ -62,7 +62,8 @@ class Feed:
         since = looked if self._at is None else self._at
         rows: list[tuple[int, float, Mapping[str, Any]]] = []
         for number, each in enumerate(said, 1):
-            if each.get("event") in EVENTS:
+            event = each.get("event")
+            if isinstance(event, str) and event in EVENTS:
                 self._add(rows, uid)
                 self._tell(each, uid)
             elif (step := self._step(each, uid)) is not None:

@@ -8,6 +8,7 @@ that cannot be seen it is judged by its progress alone, and says so.
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,11 +37,20 @@ LINE = 1 << 16
 """Bytes kept of a line: a JSON object cut short is none."""
 
 
+UNREAD = 60.0
+"""Seconds for which a file's ranks are not believed after lines of it were lost: as long as the
+window of the live criteria."""
+
+
 class Source(Protocol):
-    """A file that speaks for ranks."""
+    """A file that speaks for ranks; `where` is its name in reasons."""
+
+    where: str
 
     def poll(self) -> None:
-        """Take what is new. Raises OSError, ProbeError or WireError."""
+        """Take what is new. Raises ProbeError if it cannot be read; whatever else it raises, what
+        it read is lost.
+        """
         ...
 
 
@@ -53,12 +63,13 @@ class JsonLinesFile:
     ) -> None:  # fmt: skip
         self._config, self._book, self._clock, self._publish = config, book, clock, publish
         self._limit = ranks_limit
+        self.where = f"file {config.path}"
         self._tail = Tail(config.path, line=LINE)
         self._feeds: dict[int, Feed] = {}
         self.malformed = 0
 
     def poll(self) -> None:
-        """Take the lines that are new. Raises OSError, ProbeError or WireError."""
+        """Take the lines that are new. Raises ProbeError or WireError."""
         by_rank: dict[int, list[Mapping[str, Any]]] = {rank: [] for rank in self._feeds}
         ended = False
         for line in self._tail.lines(BUDGET):
@@ -69,7 +80,7 @@ class JsonLinesFile:
                 ended = True
             elif (rank := self._rank(said)) is not None:
                 by_rank.setdefault(rank, []).append(said)
-        uid = self._config.path.stat().st_uid if by_rank else 0
+        uid = self._tail.owner
         for rank, values in by_rank.items():
             self._feed(rank).take(values, uid)
         for feed in self._feeds.values() if ended else ():
@@ -85,9 +96,9 @@ class JsonLinesFile:
     def _rank(self, said: Mapping[str, Any]) -> int | None:
         """The rank that a line is about; None, and counted, if there can be no such rank."""
         rank = said.get("rank", self._config.rank)
-        known = len(self._feeds) < self._limit or rank in self._feeds
-        if type(rank) is int and 0 <= rank < max(self._config.world_size, 1) and known:
-            return rank
+        possible = type(rank) is int and 0 <= rank < max(self._config.world_size, 1)
+        if possible and (rank in self._feeds or len(self._feeds) < self._limit):
+            return int(rank)
         self.malformed += 1
         return None
 
@@ -95,7 +106,7 @@ class JsonLinesFile:
         if rank not in self._feeds:
             self._feeds[rank] = Feed(
                 self._book, self._clock, self._publish, job=self._config.job,
-                where=f"file {self._config.path}", rank=rank, world_size=self._config.world_size,
+                where=self.where, rank=rank, world_size=self._config.world_size,
                 writer=partial(writer, self._config.path),
             )  # fmt: skip
         return self._feeds[rank]
@@ -109,17 +120,17 @@ class LogFile:
         *, patterns: str, job: str, samples: float | None = None,
     ) -> None:  # fmt: skip
         """*samples* in each step, where the log does not say how many there are."""
-        self._path = path
+        self.where = f"log {path}"
         self._tail = Tail(path)
         self._log = TrainerLog(patterns, samples)
         self._feed = Feed(
-            book, clock, publish, job=job, where=f"log {path}", writer=partial(writer, path)
+            book, clock, publish, job=job, where=self.where, writer=partial(writer, path)
         )
 
     def poll(self) -> None:
-        """Take the lines that are new. Raises OSError, ProbeError or WireError."""
+        """Take the lines that are new. Raises ProbeError or WireError."""
         said = self._log.read(self._tail.lines(BUDGET))
-        self._feed.take(said, self._path.stat().st_uid if said else 0)
+        self._feed.take(said, self._tail.owner)
 
 
 class Files:
@@ -135,6 +146,8 @@ class Files:
     ) -> None:
         """*publish* is the receiver's: it keeps and writes what the book has to tell."""
         limit = config.jobs.ranks_limit
+        self._book, self._clock = book, clock
+        self._lost: dict[str, tuple[float, str]] = {}  # by path: when lines were lost, and why
         self._sources: list[tuple[Path, Source]] = [
             (each.path, JsonLinesFile(each, book, clock, publish, ranks_limit=limit))
             for each in config.jobs.files
@@ -166,10 +179,32 @@ class Files:
         for path, source in self._sources:
             try:
                 source.poll()
-            except (OSError, ProbeError, WireError) as error:
-                what = str(error) if str(path) in str(error) else f"{path}: {error}"
-                if self.trouble.get(str(path)) != what:
-                    log.warning("metrics file not read", error=what, at=at)
-                self.trouble[str(path)] = what
+            except ProbeError as error:
+                self._tell(path, str(error), at)
+            except WireError as error:
+                self._lose(path, source, str(error), at)
+            except Exception as error:  # noqa: BLE001  # whatever one file holds costs no other
+                self._lose(path, source, f"lines lost: {type(error).__name__}: {error}", at)
             else:
-                self.trouble.pop(str(path), None)
+                self._settle(path)
+
+    def _lose(self, path: Path, source: Source, what: str, at: float) -> None:
+        """Lines were read and not understood: what they said of a loss, nobody knows."""
+        self._lost[str(path)] = self._clock.boot(), what
+        self._book.unread(source.where, UNREAD)
+        self._tell(path, what, at)
+
+    def _settle(self, path: Path) -> None:
+        """A pass went well: whatever was the trouble is over, but for lines that are lost."""
+        when, what = self._lost.get(str(path), (-math.inf, ""))
+        if self._clock.boot() - when < UNREAD:
+            self.trouble[str(path)] = f"{path}: {what}"
+            return
+        self._lost.pop(str(path), None)
+        self.trouble.pop(str(path), None)
+
+    def _tell(self, path: Path, error: str, at: float) -> None:
+        what = error if str(path) in error else f"{path}: {error}"
+        if self.trouble.get(str(path)) != what:
+            log.warning("metrics file not read", error=what, at=at)
+        self.trouble[str(path)] = what

@@ -164,10 +164,16 @@ class Job:
         return any(rank.live for rank in self.ranks.values())
 
     def silent(self, now: float) -> bool:
-        """Whether some rank that has not ended is not heard from: what it computes is not seen."""
+        """Whether some rank that has not ended is not heard from: what it computes is not seen.
+
+        Nor is what was lost of the file that speaks for it.
+        """
         return any(
-            rank.link is not Link.ENDED
-            and (not rank.live or rank.stopped or self.stalled(rank, now))
+            now < rank.unread
+            or (
+                rank.link is not Link.ENDED
+                and (not rank.live or rank.stopped or self.stalled(rank, now))
+            )
             for rank in self.ranks.values()
         )
 

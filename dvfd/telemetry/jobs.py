@@ -194,6 +194,15 @@ class JobBook:
             if self._holds(seat) and seat.rank.link is Link.CONNECTED:
                 seat.rank.link = Link.AWAITED
 
+    def unread(self, feed: str, seconds: float) -> None:
+        """Lines of the file *feed* were lost: for so long, nobody says that its losses are fine."""
+        with self._lock:
+            until = self._clock.boot() + seconds
+            for job in self._jobs.values():
+                for rank in job.ranks.values():
+                    if rank.feed == feed:
+                        rank.unread = until
+
     def died(self, seat: Seat) -> News:
         """The process is gone: the kernel says so."""
         with self._lock:

@@ -167,7 +167,7 @@ def _dictionary(text: str) -> dict[str, float]:
         return {}
     try:
         logged = ast.literal_eval(_BARE.sub(r"'\1'", found.group()))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {}
     said = {field: plain(logged.get(name)) for name, field in _TRAINER.items()}
     return {field: value for field, value in said.items() if value is not None}

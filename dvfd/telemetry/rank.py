@@ -85,6 +85,7 @@ class Rank:
     dead: bool = False
     stopped: bool = False
     feed: str = ""  # the file that speaks for it, if it is no process of ours
+    unread: float = -math.inf  # until when it is not believed: lines of that file were lost
     arrived: float | None = None  # when that file last spoke
     arrivals: StepStats = field(default_factory=StepStats)  # seconds from then to the time before
     seen: int = 0  # the last sequence of the session that is in the totals

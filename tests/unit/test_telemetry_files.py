@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dvfd.config import Config, Jobs, LogSource, Metrics
 from dvfd.errors import NotApplicable, ProbeError
+from dvfd.probes.ranks import Ranks as RanksProbe
 from dvfd.telemetry.files import Files
 from dvfd.telemetry.patterns import LINES, words
 from dvfd.telemetry.patterns import parse as parse_text
@@ -271,3 +272,93 @@ def test_as_a_probe_it_says_what_it_cannot_read(tmp_path: Path) -> None:
         Written(tmp_path, config).files.sample(0.0)
     with pytest.raises(NotApplicable):
         Written(tmp_path, Config()).files.sample(0.0)
+
+
+# --- What must not be lost --------------------------------------------------------------------
+
+
+class Beside:
+    """Two files of two jobs, `odd` and `sound`, polled in that order, and what the daemon says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        named = [Metrics(path=folder / name, job=name) for name in ("odd", "sound")]
+        for each in named:
+            each.path.touch()
+        self.written = Written(folder, Config(jobs=Jobs(files=tuple(named))))
+        self.probe = RanksProbe(self.written.ranks.book, self.written.ranks.clock)
+        self.written.poll()
+
+    def write(self, name: str, *lines: str) -> None:
+        with (self.folder / name).open("a") as file:
+            file.writelines(line + "\n" for line in lines)
+
+    def nonfinite(self, after: float = 1.0) -> dict[str, float]:
+        """Values that were no numbers, of each job of which that is said."""
+        self.written.poll(after)
+        found = self.probe.sample(self.written.ranks.clock.now())
+        return {dict(s.labels)["job"]: s.value for s in found if s.metric == "job_nonfinite_total"}
+
+
+ODD = (
+    '{"event": [], "loss": 1.0}', '{"event": {}}', '{"rank": []}', '{"step": [], "loss": {}}',
+    '{"loss": 1' + "0" * 400 + "}", '{"event": "pause", "seconds": []}',
+    '{"path": 3, "event": "note"}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_no_line_hides_the_nan_behind_it_nor_that_of_another_file(tmp_path: Path, odd: str) -> None:
+    both = Beside(tmp_path)
+    both.write("odd", odd, '{"step": 7, "loss": NaN}')
+    both.write("sound", '{"step": 1, "loss": NaN}')
+
+    seen = both.nonfinite()
+
+    assert (seen["odd"] >= 1, seen["sound"]) == (True, 1)
+    assert not both.written.files.trouble
+
+
+def test_a_reader_that_fails_costs_its_own_pass_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Beside(tmp_path)
+    for name in ("odd", "sound"):
+        both.write(name, '{"step": 1, "loss": 1.0}')
+    assert both.nonfinite() == {"odd": 0, "sound": 0}
+    first = both.written.files._sources[0][1]
+    with monkeypatch.context() as broken:
+        broken.setattr(first, "_rank", lambda _said: {}[0])
+        for name in ("odd", "sound"):
+            both.write(name, '{"step": 2, "loss": NaN}')
+        assert both.nonfinite() == {"sound": 1}
+    with pytest.raises(ProbeError, match="odd: lines lost: KeyError"):
+        both.written.files.sample(0.0)
+
+
+def test_after_lines_were_lost_nobody_says_for_a_minute_that_losses_are_fine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Beside(tmp_path)
+    both.write("odd", '{"step": 1, "loss": 1.0}')
+    both.nonfinite()
+    with monkeypatch.context() as broken:
+        broken.setattr(both.written.files._sources[0][1], "_rank", lambda _said: {}[0])
+        both.write("odd", '{"step": 2, "loss": NaN}')
+        both.nonfinite()
+    seen = []
+    for step in range(3, 17):
+        both.write("odd", json.dumps({"step": step, "loss": 1.0}))
+        seen.append((both.nonfinite(5), bool(both.written.files.trouble)))
+
+    assert seen == [({}, True)] * 11 + [({"odd": 0}, False)] * 3
+
+
+def test_what_was_read_before_a_file_went_away_is_not_lost(tmp_path: Path) -> None:
+    both = Beside(tmp_path)
+    both.write("odd", '{"step": 1, "loss": NaN}')
+    (tmp_path / "odd").unlink()
+
+    assert both.nonfinite() == {"odd": 1}
+    both.written.poll()
+    assert "no such file" in next(iter(both.written.files.trouble.values()))
