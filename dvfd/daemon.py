@@ -442,6 +442,7 @@ class Daemon:
             environment_hash=environment_hash(),
             trouble=self._sampler.trouble,
             words=self._sampler.words,
+            unseen=self._sampler.unseen,
             maintenance=self._config.maintenance,
             drilled=self._drilled.newest,
             reviewed=self._reviews.of,

@@ -111,6 +111,7 @@ class Judgements:
         environment_hash: str = "",
         trouble: Callable[[str, Labels], str] = lambda metric, where: "",
         words: Callable[[str, Labels], str] = lambda metric, where: "",
+        unseen: Callable[[str, Labels], str] = lambda metric, where: "",
         maintenance: Sequence[Maintenance] = (),
         drilled: Callable[[str], Drilled | None] = lambda check: None,
         reviewed: Callable[[Check], Drilled | None] = lambda check: None,
@@ -120,11 +121,11 @@ class Judgements:
         windows: Callable[[Check, float], Mapping[str, Window]] = lambda check, at: {},
     ) -> None:
         """*trouble* gives the last error of the source of series, or an empty string, *words* what
-        it says itself of what it found; *drilled* the newest findings of the drill of a check,
-        *reviewed* what a review of its days finds now, *runs* the results of its newest
-        stability run, *attested* the result of a criterion on what people state; *waived* makes
-        of a result what it counts as at a moment; *windows* has the samples of criteria, by
-        their ids, that the store is not asked for.
+        it says itself of what it found, *unseen* why there may be more of them; *drilled* the
+        newest findings of the drill of a check, *reviewed* what a review of its days finds now,
+        *runs* the results of its newest stability run, *attested* the result of a criterion on
+        what people state; *waived* makes of a result what it counts as at a moment; *windows* has
+        the samples of criteria, by their ids, that the store is not asked for.
         """
         self._store = store
         self._clock = clock
@@ -132,6 +133,7 @@ class Judgements:
         self._identity = (node, catalogue.hash, profile_hash, environment_hash)
         self._trouble = trouble
         self._words = words
+        self._unseen = unseen
         self._maintenance = tuple(maintenance)
         self._drilled = drilled
         self._reviewed = reviewed
@@ -241,7 +243,7 @@ class Judgements:
             if drilled and criterion.limit.metric:  # a limit that the review has found
                 samples = [*samples, *drilled.samples]
                 trouble = "; ".join(filter(None, (trouble, drilled.trouble(criterion))))
-        result = judge(criterion, samples, at=at, trouble=trouble)
+        result = self._sure(judge(criterion, samples, at=at, trouble=trouble))
         if result.verdict is Verdict.FAIL and (
             said := self._words(criterion.metric, result.labels)
         ):
@@ -251,6 +253,17 @@ class Judgements:
         if window and window.note:
             result = replace(result, note="; ".join(filter(None, (result.note, window.note))))
         return drilled.spoken(result) if drilled else result
+
+    def _sure(self, result: Result) -> Result:
+        """*result*, but no PASS on some of the series while others are there that nobody told."""
+        criterion = result.criterion
+        why = self._unseen(criterion.metric, criterion.where)
+        if not why and criterion.limit.metric:
+            why = self._unseen(criterion.limit.metric, ())
+        if result.verdict is not Verdict.PASS or not why:
+            return result
+        reason = f"not all of {criterion.metric} could be told: {why}; what was: {result.reason}"
+        return replace(result, verdict=Verdict.UNKNOWN, reason=reason)
 
     def _tell(self, sink: Sink, report: Report) -> None:
         try:

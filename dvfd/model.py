@@ -184,6 +184,23 @@ class Sample:
     span: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Series that a source has and could not tell: any of the metric that agree with `labels`.
+
+    One that was never told goes stale nowhere, so only this shows that it is missing.
+    """
+
+    metric: str
+    why: str
+    labels: Labels = ()
+
+    def concerns(self, metric: str, where: Labels) -> bool:
+        """Whether it may be one of the series of *metric* with the labels *where*."""
+        known = dict(self.labels)
+        return metric == self.metric and all(known.get(n, v) == v for n, v in where)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """A number, or `times` a profile key or another metric, plus `plus`.

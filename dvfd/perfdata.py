@@ -10,11 +10,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dvfd.words import printable
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MOST = 64
 """Values taken of one run: each costs a series."""
+
+LONGEST = 200
+"""Characters of a label: two that begin with the same so many are one."""
 
 TOLD = 5
 """Mistakes told of one run; nothing behind them is read."""
@@ -63,32 +68,56 @@ class Datum:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A value that is there and was not taken; without a label any that stands behind it. One that
+    the plugin itself says it has not is no `mistake`.
+    """
+
+    label: str
+    why: str
+    mistake: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
-    """What a run printed: its first words, its values, and what of these could not be read."""
+    """What a run printed: its first words, its values, and those that were not taken."""
 
     text: str
     data: tuple[Datum, ...]
-    wrong: tuple[str, ...]
+    unread: tuple[Unread, ...] = ()
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """What of the values could not be read, in words."""
+        return tuple(each.why for each in self.unread if each.mistake)
 
 
 def read(output: str) -> Said:
-    """Take a plugin's standard output apart."""
+    """Take a plugin's standard output apart. Of two values of one name neither is taken."""
     text, performance = _parts(output)
     data: dict[tuple[str, str], Datum] = {}
-    wrong: list[str] = []
+    unread: list[Unread] = []
     for found in _items(performance):
-        if len(wrong) >= TOLD:
+        if behind := _behind(len(data), unread):
+            unread.append(behind)
             break
-        if isinstance(found, str):
-            wrong.append(found)
+        if isinstance(found, Unread):
+            unread.append(found)
         elif (found.metric, found.label) in data:
-            wrong.append(f"{found.label}: there twice")
-        elif len(data) >= MOST:
-            wrong.append(f"{found.label}: more than {MOST} values")
-            break
+            unread.append(Unread(found.label, f"{found.label}: there twice"))
         else:
             data[found.metric, found.label] = found
-    return Said(text, tuple(data.values()), tuple(wrong))
+    doubtful = {each.label for each in unread}
+    return Said(text, tuple(d for d in data.values() if d.label not in doubtful), tuple(unread))
+
+
+def _behind(taken: int, unread: Sequence[Unread]) -> Unread | None:
+    """What stands for the rest, where there is too much to read it."""
+    if sum(each.mistake for each in unread) >= TOLD:
+        return Unread("", f"nothing is read behind {TOLD} mistakes", mistake=False)
+    if taken + len(unread) >= MOST:
+        return Unread("", f"more than {MOST} values")
+    return None
 
 
 def _parts(output: str) -> tuple[str, str]:
@@ -101,21 +130,24 @@ def _parts(output: str) -> tuple[str, str]:
     return text.strip(), f"{performance} {more}".replace("\n", " ").strip()
 
 
-def _items(performance: str) -> Iterator[Datum | str]:
-    """Each value, or what is wrong with it in words."""
+def _items(performance: str) -> Iterator[Datum | Unread]:
+    """Each value, or why it is not taken."""
     place = 0
     while place < len(performance):
         found = ITEM.match(performance, place)
         if found is None:
-            yield f"read {performance[place:][:60]!r}, wanted 'label'=value[unit];warn;crit;min;max"
+            rest = performance[place:][:60]
+            yield Unread("", f"read {rest!r}, wanted 'label'=value[unit];warn;crit;min;max")
             return
         place = found.end()
-        label = found[2] or found[1].replace("''", "'")
+        label = printable(found[2] or found[1].replace("''", "'"))[:LONGEST]
         try:
-            if found[3] != "U":  # the plugin itself says that it has none
+            if found[3] == "U":
+                yield Unread(label, f"{label}: the plugin itself does not know", mistake=False)
+            else:
                 yield _datum(label, found[3], found[4].split(";")[1:])
         except ValueError as error:
-            yield f"{label}: {error}"
+            yield Unread(label, f"{label}: {error}")
 
 
 def _datum(label: str, given: str, ends: list[str]) -> Datum:

@@ -23,7 +23,7 @@ from dvfd.model import ProbeHealth
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from dvfd.model import Clock, Labels, Probe, Sample
+    from dvfd.model import Clock, Labels, Probe, Sample, Unseen
 
 BEAT = 2.0
 """Most seconds that the loop sleeps: /healthz must see it alive between slow probes."""
@@ -68,6 +68,11 @@ class _Source:
     def gaps(self) -> dict[str, str]:
         """Metrics that the probe says this machine cannot give, with the reason."""
         return dict(getattr(self.probe, "gaps", {}))
+
+    @property
+    def unseen(self) -> tuple[Unseen, ...]:
+        """The series that the probe knows to be there and could not tell."""
+        return tuple(getattr(self.probe, "unseen", ()))
 
     def concerns(self, where: Labels) -> bool:
         """Whether the probe may bring series with these labels; one that says nothing of the labels
@@ -188,6 +193,16 @@ class Sampler:
             return f"no probe here measures {metric}"
         boot = self._clock.boot()
         return "; ".join(filter(None, (self._trouble(s, metric, boot) for s in owners)))
+
+    def unseen(self, metric: str, where: Labels = ()) -> str:
+        """Why *metric* may have more series with the labels *where* than were told; else empty."""
+        sources = [s for s in self._sources.values() if s.concerns(where)]
+        found = [(s, u.why) for s in sources for u in s.unseen if u.concerns(metric, where)]
+        if not found:
+            return ""
+        source, why = found[0]
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        return f"probe {source.probe.name}: {why}{more}"
 
     def words(self, metric: str, where: Labels = ()) -> str:
         """What the source of a metric's series says itself of what it found, if it has words."""

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dvfd import perfdata, shell
 from dvfd.errors import ProbeError, ToolError
-from dvfd.model import Sample, labels
+from dvfd.model import Sample, Unseen, labels
 from dvfd.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dvfd.config import Plugin as Settings
+    from dvfd.model import Labels
     from dvfd.probes.inputs import Allowance
     from dvfd.shell import Output
 
@@ -38,6 +40,10 @@ SHOWN = 200
 """Characters of a plugin's words in a message."""
 
 
+VALUES = tuple(sorted({metric for metric, _ in perfdata.METRICS.values()}))
+"""The metrics of performance data."""
+
+
 class Runner(Protocol):
     """`shell.run` at idle priority, or a fake of it."""
 
@@ -53,13 +59,14 @@ POLITELY: Runner = partial(shell.run, nice=10, bound=True)
 class ExecPlugin:
     """Probe over one [[plugin]]."""
 
-    metrics = ("plugin_status", *sorted({metric for metric, _ in perfdata.METRICS.values()}))
+    metrics = ("plugin_status", *VALUES)
 
     def __init__(self, settings: Settings, allowance: Allowance, *, run: Runner = POLITELY) -> None:
         self.name = f"plugin.{settings.name}"
         self.interval = settings.interval
         self.deadline = settings.timeout + 2 * ENDING
         self.gaps: dict[str, str] = {}
+        self.unseen: tuple[Unseen, ...] = ()
         self.words = ""  # of the newest sample, also while the next one is made
         self.about = labels(plugin=settings.name)
         self._settings = settings
@@ -76,21 +83,26 @@ class ExecPlugin:
             raise ProbeError(f"ended with {done['code']} and said nothing: wanted a line of output")
         said = perfdata.read(done["stdout"])
         self.words = printable(said.text)[:SHOWN]
-        wrong, data = said.wrong, said.data
         if done["cut"]:  # the last value may be half a number
-            wrong, data = ("its output was cut off",), ()
+            said = replace(said, data=(), unread=(perfdata.Unread("", "its output was cut off"),))
         found = [Sample("plugin_status", status, at, self.about)]
-        found += [self._sample(datum, at) for datum in data]
-        admitted, beyond = self._allowance.admit(found)
-        yield from admitted
-        if beyond:
-            raise ProbeError(beyond)
-        self.gaps = {"performance data": "; ".join(wrong)} if wrong else {}
+        found += [Sample(d.metric, d.value, at, self._named(d.label)) for d in said.data]
+        admitted = self._allowance.admit(found)
+        self.unseen = (*self._unread(said), *admitted.unseen)
+        yield from admitted.samples
+        if admitted.beyond:
+            raise ProbeError(admitted.beyond)
+        self.gaps = {"performance data": "; ".join(said.wrong)} if said.wrong else {}
 
-    def _sample(self, datum: perfdata.Datum, at: float) -> Sample:
-        label = printable(datum.label)[:SHOWN]
-        where = labels(plugin=self._settings.name, label=label)
-        return Sample(datum.metric, datum.value, at, where)
+    def _unread(self, said: perfdata.Said) -> Iterator[Unseen]:
+        """A value that could not be read may be one of any metric."""
+        for metric in VALUES:
+            for each in said.unread:
+                known = self._named(each.label) if each.label else self.about
+                yield Unseen(metric, each.why, known)
+
+    def _named(self, label: str) -> Labels:
+        return labels(plugin=self._settings.name, label=label)
 
     def _ran(self) -> Mapping[str, Any]:
         """How the command ended. Raises ProbeError if it did not, or could not be started."""

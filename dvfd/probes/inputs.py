@@ -8,11 +8,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dvfd.model import Sample, labels
+from dvfd.model import Sample, Unseen, labels
 from dvfd.words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dvfd.exposition import Exposed
     from dvfd.model import Labels, Metric
@@ -22,6 +22,9 @@ LONGEST = 200
 
 TOLD = 5
 """Problems of one pass that are told: a broken exporter has thousands of the same."""
+
+SEVERAL = 20
+"""Series of a metric that are named as not told; of more, all of the metric counts as such."""
 
 AHEAD = 5.0
 """Seconds that a timestamp may lie ahead of our clock: file systems and exporters round."""
@@ -43,6 +46,21 @@ class Taken:
     samples: list[Sample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    unseen: list[Unseen] = field(default_factory=list)
+
+    def refuse(self, metric: Metric, why: str, known: Labels = ()) -> None:
+        """A series that is there, and says nothing that could be taken."""
+        self.problems.append(why)
+        self.unseen.append(Unseen(metric.name, why, known))
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What there was room for, and in words what there was none for."""
+
+    samples: list[Sample]
+    beyond: str
+    unseen: list[Unseen]
 
 
 class Allowance:
@@ -53,8 +71,8 @@ class Allowance:
         self._known: set[tuple[str, Labels]] = set()
         self._lock = threading.Lock()
 
-    def admit(self, samples: Iterable[Sample]) -> tuple[list[Sample], str]:
-        """Those of known series, and of new ones while there is room; words where there is none."""
+    def admit(self, samples: Iterable[Sample]) -> Admitted:
+        """Those of known series, and of new ones while there is room."""
         admitted: list[Sample] = []
         refused: list[Sample] = []
         with self._lock:
@@ -65,7 +83,8 @@ class Allowance:
                     admitted.append(sample)
                 else:
                     refused.append(sample)
-        return admitted, self._words(refused)
+        words = self._words(refused)
+        return Admitted(admitted, words, [Unseen(s.metric, words, s.labels) for s in refused])
 
     def _words(self, refused: Sequence[Sample]) -> str:
         if not refused:
@@ -74,6 +93,21 @@ class Allowance:
             f"{len(refused)} series beyond the {self._most} of [site] series, such as"
             f" {refused[0].metric}{dict(refused[0].labels)}: choose fewer, or allow more"
         )
+
+
+def bounded(found: Iterable[Unseen]) -> tuple[Unseen, ...]:
+    """*found*, without the names of each where there are many."""
+    of: dict[str, list[Unseen]] = defaultdict(list)
+    for each in found:
+        of[each.metric].append(each)
+    return tuple(kept for each in of.values() for kept in _named(each))
+
+
+def _named(found: Sequence[Unseen]) -> Iterator[Unseen]:
+    if len(found) <= SEVERAL:
+        yield from found
+    else:
+        yield Unseen(found[0].metric, f"{found[0].why}, and {len(found) - 1} more")
 
 
 def take(metrics: Iterable[Metric], seen: Sequence[Seen]) -> Taken:
@@ -113,14 +147,16 @@ def _add(metric: Metric, chosen: Sequence[Seen], taken: Taken) -> None:
         lacking = [name for name in metric.labels if name not in each.found.labels]
         value = each.found.value * metric.origin.times
         if lacking:
-            taken.problems.append(f"{_where(each)}: it has no label {lacking[0]!r}")
+            taken.refuse(metric, f"{_where(each)}: it has no label {lacking[0]!r}")
         elif not math.isfinite(value):
-            taken.problems.append(f"{_where(each)}: is {each.found.value}, wanted a number")
+            why = f"{_where(each)}: is {each.found.value}, wanted a number"
+            taken.refuse(metric, why, _labels(metric, each))
         else:
             series[_labels(metric, each)].append(each)
     for known, found in series.items():
         if len(found) > 1:
-            taken.problems.append(f"{_where(found[1])}: also in {found[0].place}: which is true?")
+            why = f"{_where(found[1])}: also in {found[0].place}: which is true?"
+            taken.refuse(metric, why, known)
         else:
             value = found[0].found.value * metric.origin.times
             taken.samples.append(Sample(metric.name, value, found[0].at, known))

@@ -10,14 +10,14 @@ from dvfd import exposition, remote
 from dvfd.errors import DvfdError, ProbeError
 from dvfd.masking import masked
 from dvfd.probes.files import raise_all
-from dvfd.probes.inputs import AHEAD, Seen, take
+from dvfd.probes.inputs import AHEAD, Seen, bounded, take
 from dvfd.reduce import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dvfd.config import Scrape as Settings
-    from dvfd.model import Metric, Sample
+    from dvfd.model import Metric, Sample, Unseen
     from dvfd.probes.inputs import Allowance
     from dvfd.remote import Answer
 
@@ -52,6 +52,7 @@ class Scrape:
         self.interval = settings.interval
         self.deadline = settings.timeout + 5.0  # to read what came in time
         self.gaps: dict[str, str] = {}
+        self.unseen: tuple[Unseen, ...] = ()
         self._settings = settings
         self._wanted = tuple(metrics)
         self._names = frozenset(metric.origin.series for metric in metrics if metric.origin)
@@ -64,9 +65,10 @@ class Scrape:
         taken = take(self._wanted, list(self._seen(at)))
         address = masked(self._settings.url)
         self.gaps = {name: f"{why} at {address}" for name, why in taken.missing.items()}
-        admitted, beyond = self._allowance.admit(taken.samples)
-        yield from admitted
-        raise_all(filter(None, (*taken.problems, beyond)))
+        admitted = self._allowance.admit(taken.samples)
+        self.unseen = bounded((*taken.unseen, *admitted.unseen))
+        yield from admitted.samples
+        raise_all(filter(None, (*taken.problems, admitted.beyond)))
 
     def _seen(self, at: float) -> Iterator[Seen]:
         address = masked(self._settings.url)

@@ -6,6 +6,7 @@ collector does not show. Whatever else lies there under such a name hangs nobody
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import time
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from dvfd import exposition
 from dvfd.errors import ProbeError
+from dvfd.model import Unseen
 from dvfd.probes import files
-from dvfd.probes.inputs import AHEAD, Seen, take
+from dvfd.probes.inputs import AHEAD, Seen, bounded, take
 from dvfd.reduce import seconds
 from dvfd.sandbox import hidden
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from dvfd.config import TextFile as Settings
     from dvfd.model import Labels, Metric, Sample
-    from dvfd.probes.inputs import Allowance
+    from dvfd.probes.inputs import Allowance, Taken
 
 LARGEST = 1 << 20
 """Bytes of one file: 10000 lines."""
@@ -47,6 +49,15 @@ class _Read:
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a file has, and why that does not count. `unread`: nobody knows what it has."""
+
+    held: tuple[Seen, ...] = ()
+    problem: str = ""
+    unread: bool = False
+
+
 class TextFile:
     """Probe over one [[textfile]]."""
 
@@ -64,11 +75,13 @@ class TextFile:
         self.metrics = tuple(metric.name for metric in metrics)
         self.interval = settings.interval
         self.gaps: dict[str, str] = {}
+        self.unseen: tuple[Unseen, ...] = ()
         self._settings = settings
         self._wanted = tuple(metrics)
         self._allowance = allowance
         self._elapsed = elapsed
         self._files: dict[str, _Read] = {}
+        self._well: dict[str, float] = {}  # when it could be read last
         self._told: dict[tuple[str, Labels], float] = {}
 
     def sample(self, at: float) -> Iterator[Sample]:
@@ -76,50 +89,68 @@ class TextFile:
         with each file.
         """
         began = self._elapsed()
-        problems: list[str] = []
-        seen: list[Seen] = []
-        for name in self._names(problems):
-            read = self._look(name, at, problems)
-            if read is not None:
-                seen += [Seen(name, read.written, found) for found in read.samples]
-        taken = take(self._wanted, seen)
+        looks = list(self._looks(at))
+        taken = take(self._wanted, [s for look in looks if not look.problem for s in look.held])
         self.gaps = {n: f"{why} in {self._settings.directory}" for n, why in taken.missing.items()}
-        admitted, beyond = self._allowance.admit(taken.samples)
-        yield from (sample for sample in admitted if self._is_new(sample))
+        admitted = self._allowance.admit(taken.samples)
+        self.unseen = bounded((*self._hidden(looks, taken), *taken.unseen, *admitted.unseen))
+        yield from (sample for sample in admitted.samples if self._is_new(sample))
         if self._elapsed() - began > self.deadline:  # then the sampler throws all of it away
             self._told.clear()
-        files.raise_all(filter(None, (*problems, *taken.problems, beyond)))
+        problems = (look.problem for look in looks)
+        files.raise_all(filter(None, (*problems, *taken.problems, admitted.beyond)))
 
-    def _names(self, problems: list[str]) -> list[str]:
+    def _looks(self, at: float) -> Iterator[_Look]:
         directory = self._settings.directory
         names = files.names(directory, r".*\.prom")
         if not names and not directory.is_dir():
             raise ProbeError(f"{directory}: {hidden(directory) or 'no such directory'}")
         if len(names) > MANY:
-            problems.append(f"{directory}: {len(names)} files, wanted at most {MANY}")
+            why = f"{directory}: {len(names)} files, wanted at most {MANY}"
+            yield _Look(problem=why, unread=True)
         self._files = {name: self._files[name] for name in names if name in self._files}
-        return names[:MANY]
+        self._well = {name: self._well[name] for name in names if name in self._well}
+        yield from (self._look(name, at) for name in names[:MANY])
 
-    def _look(self, name: str, at: float, problems: list[str]) -> _Read | None:
-        """The file's samples, if it can be read and is neither old nor of the future."""
+    def _look(self, name: str, at: float) -> _Look:
+        """The file's samples; they count if it is neither old nor of the future."""
         try:
             read = self._read(name)
         except FileNotFoundError:  # replaced by nothing since it was listed
-            return None
+            return _Look()
         except OSError as error:
-            problems.append(files.explain(self._settings.directory / name, error))
-            return None
-        age = at - read.written
+            return self._unread(name, at, files.explain(self._settings.directory / name, error))
         if read.problem:
-            problems.append(f"{name}: {read.problem}")
-        elif age > self._settings.max_age:
+            return self._unread(name, at, f"{name}: {read.problem}")
+        self._well[name] = at
+        held = tuple(Seen(name, read.written, found) for found in read.samples)
+        return _Look(held, self._untimely(name, at - read.written))
+
+    def _unread(self, name: str, at: float, problem: str) -> _Look:
+        """What was in it a moment ago goes stale by itself."""
+        since = at - self._well.get(name, -math.inf)
+        return _Look(problem=problem, unread=since > self._settings.max_age)
+
+    def _untimely(self, name: str, age: float) -> str:
+        if age > self._settings.max_age:
             wanted = seconds(self._settings.max_age)
-            problems.append(f"{name}: written {seconds(age)} ago, wanted every {wanted}")
-        elif age < -AHEAD:
-            problems.append(f"{name}: written {seconds(-age)} in the future: which clock is wrong?")
-        else:
-            return read
-        return None
+            return f"{name}: written {seconds(age)} ago, wanted every {wanted}"
+        if age < -AHEAD:
+            return f"{name}: written {seconds(-age)} in the future: which clock is wrong?"
+        return ""
+
+    def _hidden(self, looks: Sequence[_Look], taken: Taken) -> Iterator[Unseen]:
+        """What lies in files that do not count and was never told: else it goes stale by itself."""
+        told = {*self._told, *((sample.metric, sample.labels) for sample in taken.samples)}
+        for look in looks:
+            if look.unread:
+                yield from (Unseen(name, look.problem) for name in self.metrics)
+            elif look.problem:
+                there = take(self._wanted, look.held)
+                yield from there.unseen
+                for sample in there.samples:
+                    if (sample.metric, sample.labels) not in told:
+                        yield Unseen(sample.metric, look.problem, sample.labels)
 
     def _read(self, name: str) -> _Read:
         """As it was read last time, if it is the same file still. Raises OSError."""

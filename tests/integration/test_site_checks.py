@@ -158,6 +158,18 @@ def test_a_breach_of_each_is_told(place):
     assert "it says: CRITICAL: none is free" in place.result("scratch_space")["reason"]
 
 
+def test_a_file_that_nobody_could_ever_read_is_no_pass_of_those_beside_it(place):
+    (place.directory / "mdstat").write_text(WHOLE)
+    keep(place, lambda: place.result("raid")["verdict"] == "PASS")
+    other = place.directory / "other.prom"
+    other.write_text("raid_disks_missing{array=\n")
+    keep(place, lambda: place.result("raid")["verdict"] == "UNKNOWN")
+    assert "other.prom: line 1" in place.result("raid")["reason"]
+
+    other.unlink()
+    keep(place, lambda: place.result("raid")["verdict"] == "PASS")
+
+
 def test_a_source_that_is_muted_is_unknown_within_three_intervals(place):
     place.plugin("echo 'OK | free=50%'")
     (place.directory / "mdstat").write_text(WHOLE)

@@ -77,11 +77,47 @@ def test_what_could_not_be_read_of_the_values_is_told_until_it_can():
     assert probe.gaps == {}
 
 
+@pytest.mark.parametrize(
+    ("values", "missed"),
+    [("'a''b'=1e400 x=1", "a'b"), ("a=41C x=1", "a"), ("a=1 a=2 x=1", "a"), ("a=U x=1", "a")],
+)
+def test_a_value_that_could_not_be_read_is_missed_where_it_may_be_meant(values, missed):
+    probe = plugin(ended(0, f"OK | {values}"))
+    measure(probe)
+
+    def asked(metric, **where):
+        wanted = labels(plugin="ntp", **where)
+        return [u.why for u in probe.unseen if u.concerns(metric, wanted)]
+
+    assert asked("plugin_value")[0].startswith(f"{missed}: ")
+    assert asked("plugin_value", label=missed) == asked("plugin_value")
+    assert asked("plugin_value", label="x") == []
+    assert asked("plugin_status") == []
+
+
+@pytest.mark.parametrize("values", ["x=1 and so on", "x=1" + " y=1" * 99])
+def test_any_value_may_stand_behind_what_is_not_read(values):
+    probe = plugin(ended(0, f"OK | {values}"))
+    measure(probe)
+
+    assert any(u.concerns("plugin_value", labels(label="any")) for u in probe.unseen)
+
+
+def test_a_value_that_is_read_again_is_missed_no_more():
+    probe = plugin(ended(0, "OK | t=4furlong"), ended(0, "OK | t=4"))
+    measure(probe)
+    assert probe.unseen != ()
+
+    measure(probe)
+    assert probe.unseen == ()
+
+
 def test_more_series_than_the_site_allows_are_refused_and_the_known_ones_go_on():
     probe = plugin(ended(0, "OK | a=1 b=2"), ended(0, "OK | b=2 a=1"), most=2)
     first, error = measure(probe)
     assert [s.metric for s in first] == ["plugin_status", "plugin_value"]
     assert "1 series beyond the 2 of [site] series" in error
+    assert [dict(u.labels)["label"] for u in probe.unseen] == ["b"]
 
     again, _ = measure(probe)
     assert {s.labels for s in again} == {s.labels for s in first}

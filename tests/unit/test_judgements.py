@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from fakes_sinks import NOW, check, criterion, sample
 from dvfd import judgements as module
 from dvfd.config import Maintenance
 from dvfd.judgements import Judgements
-from dvfd.model import Catalogue, Check, Criterion, Report, Sample, Verdict
+from dvfd.model import Catalogue, Check, Criterion, Labels, Limit, Report, Sample, Verdict
 
 
 class Shelf:
@@ -60,6 +61,30 @@ def test_a_source_has_the_last_word_where_a_line_fails(value: float, told: bool)
     shelf = Shelf(sample(value=value, at=NOW))
     report = judging(LIVE, shelf, words=lambda metric, where: "3 % left").run_check(LIVE)
     assert report.results[0].reason.endswith("; it says: 3 % left") is told
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(1.0, Verdict.UNKNOWN), (0.0, Verdict.FAIL)])
+def test_some_of_the_series_are_no_pass_while_others_could_not_be_told(
+    value: float, verdict: Verdict
+) -> None:
+    def unseen(metric: str, where: Labels) -> str:
+        return "gpu1.prom: line 2" if (metric, where) == (ALIVE.metric, ALIVE.where) else ""
+
+    shelf = Shelf(sample(value=value, at=NOW))
+    [result] = judging(LIVE, shelf, unseen=unseen).run_check(LIVE).results
+    assert result.verdict is verdict
+    assert ("gpu1.prom: line 2" in result.reason) is (verdict is Verdict.UNKNOWN)
+
+
+def test_a_limit_of_which_not_all_could_be_told_makes_no_pass() -> None:
+    wanted = criterion("live.hot", source="ranks", limit=Limit(of="metric.top"))
+    hot = check("live", wanted, watch=True)
+    shelf = Shelf(sample(value=1.0, at=NOW), replace(sample(value=1.0, at=NOW), metric="top"))
+    shelf.samples = lambda wanted, *, until: shelf.held  # type: ignore[method-assign]
+    told = {ALIVE.metric: "", "top": "the other one"}
+    [known] = judging(hot, shelf).run_check(hot).results
+    [result] = judging(hot, shelf, unseen=lambda m, _: told[m]).run_check(hot).results
+    assert (known.verdict, result.verdict) == (Verdict.PASS, Verdict.UNKNOWN)
 
 
 def test_without_a_sample_it_is_unknown() -> None:

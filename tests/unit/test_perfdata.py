@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvfd.perfdata import MOST, TOLD, Range, read
+from dvfd.perfdata import MOST, TOLD, Range, Unread, read
 
 
 def values(output):
@@ -96,11 +96,14 @@ def test_what_cannot_be_meant_is_told_and_taken_for_nothing(output, why):
     said = read(output)
 
     assert why in " ".join(said.wrong)
-    assert [d.value for d in said.data] in ([], [1.0])
+    assert said.data == ()
 
 
 def test_a_value_that_the_plugin_does_not_know_is_none_and_no_mistake():
-    assert read("OK | t=U;1;2") == read("OK")
+    said = read("OK | t=U;1;2")
+
+    assert (said.data, said.wrong) == ((), ())
+    assert [(u.label, u.why) for u in said.unread] == [("t", "t: the plugin itself does not know")]
 
 
 def test_a_flood_of_values_is_cut_off():
@@ -113,7 +116,15 @@ def test_a_flood_of_values_is_cut_off():
 def test_a_flood_of_mistakes_is_cut_off():
     said = read("OK | " + "a=1 " * 10_000 + "b=1")
 
-    assert (len(said.data), len(said.wrong)) == (1, TOLD)
+    assert (len(said.data), len(said.wrong)) == (0, TOLD)
+    assert said.unread[-1] == Unread("", f"nothing is read behind {TOLD} mistakes", mistake=False)
+
+
+def test_of_labels_that_begin_with_the_same_200_characters_neither_is_taken():
+    said = read(f"OK | {'A' * 200}1=99 {'A' * 200}2=1")
+
+    assert said.data == ()
+    assert said.wrong[0].endswith("there twice")
 
 
 @given(st.text())

@@ -11,7 +11,7 @@ from fakes import FakeClock
 from fakes_probes import FakeProbe
 
 from dvfd.errors import NotApplicable, ProbeError
-from dvfd.model import Sample
+from dvfd.model import Sample, Unseen
 from dvfd.sampler import Sampler, following
 
 
@@ -222,6 +222,15 @@ def test_a_gap_is_named_while_the_probe_is_well():
     assert desk.health().error == "no n: not supported"
     assert desk.sampler.trouble("n") == "probe fake: not supported"
     assert desk.sampler.trouble("m") == ""
+
+
+def test_a_series_that_a_probe_could_not_tell_is_missed_where_it_may_be_meant():
+    probe = FakeProbe(1)
+    probe.unseen = (Unseen("m", "b.prom: broken", (("gpu", "1"),)),)
+    told = Desk(probe).sampler.unseen
+
+    assert told("m") == told("m", (("gpu", "1"),)) == "probe fake: b.prom: broken"
+    assert told("m", (("gpu", "0"),)) == told("n") == ""
 
 
 def test_a_metric_that_nobody_measures_is_trouble():

@@ -12,6 +12,7 @@ from dvfd import exposition
 from dvfd.config import Config, Scrape, parse
 from dvfd.config import Scrape as Settings
 from dvfd.errors import ConfigError, ProbeError
+from dvfd.model import labels
 from dvfd.probes import scrape
 from dvfd.probes.inputs import Allowance
 
@@ -66,6 +67,27 @@ def test_whatever_is_no_answer_brings_no_sample_and_says_why(exporter, why):
 
     assert samples == []
     assert why in error
+
+
+def test_a_series_that_says_nothing_is_missed_beside_those_that_do():
+    heat = metric("site_heat", labels=("core",), series="heat")
+    exporter = FakeExporter('heat{core="0"} 40\nheat{core="1"} NaN\n')
+    probe = scrape.Scrape(NODE, (heat,), Allowance(50), get=exporter)
+    samples, error = measure(probe, 100.0)
+
+    assert len(samples) == 1
+    assert [(u.metric, u.why, u.labels) for u in probe.unseen] == [
+        ("site_heat", error, labels(core="1"))
+    ]
+
+
+def test_a_series_beyond_the_allowance_is_missed():
+    heat = metric("site_heat", labels=("core",), series="heat")
+    exporter = FakeExporter('heat{core="0"} 40\nheat{core="1"} 90\n')
+    probe = scrape.Scrape(NODE, (heat,), Allowance(1), get=exporter)
+    measure(probe, 100.0)
+
+    assert [u.labels for u in probe.unseen] == [labels(core="1")]
 
 
 def test_a_series_that_is_not_there_is_a_gap():

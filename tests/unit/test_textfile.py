@@ -9,6 +9,7 @@ from fakes_probes import measure
 from fakes_site import metric
 
 from dvfd.config import TextFile as Settings
+from dvfd.model import labels
 from dvfd.probes.inputs import Allowance
 from dvfd.probes.textfile import LARGEST, MANY, TextFile
 
@@ -112,6 +113,99 @@ def test_one_series_in_two_files_is_true_in_neither(probe, tmp_path):
 
     assert samples == []
     assert error == "smart.prom line 2: smartmon_healthy: also in other.prom: which is true?"
+
+
+def test_a_file_that_was_never_read_may_hold_any_series(probe, tmp_path):
+    put(tmp_path)
+    put(tmp_path, "nonsense\n", "other.prom")
+    found(probe)
+    (missed,) = probe.unseen
+    assert missed.why.startswith("other.prom: line 1")
+    assert missed.concerns("site_smart", labels(disk="sdb"))
+
+    put(tmp_path, GOOD.replace("sda", "sdb"), "other.prom", age=1)
+    found(probe)
+    assert probe.unseen == ()
+
+
+def test_a_file_that_is_broken_for_a_moment_leaves_its_series_to_grow_old(probe, tmp_path):
+    put(tmp_path)
+    found(probe)
+    put(tmp_path, "nonsense\n", age=0)
+    found(probe)
+    assert probe.unseen == ()
+
+    found(probe, NOW + 601)
+    assert [u.metric for u in probe.unseen] == ["site_smart"]
+
+
+def test_an_old_file_that_was_never_told_hides_its_series_alone(probe, tmp_path):
+    put(tmp_path)
+    put(tmp_path, GOOD.replace("sda", "sdb"), "other.prom", age=3600)
+    put(tmp_path, "x 1\n", "idle.prom", age=3600)
+    found(probe)
+
+    (missed,) = probe.unseen
+    assert missed.labels == labels(disk="sdb")
+    assert missed.why == "other.prom: written 60 min ago, wanted every 10 min"
+
+
+def test_what_was_told_goes_stale_by_itself(probe, tmp_path):
+    put(tmp_path)
+    found(probe)
+    found(probe, NOW + 601)
+    assert probe.unseen == ()
+
+
+def test_an_old_file_hides_nothing_that_a_fresh_one_tells(probe, tmp_path):
+    put(tmp_path)
+    put(tmp_path, GOOD, "before.prom", age=3600)
+    found(probe)
+    assert probe.unseen == ()
+
+
+def test_more_files_than_are_read_may_hold_any_series(probe, tmp_path):
+    put(tmp_path, name="0.prom")
+    for number in range(1, MANY + 1):
+        put(tmp_path, "x 1\n", f"{number}.prom")
+    found(probe)
+    assert [u.metric for u in probe.unseen] == ["site_smart"]
+
+
+@pytest.mark.parametrize(
+    ("line", "series"),
+    [
+        ('smartmon_healthy{disk="sdb"} NaN\n', labels(disk="sdb")),
+        ("smartmon_healthy 1\n", ()),
+        ('smartmon_healthy{disk="sdb"} 1\nsmartmon_healthy{disk="sdb"} 0\n', labels(disk="sdb")),
+    ],
+)
+def test_a_series_that_says_nothing_is_missed_beside_those_that_do(probe, tmp_path, line, series):
+    put(tmp_path, GOOD + line)
+    samples, error = found(probe)
+
+    assert len(samples) == 1
+    assert [(u.why, u.labels) for u in probe.unseen] == [(error, series)]
+
+
+def test_a_series_beyond_the_allowance_is_missed(tmp_path):
+    settings = Settings(name="smart", directory=tmp_path)
+    probe = TextFile(settings, [metric()], Allowance(1))
+    put(tmp_path, GOOD + 'smartmon_healthy{disk="sdb"} 0\n')
+    found(probe)
+
+    (missed,) = probe.unseen
+    assert "1 series beyond the 1 of [site] series" in missed.why
+    assert not missed.concerns("site_smart", labels(disk="sda"))
+
+
+def test_a_flood_of_series_that_say_nothing_is_one_that_may_be_any(probe, tmp_path):
+    put(tmp_path, "".join(f'smartmon_healthy{{disk="{n}"}} NaN\n' for n in range(1000)))
+    found(probe)
+
+    (missed,) = probe.unseen
+    assert missed.labels == ()
+    assert missed.why.endswith("and 999 more")
 
 
 def test_a_fifo_hangs_nobody(probe, tmp_path):
