@@ -7,7 +7,7 @@ looks the steps of the rank that did least take their time, what is left of it w
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -245,4 +245,7 @@ class Ledger:
     def _course(self, metric: str, own: Labels) -> Course:
         since, until = self._ends
         found = self._past.series(metric, own, since=since - ROLLED, until=until)
+        first = bisect_left(found, since, key=lambda sample: sample.at)
+        if first < len(found) and found[first].at == since:
+            found = found[first:]  # what was before it is another run's
         return Course(forward(found) if metric.endswith("_total") else found)

@@ -18,9 +18,11 @@ from dvfd.query import near
 from dvfd.reporting.document import document
 from dvfd.reporting.from_run import story as story_of_run
 from dvfd.reporting.from_store import story
+from dvfd.reporting.ran import runs_of
 from dvfd.runs.run import Run
 from dvfd.runs.shelf import documents
 from dvfd.spent import OBSERVED
+from dvfd.telemetry.chronicle import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,7 +112,9 @@ def answer(given: Given, clock: Clock) -> dict[str, Any]:
         raise StoreError(f"{given.path}: not there, so nothing is remembered")
     store = Store.read_only(given.path, given.metrics, clock)
     try:
+        ran = runs_of(store.all(KIND).values())
         known = {dict(own).get("job", "") for name, own in store.lived(0.0) if name == OBSERVED}
+        known |= {each.job for each in ran}
         told = story(
             store,
             question.job or _only(known),
@@ -119,6 +123,7 @@ def answer(given: Given, clock: Clock) -> dict[str, Any]:
             since=question.since,
             until=question.until,
             now=now,
+            ran=ran,
             number=question.number,
         )
         return document(told, given.cost, made_at=now)

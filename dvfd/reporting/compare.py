@@ -315,6 +315,7 @@ def _batch(report: Report) -> float | None:
 def _weak(which: str, report: Report) -> Iterator[str]:
     """Why a run says little even of itself."""
     seconds, steps = report["period"]["seconds"], report["work"]["steps"]
+    steps = 0 if steps is None else steps
     if seconds < WARM_UP_SECONDS and steps < WARM_UP_BATCHES:
         yield (
             f"{which} is too short: {hours(seconds)} and {steps} steps are inside of a warm-up, "

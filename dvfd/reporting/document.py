@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from dvfd import __version__
 from dvfd.masking import masked
 from dvfd.reporting.courses import thinned
-from dvfd.reporting.shares import hours
+from dvfd.reporting.shares import SMALL, hours
 from dvfd.runs.goodput import Part, ordered
 from dvfd.runs.report import iso
 from dvfd.spent import OF_STORE
 from dvfd.words import minute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from dvfd.config import Cost
     from dvfd.reporting.story import Line, Story, Stragglers
@@ -35,6 +35,9 @@ LISTED = 50
 
 TURNS = 1.5
 """Times the mean cost of all ranks up to which ranks take turns at being the slowest."""
+
+SHORT = 3600.0
+"""Seconds of a run up to which its ends are told to the second."""
 
 FULL = 0.999
 """A share of the time from which on a meter was read all the time: a look is missed at each end."""
@@ -69,13 +72,14 @@ def document(story: Story, cost: Cost, *, made_at: float) -> dict[str, Any]:
             "asked_until": story.asked[1],
             "live": story.live,
         },
+        "ending": _ending(story),
         "headline": "",
         "time": _time(story, money),
         "work": {
             "processes": story.world or None,
             "ranks": story.ranks,
             "nodes": story.nodes,
-            "steps": story.goodput.steps,
+            "steps": _steps(story),
             "steps_again": story.goodput.again if story.numbered else None,
             "samples": story.samples,
             "samples_per_second": _rate(story),
@@ -92,6 +96,7 @@ def document(story: Story, cost: Cost, *, made_at: float) -> dict[str, Any]:
         },
         "checkpoints": {
             "seen": len(story.checkpoints.times),
+            "saved": story.checkpoints.saved,
             "all": story.checkpoints.whole,
             "seconds": story.checkpoints.seconds,
             "longest": story.checkpoints.longest,
@@ -108,6 +113,30 @@ def document(story: Story, cost: Cost, *, made_at: float) -> dict[str, Any]:
     found["headline"] = headline(found)
     masked_: dict[str, Any] = _plain(masked(found))
     return masked_
+
+
+def _ending(story: Story) -> dict[str, Any] | None:
+    """How the run ended; None if it goes on, or nobody knows."""
+    ran = story.ran
+    if ran is None or not ran.how:
+        return None
+    return {
+        "how": ran.how,
+        "why": ran.why,
+        "at": ran.ended,
+        "iso": iso(ran.ended or 0.0),
+        "seen": not ran.blind,
+        "ranks": len(ran.ranks),
+        "of": ran.here or None,
+    }
+
+
+def _steps(story: Story) -> int | None:
+    """None where no rank could be heard: that is not the same as no step."""
+    told = story.ran.steps if story.ran and story.since <= story.ran.first else None
+    if told is not None:
+        return told
+    return story.goodput.steps if story.ranks else None
 
 
 class _Money:
@@ -280,6 +309,7 @@ def _energy(story: Story) -> dict[str, Any]:
 def _unknown(story: Story, cost: Cost) -> Iterator[str]:
     """What this report cannot say, and what would make it known."""
     yield from _unmeasured(story)
+    yield from _unheard(story)
     if cost.per_hour is None:
         yield 'cost: [cost] per_hour = 12.5 and currency = "EUR" say what an hour of the node costs'
     if story.checkpoints.whole and story.checkpoints.seconds is None:
@@ -289,6 +319,23 @@ def _unknown(story: Story, cost: Cost) -> Iterator[str]:
             "energy and cost are of the whole node, and it was shared with "
             f"{', '.join(story.beside)}"
         )
+
+
+def _unheard(story: Story) -> Iterator[str]:
+    """What lies outside of the looks: the ends of a run that nobody kept."""
+    ran = story.ran
+    if story.source != "store":
+        return
+    if ran is None or ran.began is None or ran.first < story.since:
+        yield "the beginning: what came before the first look is not in this report"
+    if not story.live and (ran is None or not ran.how):
+        yield "the end: nobody told how the job ended, nor what came after the last look"
+    if ran is not None and ran.how and ran.blind:
+        yield (
+            f"the end: no daemon looked when it came; the job was found over at {moment(ran.last)}"
+        )
+    if not story.ranks:
+        yield "steps: no rank was heard to make one, which does not say that there was none"
 
 
 def _unmeasured(story: Story) -> Iterator[str]:
@@ -313,11 +360,49 @@ def headline(found: dict[str, Any]) -> str:
     """What a director needs: how long, how much of it was productive, what was lost, the bill."""
     time, period = found["time"], found["period"]
     ran = "has run" if period["live"] else "ran"
-    first = f"{found['job']} {ran} {hours(time['seconds'])}"
+    first = f"{found['job']} {ran} {hours(time['seconds'])}{_how(found['ending'])}"
     if time["goodput"] is None:
         return f"{first}: too short to say where its time went."
     sentence = f"{first}, {_productive(time)} of it productive"
     return "; ".join([sentence, *_lost(time), *_bill(found)]) + "."
+
+
+OVER = {
+    "ended": "ended",
+    "failed": "failed",
+    "gone": "ended without a word",
+    "forgotten": "was forgotten",
+}
+"""How a run ended, in words."""
+
+
+def _how(ending: Mapping[str, Any] | None) -> str:
+    if ending is None:
+        return ""
+    if ending["how"] == "ended":
+        return " to its end"
+    why = f" ({_shortened(ending['why'])})" if ending["why"] else ""
+    when = "at" if ending["seen"] else "before"
+    return f" and {OVER[ending['how']]} {when} {moment(ending['at'])}{why}"
+
+
+def over(ending: Mapping[str, Any]) -> str:
+    """How and when a run ended, and why, with its ranks."""
+    when = "at" if ending["seen"] else "before"
+    why = f", {' '.join(ending['why'].split())}" if ending["why"] else ""
+    of = f" of {ending['of']}" if ending["of"] else ""
+    ranks = f"; {ending['ranks']}{of} ranks here" if ending["ranks"] else ""
+    return f"{OVER[ending['how']]} {when} {moment(ending['at'])}{why}{ranks}"
+
+
+def _shortened(words: str, most: int = 90) -> str:
+    line = " ".join(words.split()).rstrip(".;")
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def moment(at: float) -> str:
+    """A moment to the second, for ends: `2026-07-01 08:49:03 UTC`."""
+    return f"{iso(at)[:19].replace('T', ' ')} UTC"
 
 
 def _productive(time: dict[str, Any]) -> str:
@@ -336,7 +421,7 @@ def _lost(time: dict[str, Any]) -> Iterator[str]:
     parts = [p for p in time["parts"] if p["part"] not in {"productive", "unobserved"}]
     unseen = next(p["seconds"] for p in time["parts"] if p["part"] == "unobserved")
     lost = math.fsum(part["seconds"] for part in parts)
-    if lost >= 1:
+    if lost >= min(1.0, max(0.05, SMALL * time["seconds"])):
         worst = parts[0]
         most = "all of it" if worst["seconds"] > 0.99 * lost else "most of it"
         most = most if worst["seconds"] > lost / 2 else "more than to anything else"
@@ -380,4 +465,5 @@ def named(found: dict[str, Any]) -> str:
         return f"{found['job']}, run {run['id']}"
     count = len(run["runs"])
     which = f", run {run['number']} of {count}" if count > 1 else ""
-    return f"{found['job']}{which}, from {minute(period['since'])} to {minute(period['until'])}"
+    told = moment if period["seconds"] < SHORT else minute
+    return f"{found['job']}{which}, from {told(period['since'])} to {told(period['until'])}"

@@ -10,6 +10,7 @@ from dvfd.errors import DvfdError
 from dvfd.model import labels
 from dvfd.query import near
 from dvfd.reporting.courses import Columns
+from dvfd.reporting.ran import Ends, Ran
 from dvfd.reporting.reading import Fine
 from dvfd.reporting.story import Checkpoints, Meter, Restart, Story
 from dvfd.reporting.stragglers import Watcher
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dvfd.model import Sample
     from dvfd.reporting.story import Line, Span, Stragglers
     from dvfd.reporting.strides import Stride
+    from dvfd.runs.goodput import Goodput
     from dvfd.state import Past
 
 THROUGHPUT, LOSS, SAMPLES = (
@@ -58,6 +60,9 @@ REPORTS = 400
 an hour, at 30 KB each.
 """
 
+ACCOUNTS = 10
+"""Runs of a job whose time is told together at most: the newest."""
+
 PAIR = 2
 """Looks that make a story."""
 
@@ -71,35 +76,19 @@ def story(
     since: float,
     until: float,
     now: float,
+    ran: Sequence[Ran] = (),
     number: int | None = None,
 ) -> Story:
     """Run *number* of *job* in [since, until], Unix seconds; the newest if None.
 
-    *known* are the names of jobs that the store knows. Raises DvfdError if there is nothing to
-    tell.
+    *known* are the names of jobs that the store knows, *ran* the runs whose ends were kept. Raises
+    DvfdError if there is nothing to tell.
     """
-    fine = Fine(past, since=since, until=until, now=now)
-    looks = fine.series(OBSERVED, labels(job=job), since=since, until=until)
-    if not looks:
-        raise DvfdError(_nobody(job, known, since, until))
-    reader = _closer(past, Teller(fine, job), (looks[0].at, looks[-1].at), now)
-    looks = reader.looks(since, until)
-    if len(looks) < PAIR:
-        raise DvfdError(
-            f"job {job!r} was looked at once in that time, at {minute(looks[0].at)}: where its "
-            "time went takes two looks"
-        )
-    spans = reader.runs(looks)
-    if number is not None and not 1 <= number <= len(spans):
-        raise DvfdError(f"run {number} of job {job!r}: there are {len(spans)} in that time")
-    place = len(spans) if number is None else number
-    chosen = spans[place - 1]
-    closer = _closer(past, reader, chosen, now)
-    if closer is not reader:
-        found = closer.runs(closer.looks(since, until))
-        chosen = spans[place - 1] = max(found, key=lambda each: _shared(each, chosen))
+    book = Book(past, job, known=known, since=since, until=until, now=now, ran=ran)
+    place, chosen, closer = book.chosen(number)
     newest = past.latest(OBSERVED)
     lives = any(s.labels == labels(job=job) and s.at >= now - FRESH for s in newest)
+    spans = book.spans
     return closer.told(
         chosen,
         node=node,
@@ -107,17 +96,84 @@ def story(
         spans=tuple(spans),
         asked=(since, until),
         live=lives and place == len(spans) and until >= now - FRESH,
-        beside=tuple(_beside(past, sorted(set(known) - {job}), chosen)),
+        beside=tuple(_beside(past, sorted(set(known) - {job}), chosen, ran)),
     )
 
 
-def _closer(past: Past, reader: Teller, span: Span, now: float) -> Teller:
-    """A reader of *span* alone, if that may be read finer than *reader* does."""
-    margin = reader.grain
-    fine = Fine(past, since=span[0] - margin, until=min(now, span[1] + margin), now=now)
-    if fine.grain >= margin or not fine.whole(OBSERVED, labels(job=reader.job)):
-        return reader
-    return Teller(fine, reader.job)
+def accounts(
+    past: Past,
+    job: str,
+    *,
+    known: Collection[str],
+    since: float,
+    until: float,
+    now: float,
+    ran: Sequence[Ran] = (),
+) -> list[tuple[int, Goodput]]:
+    """Where the time of the newest runs of *job* went, oldest first, with their numbers. Raises
+    DvfdError if there is none.
+    """
+    book = Book(past, job, known=known, since=since, until=until, now=now, ran=ran)
+    first = max(1, len(book.spans) - ACCOUNTS + 1)
+    found = [book.chosen(number) for number in range(first, len(book.spans) + 1)]
+    return [(place, closer.account(span)) for place, span, closer in found]
+
+
+class Book:
+    """The runs of one job in a period, each to be read as finely as it still may be. Raises
+    DvfdError if there is none.
+    """
+
+    def __init__(
+        self,
+        past: Past,
+        job: str,
+        *,
+        known: Collection[str],
+        since: float,
+        until: float,
+        now: float,
+        ran: Sequence[Ran],
+    ) -> None:
+        self._past, self._job, self._now = Ends(past, job, ran), job, now
+        self._asked = since, until
+        reader = Teller(self._fine(since, until), job, self._past.ran)
+        looks = reader.looks(since, until)
+        if not looks:
+            raise DvfdError(_nobody(job, known, since, until))
+        self._reader = self._closer(reader, (looks[0].at, looks[-1].at))
+        looks = self._reader.looks(since, until)
+        if len(looks) < PAIR:
+            raise DvfdError(
+                f"job {job!r} was looked at once in that time, at {minute(looks[0].at)}: where its "
+                "time went takes two looks"
+            )
+        self.spans = self._reader.runs(looks)
+
+    def chosen(self, number: int | None) -> tuple[int, Span, Teller]:
+        """Number, ends and reader of run *number*, of the newest if None. Raises DvfdError."""
+        count = len(self.spans)
+        if number is not None and not 1 <= number <= count:
+            raise DvfdError(f"run {number} of job {self._job!r}: there are {count} in that time")
+        place = count if number is None else number
+        chosen = self.spans[place - 1]
+        closer = self._closer(self._reader, chosen)
+        if closer is not self._reader:
+            found = closer.runs(closer.looks(*self._asked))
+            chosen = self.spans[place - 1] = max(found, key=lambda each: _shared(each, chosen))
+        return place, chosen, closer
+
+    def _fine(self, since: float, until: float) -> Fine:
+        begins = [ran.first for ran in self._past.ran]
+        return Fine(self._past, since=since, until=until, now=self._now, begins=begins)
+
+    def _closer(self, reader: Teller, span: Span) -> Teller:
+        """A reader of *span* alone, if that may be read finer than *reader* does."""
+        margin = reader.grain
+        fine = self._fine(span[0] - margin, min(self._now, span[1] + margin))
+        if fine.grain >= margin or not fine.whole(OBSERVED, labels(job=self._job)):
+            return reader
+        return Teller(fine, self._job, self._past.ran)
 
 
 def _shared(one: Span, other: Span) -> float:
@@ -137,18 +193,20 @@ def _nobody(job: str, known: Collection[str], since: float, until: float) -> str
     return f"no job {job!r} was looked at here{hint}"
 
 
-def _beside(past: Past, others: Iterable[str], span: Span) -> Iterator[str]:
-    """Other jobs that were looked at while this one ran."""
+def _beside(past: Past, others: Iterable[str], span: Span, ran: Sequence[Ran]) -> Iterator[str]:
+    """Other jobs that ran while this one did."""
     for name in others:
-        if past.series(OBSERVED, labels(job=name), since=span[0], until=span[1]):
+        its = Ends(past, name, ran)
+        if its.series(OBSERVED, labels(job=name), since=span[0], until=span[1]):
             yield name
 
 
 class Teller:
     """Tells what the store has of one job in one period."""
 
-    def __init__(self, fine: Fine, job: str) -> None:
+    def __init__(self, fine: Fine, job: str, ran: Sequence[Ran] = ()) -> None:
         self._fine = fine
+        self._ran = ran
         self.job = job
         self.grain = fine.grain
         self._own = labels(job=job)
@@ -167,7 +225,8 @@ class Teller:
             for place in began_again(self._ranks, looks)
             if grown(restarts, looks[place - 1].at, looks[place].at) <= 0
         }
-        cuts = sorted(again | set(self._away(looks)))
+        again |= set(self._away(looks))
+        cuts = sorted({n for n in again if not self._within(looks[n].at)} | set(self._ends(looks)))
         edges = [0, *cuts, len(looks)]
         parts = [looks[a:b] for a, b in pairwise(edges)]
         return [
@@ -177,6 +236,26 @@ class Teller:
             for part in parts
             if len(part) >= PAIR or self.grain > FRESH / 2
         ] or [(looks[0].at, looks[-1].at)]
+
+    def _within(self, at: float) -> bool:
+        """Whether a run whose ends are known was under way at *at*."""
+        return any(ran.began is not None and ran.first < at <= ran.last for ran in self._ran)
+
+    def _ends(self, looks: Sequence[Sample]) -> Iterator[int]:
+        """The places of looks before which a run ended, or at which one began."""
+        for place in range(1, len(looks)):
+            before, at = looks[place - 1].at, looks[place].at
+            if any(before < ran.first <= at or before <= ran.last < at for ran in self._ran):
+                yield place
+
+    def _of(self, span: Span) -> Ran | None:
+        """What was kept of the run that is told."""
+        inside = [r for r in self._ran if r.first < span[1] and span[0] < r.last]
+        return max(inside, key=lambda r: _shared((r.first, r.last), span), default=None)
+
+    def account(self, span: Span) -> Goodput:
+        """Where the time of one run went."""
+        return of_job(self._fine, self.job, since=span[0], until=span[1])
 
     def _away(self, looks: Sequence[Sample]) -> Iterator[int]:
         """The places of looks before which the node was watched for long, and the job was not."""
@@ -204,7 +283,7 @@ class Teller:
     ) -> Story:
         """All of one run."""
         since, until = span
-        goodput = of_job(self._fine, self.job, since=since, until=until)
+        goodput, ran = self.account(span), self._of(span)
         ways = list(strides(self.looks(since, until), self._ranks))
         columns = Columns(until - since)
         seen = math.fsum(stride.observed for stride in ways)
@@ -215,7 +294,8 @@ class Teller:
             since=since,
             until=until,
             goodput=goodput,
-            live=live,
+            live=live and not (ran and ran.how),
+            ran=ran,
             number=number,
             spans=spans,
             asked=asked,
@@ -223,11 +303,11 @@ class Teller:
             world=self._world,
             ranks=len(self._ranks),
             observed=min(1.0, seen / (until - since)) if until > since else None,
-            samples=self._grown(SAMPLES, span),
+            samples=self._samples(ran, span),
             lines=self._lines(columns, span),
             by_step=self._by_step(span),
             restarts=tuple(self._restarts(ways, since)),
-            checkpoints=self._checkpoints(span),
+            checkpoints=self._checkpoints(ran, span),
             gaps=tuple(_gaps(ways, since)),
             stragglers=self._stragglers(ways, node),
             meters=tuple(self._meters(node, span)),
@@ -250,6 +330,12 @@ class Teller:
             by_time(self._fine.whole(STEP, own)),
             by_time(self._fine.whole(COMPUTE, own)),
         )
+
+    def _samples(self, ran: Ran | None, span: Span) -> float | None:
+        """All of the run's, if it was heard from its beginning to its end."""
+        if ran is not None and ran.samples is not None and (ran.began, ran.ended) == span:
+            return ran.samples
+        return self._grown(SAMPLES, span)
 
     def _grown(self, metric: str, span: Span) -> float | None:
         course = self._fine.whole(metric, self._own)
@@ -307,7 +393,7 @@ class Teller:
             )
             place, taken = last + 1, end
 
-    def _checkpoints(self, span: Span) -> Checkpoints:
+    def _checkpoints(self, ran: Ran | None, span: Span) -> Checkpoints:
         """When checkpoints were saved, as far as looks at their age agree on it."""
         ages = self._fine.series(AGE, self._own, since=span[0], until=span[1])
         marks = [s.at - s.value - s.span / 2 for s in ages if s.span < FRESH * 2]
@@ -316,12 +402,13 @@ class Teller:
             for a, b in pairwise(marks)
             if abs(a - b) <= AGREE and span[0] <= a <= span[1]
         ]
-        failed = self._grown(FAILURES, span)
+        failed = ran.failed if ran and ran.failed is not None else self._grown(FAILURES, span)
         apart = [[sure[0]]] if sure else []
         for t in sure[1:]:
             apart.append([t]) if t - apart[-1][-1] > AGREE else apart[-1].append(t)
         return Checkpoints(
             times=tuple(part[0] for part in apart),
+            saved=ran.saved if ran and ran.first >= span[0] else None,
             failed=None if failed is None else round(failed),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dvfd.reporting.compare import figure, side_by_side, size, unit
-from dvfd.reporting.document import named, tenths
+from dvfd.reporting.document import named, over, tenths
 from dvfd.reporting.shares import hours, money, shown
 from dvfd.runs.report import iso
 from dvfd.words import duration, printable
@@ -52,6 +52,8 @@ def _price(amount: float, report: Mapping[str, Any]) -> str:
 def facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What there is besides the time, a sentence each."""
     yield "run", named(dict(report))
+    if ending := report.get("ending"):
+        yield "end", over(ending)
     yield "work", ", ".join(_work(report["work"]))
     yield "stragglers", _stragglers(report["stragglers"])
     yield "restarts", "; ".join(_restarts(report["restarts"]))
@@ -62,7 +64,7 @@ def facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _work(work: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{work['steps']:,} steps"
+    yield "steps not known" if work["steps"] is None else f"{work['steps']:,} steps"
     if work["steps_again"]:
         yield f"{work['steps_again']} done again"
     if work["samples_per_second"] is not None:
@@ -107,8 +109,11 @@ def _checkpoints(found: Mapping[str, Any]) -> str:
     failed = f", {found['failed']} failed" if found["failed"] else ""
     if found["seconds"] is not None:
         return f"{found['seen']} saved in {hours(found['seconds'])}{failed}"
+    if found.get("saved") is not None:
+        when = f", {found['seen']} of them at a known time" if found["saved"] else ""
+        return f"{found['saved'] or 'none'} saved{when}{failed}"
     if not found["seen"]:
-        return f"none was seen{failed}"
+        return f"not known: none was seen by the looks{failed}"
     return f"{'' if found['all'] else 'at least '}{found['seen']} saved{failed}"
 
 

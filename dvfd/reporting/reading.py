@@ -60,9 +60,13 @@ def pieces(since: float, until: float, now: float) -> tuple[Piece, ...]:
 class Fine:
     """A past over one period; each series is read once. Implements dvfd.state.Past."""
 
-    def __init__(self, past: Past, *, since: float, until: float, now: float) -> None:
+    def __init__(
+        self, past: Past, *, since: float, until: float, now: float, begins: Sequence[float] = ()
+    ) -> None:
+        """*begins* are moments at which counters may begin again, and no clock was set back."""
         self._past = past
         self._now = now
+        self._begins = sorted(begins)
         self.pieces = pieces(since, until, now)
         self._read: dict[tuple[str, Labels], list[Sample]] = {}
         self._fallen: dict[str, int] = {}
@@ -105,11 +109,15 @@ class Fine:
                 found.update((s.at, s) for s in read if piece.since <= s.at <= piece.until)
             found |= self._after(metric, labels, max(found, default=0.0))
             rows = [found[at] for at in sorted(found)]
-            kept = forward(rows) if metric.endswith("_total") else rows
+            kept = self._forward(rows) if metric.endswith("_total") else rows
             fallen = len(rows) - len(kept)
             self._fallen[metric] = max(fallen, self._fallen.get(metric, 0))
             self._read[key] = kept
         return self._read[key]
+
+    def _forward(self, rows: Sequence[Sample]) -> list[Sample]:
+        edges = [0, *(bisect_left(rows, began, key=_at) for began in self._begins), len(rows)]
+        return [sample for a, b in pairwise(edges) for sample in forward(rows[a:b])]
 
     def _after(self, metric: str, labels: Labels, last: float) -> dict[float, Sample]:
         """What came after the moment *last*: the last minute of a daemon that stopped was never

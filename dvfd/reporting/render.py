@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.reporting import curves
 from dvfd.reporting.compare import figure, side_by_side, size, unit
-from dvfd.reporting.document import named, tenths
+from dvfd.reporting.document import named, over, tenths
 from dvfd.reporting.shares import hours, money, shown
 from dvfd.runs import charts
 from dvfd.runs.render import TEMPLATES as REPORT
@@ -93,11 +93,13 @@ def _lanes(report: Mapping[str, Any], along: charts.Axis) -> list[Lane]:
     gaps = report["marks"]["gaps"]
     unseen = next(p["seconds"] for p in report["time"]["parts"] if p["part"] == "unobserved")
     least = "" if saves["all"] or not saves["seen"] else "at least "
+    saved = f"{least}{saves['seen']}" if saves["seen"] else NONE
+    saved = saved if saves.get("saved") is None else f"{saves['saved']}"
     return [
         Lane("Restarts", "bad", _spots([r["t"] for r in restarts["listed"]], along),
              f"{restarts['count']}"),
         Lane("Checkpoints saved", "", _spots(report["marks"]["checkpoints"], along),
-             f"{least}{saves['seen']}" if saves["seen"] else NONE),
+             saved),
         Lane("Nobody looked", "blind", _stretches(gaps, along), hours(unseen)),
     ]  # fmt: skip
 
@@ -127,6 +129,7 @@ def _template(name: str) -> Template:
         "tenths": tenths,
         "minute": minute,
         "iso": iso,
+        "over": over,
         "none_word": NONE,
         "size": size,
         "shown": figure,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dvfd.reporting.ran import Ran
     from dvfd.runs.goodput import Goodput
 
 Span = tuple[float, float]
@@ -41,6 +42,7 @@ class Checkpoints:
     longest: float | None = None
     failed: int | None = None
     whole: bool = False  # every save is among `times`
+    saved: int | None = None  # all of them, as the job counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,7 @@ class Story:
     until: float
     goodput: Goodput
     live: bool = False
+    ran: Ran | None = None  # what was kept of this run: its ends
     run: str = ""  # the name of a stability run
     number: int = 1  # among the runs of this job in the period that was asked of
     spans: tuple[Span, ...] = ()  # those runs, oldest first

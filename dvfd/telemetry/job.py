@@ -151,6 +151,7 @@ class Job:
     norm_watch: NormWatch = field(default_factory=NormWatch)
     loss_watch: LossWatch = field(default_factory=LossWatch)
     loss_rank: int | None = None
+    loss: float | None = None  # of its newest step
     val_loss: float | None = None
     val_at: float = 0.0
     resumed: float = 0.0  # boot time at which the last checkpoint section ended
@@ -190,6 +191,7 @@ class Job:
             self.norms.clear()
             self.norm_watch, self.loss_watch = NormWatch(), LossWatch()
             self.saves = Saves()
+            self.loss = None
             self.exception = ""
         self.run, self.ended = hello.run, None
         self.world_size, self.local_world_size = hello.world_size, hello.local_world_size
@@ -222,6 +224,8 @@ class Job:
             touched.add("job_nonfinite_total")
         if row.loss is not None:
             counters.losses = 1
+            if watches and math.isfinite(row.loss):
+                self.loss = row.loss
             if watches and self.loss_watch.add(row.loss):
                 counters.spikes += 1
                 touched.add("job_loss_spikes_total")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import WireError
 from dvfd.model import Sample, labels
+from dvfd.telemetry.chronicle import Chronicle
 from dvfd.telemetry.job import Job
 from dvfd.telemetry.placement import place
 from dvfd.telemetry.processes import Processes
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dvfd.config import Jobs
     from dvfd.model import Clock
     from dvfd.telemetry.checkpoint_state import CheckpointState
+    from dvfd.telemetry.chronicle import Documents
     from dvfd.telemetry.processes import Process
     from dvfd.telemetry.wire import Event, Hello, Row
 
@@ -107,6 +109,7 @@ class JobBook:
         self._processes = processes or Processes()
         self._on_end = on_end
         self._jobs: dict[str, Job] = {}
+        self._chronicle = Chronicle()
         self._lock = threading.RLock()
         self._refused = 0
         self._conflicts = 0
@@ -139,6 +142,8 @@ class JobBook:
                     rank=hello.rank, process=peer.process, pid=peer.pid, session=session,
                     since=self._clock.boot(), feed=feed,
                 ))  # fmt: skip
+            fresh = known is None or known.link is Link.ENDED
+            self._chronicle.joined(job, self._clock.now(), fresh=fresh)
             # What was committed after the rank's document was kept are steps, but for some events.
             rank.steps_total += max(0, committed - rank.seen)
             rank.seen = max(rank.seen, committed)
@@ -228,6 +233,8 @@ class JobBook:
                         if before != (rank.dead, rank.stopped):
                             found.append(self._news(job, rank, set(ALIVE)))
                 job.close_overdue(self._clock.boot())
+            if kept := self._chronicle.news():
+                found.append(News(documents=kept))
             return found
 
     def jobs(self) -> tuple[Job, ...]:
@@ -340,14 +347,19 @@ class JobBook:
             if job is None:
                 return None
             self._on_end({"job": label})
-            return News(documents=_keys(job))
+            self._chronicle.forgotten(job, self._clock.now())
+            return News(documents={**_keys(job), **self._chronicle.news()})
 
     # --- Over a restart -------------------------------------------------------------------------
 
     def restore(
-        self, jobs: Mapping[str, dict[str, Any]], ranks: Mapping[str, dict[str, Any]]
+        self,
+        jobs: Mapping[str, dict[str, Any]],
+        ranks: Mapping[str, dict[str, Any]],
+        ran: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
-        """Bring back what was kept. Ranks are awaited; those whose process is gone are dead.
+        """Bring back what was kept, *ran* of the chronicle. Ranks are awaited; those whose process
+        is gone are dead.
 
         A document that is none of ours is left out: what is missing then registers again.
         """
@@ -362,6 +374,9 @@ class JobBook:
                 if job_of and document.get("run") == job_of.run:
                     with suppress(KeyError, TypeError, ValueError):
                         self._revive(job_of, Rank.from_document(document, now), document)
+            self._chronicle.restore(ran or {})
+            for job in self._jobs.values():
+                self._chronicle.look(job, self._clock.now(), blind=True)
 
     def _revive(self, job: Job, rank: Rank, document: dict[str, Any]) -> None:
         job.ranks[rank.rank] = rank
@@ -456,10 +471,12 @@ class JobBook:
             samples = (*baseline, *self._samples(job, rank, touched))
         extra = {"run": job.run, "boot": self._boot_id}
         evicted, self._evicted = self._evicted, {}
+        if not touched.isdisjoint(ALIVE):
+            self._chronicle.look(job, self._clock.now())
         kept = job.to_document()
         changed = {} if kept == job.kept else {("job", job.label): kept}
         job.kept = kept
-        documents: dict[tuple[str, str], dict[str, Any] | None] = {**evicted, **changed}
+        documents: Documents = {**evicted, **changed, **self._chronicle.news()}
         now = self._clock.boot()
         if touched or now - rank.kept_at >= KEEP_EVERY:
             rank.kept_at = now

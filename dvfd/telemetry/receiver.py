@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from dvfd.errors import WireError
-from dvfd.telemetry import endpoint, wire
+from dvfd.telemetry import chronicle, endpoint, wire
 from dvfd.telemetry.fold import Before, folds
 from dvfd.telemetry.line import TURN, Line, Silent, buffer
 from dvfd.telemetry.processes import Processes
@@ -148,7 +148,7 @@ class Receiver:
 
     def start(self) -> None:
         """Bring the book back from the store, listen, and begin. Raises OSError if it cannot."""
-        self._book.restore(self._store.all("job"), self._store.all("rank"))
+        self._book.restore(*(self._store.all(kind) for kind in ("job", "rank", chronicle.KIND)))
         self._listener = endpoint.listen(self._path, group=self._group)
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()

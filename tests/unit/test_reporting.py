@@ -91,9 +91,25 @@ def test_rounded_parts_add_up_to_the_rounded_whole(parts, unit):
     assert all(abs(a - b) <= unit * 1.001 for a, b in zip(found, parts, strict=True))
 
 
+@given(st.lists(st.floats(0, 1e5), min_size=9, max_size=9), st.booleans())
+def test_what_is_read_of_any_time_adds_up_to_all_of_it(seconds, short):
+    seconds = [s / 1e4 for s in seconds] if short else seconds
+    whole = math.fsum(seconds)
+    parts = [
+        {"part": "productive" if n == 0 else str(n), "words": "", "seconds": s,
+         "share": s / whole if whole else None, "money": s / 100}
+        for n, s in enumerate(seconds)
+    ]  # fmt: skip
+    told = shown({"seconds": whole, "parts": parts})
+    if whole > 0.05:
+        assert sum(p.percent for p in told) == pytest.approx(100)
+        assert hours(sum(p.seconds for p in told)) == hours(whole)
+    assert sum(p.money or 0.0 for p in told) == pytest.approx(round(whole / 100, 2), abs=0.011)
+
+
 def test_times_are_told_to_the_minute_only_where_a_minute_is_little():
     assert [hours(s) for s in (0.4, 59.6, 3725.0, 14_430.0, 151_000.0)] == [
-        "0 s", "1 min", "1 h 2 min 5 s", "4 h", "41 h 57 min",
+        "0.4 s", "59.6 s", "1 h 2 min 5 s", "4 h", "41 h 57 min",
     ]  # fmt: skip
 
 
