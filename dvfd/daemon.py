@@ -36,7 +36,7 @@ from dvfd.identity import Identity
 from dvfd.incidents.at_once import AtOnce
 from dvfd.incidents.protocol import Incidents, present
 from dvfd.judgements import Judgements
-from dvfd.model import Check, Clock, Criterion, Kind, Metric, Sample, Sink
+from dvfd.model import Check, Clock, Criterion, Kind, Labels, Metric, Sample, Sink
 from dvfd.operations import operations
 from dvfd.people.attestations import Attestations
 from dvfd.people.signoffs import SignOffs
@@ -441,7 +441,7 @@ class Daemon:
             profile_hash=self._config.profile_hash,
             environment_hash=environment_hash(),
             trouble=self._sampler.trouble,
-            words=self._sampler.words,
+            words=self._said,
             unseen=self._sampler.unseen,
             maintenance=self._config.maintenance,
             drilled=self._drilled.newest,
@@ -590,6 +590,10 @@ class Daemon:
 
     def _on_end(self, labels: Mapping[str, str]) -> None:
         self._store.end_series(labels, self._clock.now())
+
+    def _said(self, metric: str, where: Labels = ()) -> str:
+        """What the source of a series, or the rank that it is of, says itself of what is wrong."""
+        return self._sampler.words(metric, where) or self._book.said(metric, dict(where))
 
     def _look_at_ranks(self) -> Iterable[str]:
         """A rank's silence has reached its limit: measure it now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 import click
@@ -120,8 +121,8 @@ def _alerts(answer: Mapping[str, Any]) -> list[str]:
     lines = []
     for alert in sorted(answer["alerts"], key=lambda a: a["severity"] != "critical"):
         waits = " (not delivered yet)" if delivery["peers"] and not alert["delivered"] else ""
-        since = ago(alert["since"], answer["at"])
-        lines.append(f"alert {alert['severity']}: {alert['key']}, since {since}{waits}")
+        lasts = duration(max(0.0, answer["at"] - alert["since"]))
+        lines.append(f"alert {alert['severity']}: {alert['key']}, for {lasts}{waits}")
     if not lines:
         lines = ["no alert is firing"]
     if delivery["mode"] == "rules":
@@ -216,13 +217,25 @@ def _next(answer: Mapping[str, Any]) -> str:
     failing = [r for r in criteria(answer) if r["verdict"] == "FAIL"]
     failing.sort(key=lambda r: r["severity"] != "critical")
     if failing and (answer["verdict"] != "UNKNOWN" or failing[0]["severity"] == "critical"):
-        course = f"dvfd history {failing[0]['metric']}"
-        return f"{course} shows how {failing[0]['criterion']} came to fail"
+        return _first(failing[0], answer["jobs"])
     if all(job["state"] == "ended" for job in answer["jobs"]):
         return 'no job runs here now: start one, or see README, "Watch your own job"'
     if answer["verdict"] == "UNKNOWN":
         return "UNKNOWN is not measured, never well: each reason above says what is missing"
     return "nothing: what is watched is well"
+
+
+def _first(breach: Mapping[str, Any], jobs: Iterable[Mapping[str, Any]]) -> str:
+    """Where to look after a breach: at a job that lost a rank, which breaks other criteria too."""
+    lost = next((job["job"] for job in jobs if _lost(job)), None)
+    if lost is not None:
+        return f"the log of job {lost} says why; over for good: dvfd job forget {quote(lost)}"
+    return f"dvfd history {breach['metric']} shows how {breach['criterion']} came to fail"
+
+
+def _lost(job: Mapping[str, Any]) -> bool:
+    """Whether a rank of *job* died or failed. A daemon of before does not say."""
+    return any(rank.get("lost") for rank in job.get("ranks", ()))
 
 
 def _when(at: float) -> str:

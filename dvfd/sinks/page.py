@@ -252,8 +252,12 @@ def tally(state: CheckState) -> list[tuple[Verdict, int]]:
 
 
 def ordered(results: Iterable[Result]) -> list[Result]:
-    """Results worst first, else in the order of the catalogue."""
-    return sorted(results, key=lambda r: WORST_FIRST.index(r.verdict))
+    """Results worst first, critical ones before warnings, else in the order of the catalogue."""
+    return sorted(results, key=_worst)
+
+
+def _worst(result: Result) -> tuple[int, bool]:
+    return WORST_FIRST.index(result.verdict), result.criterion.severity is not Severity.CRITICAL
 
 
 def ran(state: CheckState, now: float) -> str:

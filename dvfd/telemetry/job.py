@@ -424,8 +424,12 @@ class Job:
     @property
     def missing(self) -> int:
         """Ranks of this node that never reported or left without saying so."""
-        present = sum(r.live or r.link is Link.ENDED for r in self.ranks.values())
-        return max(0, self.local_world_size - present)
+        return max(0, self.local_world_size - self.present)
+
+    @property
+    def present(self) -> int:
+        """Ranks of this node that live, or ended as they should."""
+        return sum(r.live or r.link is Link.ENDED for r in self.ranks.values())
 
     def checkpoints(self) -> CheckpointState:
         """What the checkpoint probe asks for."""

@@ -293,6 +293,15 @@ class JobBook:
             lost = {str(rank.rank) for rank in job.ranks.values() if rank.lost}
             return of["rank"] in lost if "rank" in of else bool(lost)
 
+    def said(self, metric: str, of: Mapping[str, str]) -> str:
+        """The exception behind a breach of *metric* with the labels *of*, as its rank told it."""
+        with self._lock:
+            job = self._jobs.get(of.get("job", ""))
+            if job is None or metric not in {"rank_responding", "job_exceptions_total"}:
+                return ""
+            failed = {str(r.rank) for r in job.ranks.values() if r.link is Link.FAILED}
+            return job.exception if "rank" not in of or of["rank"] in failed else ""
+
     def unseen(self, label: str) -> int:
         """How many live ranks of a job have no process that can be seen from here."""
         with self._lock:
@@ -541,11 +550,12 @@ def _describe(job: Job, now: float, shift: float) -> dict[str, Any]:
         "run": job.run,
         "uid": job.uid,
         "state": state,
-        "summary": f"{state}, {len(job.ranks)} of {job.local_world_size} ranks here at step {step}"
+        "summary": f"{state}, {job.present} of {job.local_world_size} ranks here at step {step}"
         + (f": {'; '.join(faults)}" if faults else ""),
         "why": "; ".join(faults),
         "world_size": job.world_size,
         "local_world_size": job.local_world_size,
+        "present": job.present,
         "restarts": job.counters.restarts,
         "exception": job.exception,
         "ranks": [_describe_rank(job, rank, now, shift) for _, rank in sorted(job.ranks.items())],
@@ -568,6 +578,7 @@ def _describe_rank(job: Job, rank: Rank, now: float, shift: float) -> dict[str, 
         "rank": rank.rank,
         "state": "stalled" if stalled else state,
         "why": why,
+        "lost": rank.lost,
         "step": rank.step,
         "steps_total": rank.steps_total,
         "progress_at": None if at is None else at + shift,

@@ -158,6 +158,7 @@ def test_nobody_ends_renames_or_claims_the_job_of_another(daemon: Daemon, tmp_pa
         assert done.exists()
         victim.step(2, loss=1.0)
         until(lambda: daemon.book.jobs()[0].ranks[0].step == 2)
+        until(lambda: len(daemon.book.all()) > 1)
         robber.kill()
     mine, *others = daemon.book.all()
     assert (mine.label, mine.uid, mine.ended, list(mine.ranks)) == ("gpt", os.getuid(), None, [0])

@@ -56,7 +56,7 @@ def hostile() -> Iterator[str]:
     }  # fmt: skip
     job = {
         "job": markup, "state": "not responding", "world_size": 1, "local_world_size": 1,
-        "restarts": 0, "exception": markup, "ranks": [rank],
+        "present": 1, "restarts": 0, "exception": markup, "ranks": [rank],
     }  # fmt: skip
     alert = Raised(
         key=long, name="x", severity="critical", since=NOW, summary=long, description=markup,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,15 @@ def test_an_alert_has_a_runbook_of_four_parts_that_the_index_names(name):
 
 def test_a_runbook_has_an_alert():
     assert {path.stem for path in BOOKS.glob("Dvfd*.md")} == {*PUSHED, *ALERTS}
+
+
+def test_the_runbook_of_breaches_has_a_first_look_at_every_live_criterion():
+    book = (BOOKS / "DvfdCriterionFailed.md").read_text()
+    rows = re.findall(r"^\| (`live.*?) \|", book, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(.*?)`", row)]
+    live = load(Config()).checks["live"].criteria
+
+    assert [c.id for c in live if not any(fnmatch(c.id, name) for name in named)] == []
 
 
 def test_the_index_of_runbooks_says_the_severity_of_the_rule():

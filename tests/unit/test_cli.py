@@ -191,7 +191,7 @@ def test_an_alert_that_did_not_get_out_says_so():
     )  # fmt: skip
     told = status(raised=lambda: [raised], delivery=lambda: Delivery(peers=(Peer(url="http://a"),)))
 
-    assert "alert critical: live.responding, since 65 s ago (not delivered yet)" in told
+    assert "alert critical: live.responding, for 65 s (not delivered yet)" in told
 
 
 def test_the_last_log_lines_that_counted_are_shown_newest_first():
@@ -207,12 +207,22 @@ def test_the_last_log_lines_that_counted_are_shown_newest_first():
     assert "error 3" not in told
 
 
+A_LOST_JOB = {
+    "job": "gpt", "state": "not responding", "summary": "not responding",
+    "ranks": [{"rank": 0, "lost": False}, {"rank": 1, "lost": True}],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("told", "hint"),
     [
         (lambda: status(running=False), "next: start the daemon"),
         (lambda: status(loops=lambda: {"watch": Loop(99, 20)}), "next: dvfd itself is in trouble"),
         (lambda: status(result(Verdict.FAIL)), "next: dvfd history rank_responding shows how"),
+        (
+            lambda: status(result(Verdict.FAIL), jobs=lambda: [A_LOST_JOB]),
+            "next: the log of job gpt says why; over for good: dvfd job forget gpt",
+        ),
         (lambda: status(result(Verdict.UNKNOWN)), "next: no job runs here"),
         (status, "next: no job runs here"),
     ],

@@ -354,6 +354,27 @@ def test_an_end_by_a_failure_does_not_end_the_job(ranks: Ranks) -> None:
     assert "ValueError: bad batch" in ranks.book.why("gpt")
 
 
+def test_what_a_rank_failed_with_is_said_of_it_and_of_its_jobs_exceptions(ranks: Ranks) -> None:
+    seat = ranks.join(0)
+    ranks.join(1)
+    ranks.tell(seat, "exception", type="ValueError", error="no")
+    ranks.tell(seat, "end", failed=True)
+
+    assert ranks.book.said("rank_responding", OF_0) == "ValueError: no"
+    assert ranks.book.said("job_exceptions_total", OF_ALL) == "ValueError: no"
+    assert not ranks.book.said("rank_responding", OF_1)
+    assert not ranks.book.said("job_loss", OF_ALL)
+
+
+def test_a_lost_rank_is_not_here_any_more(ranks: Ranks) -> None:
+    seats = [ranks.join(n, local_world_size=2) for n in (0, 1)]
+    ranks.tell(seats[0], "end", failed=True)
+
+    assert "1 of 2 ranks here" in ranks.snapshot()["summary"]
+    assert ranks.snapshot()["present"] == 1
+    assert [rank["lost"] for rank in ranks.snapshot()["ranks"]] == [True, False]
+
+
 def test_a_forgotten_job_is_gone_with_its_records(ranks: Ranks) -> None:
     ranks.book.died(ranks.join(0))
     news = ranks.book.forget("gpt")

@@ -23,8 +23,8 @@ from fakes_sinks import (
     whole,
 )
 
-from dvfd.model import Labels, ProbeHealth, Sample, Verdict, Waived
-from dvfd.sinks.page import View, day, headline, render, response
+from dvfd.model import Labels, ProbeHealth, Sample, Severity, Verdict, Waived
+from dvfd.sinks.page import View, day, headline, ordered, render, response
 from dvfd.state import Delivery, Failures, Loop, NoPast, Peer, Raised, Snapshot
 from dvfd.store.documents import StoredReport
 from dvfd.words import ago, duration
@@ -34,6 +34,7 @@ JOB = {
     "state": "not responding",
     "world_size": 4,
     "local_world_size": 4,
+    "present": 1,
     "restarts": 1,
     "exception": "",
     "ranks": [
@@ -147,7 +148,7 @@ def test_an_alert_shows_both_sides_and_whether_it_was_delivered():
     )
 
     assert "0, wanted 1" in page
-    assert "since 65 s ago · delivered" in page
+    assert "for 65 s · delivered" in page
 
 
 def test_trouble_of_dvfd_itself_is_a_banner():
@@ -401,6 +402,15 @@ def test_a_checklist_shows_its_last_runs_with_dates_oldest_first_and_in_words():
     assert re.findall(r"\d\d-\d\d", strip) == [day(NOW - n * 86_400) for n in (2, 1, 0)]
     assert "2 h late" in html
     assert html.count('<ol class="runs"') == 1
+
+
+def test_a_warning_that_fails_stands_below_what_is_critical_and_says_so():
+    rows = [
+        result(Verdict.PASS, criterion("live.a")),
+        result(Verdict.FAIL, criterion("live.b", severity=Severity.WARNING)),
+        result(Verdict.FAIL, criterion("live.c")),
+    ]
+    assert [r.criterion.id for r in ordered(rows)] == ["live.c", "live.b", "live.a"]
 
 
 def test_the_checklists_stand_in_the_order_of_their_frequency():
