@@ -169,7 +169,10 @@ def _reads(
         "status": Operation(lambda request, peer: document(state.snapshot(), running=True)),
         "ready": Operation(
             lambda request, peer: ready(
-                state.snapshot(), asked_of(request, "checks"), asked_of(request, "left_out")
+                state.snapshot(),
+                asked_of(request, "checks"),
+                asked_of(request, "left_out"),
+                booted=clock.now() - clock.boot(),
             )
         ),
         "history": Operation(past),

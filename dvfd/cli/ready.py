@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,7 +15,7 @@ from dvfd.cli.completion import names
 from dvfd.cli.formats import SCHEMA, exit_code, loudest_first
 from dvfd.cli.text import causes, paint, wrapped
 from dvfd.errors import NoAnswer
-from dvfd.words import counted
+from dvfd.words import counted, duration
 
 UNKNOWN = 3
 
@@ -48,8 +48,10 @@ def ready(
     """Say whether this node may take a job: its live criteria but those of jobs, and each CHECK as
     it was last judged, also without those of jobs.
 
-    Nothing is run or judged anew. A daemon that is not there, or does not answer in time, knows of
-    nothing: UNKNOWN. The first line of the text is the reason, fit for a scheduler.
+    Nothing is run or judged anew. A test that was shortened, is older than evidence_days of
+    [programme] or than the node's last boot is UNKNOWN. A daemon that is not there, or does not
+    answer in time, knows of nothing: UNKNOWN. The first line of the text is the reason, fit for a
+    scheduler.
 
     Exit code: 0 ready, 2 fail, 3 unknown; with --fail-on warning 1 for a breached warning.
 
@@ -107,7 +109,19 @@ def text(answer: Mapping[str, Any]) -> str:
     verdict = "UNKNOWN" if exit_code(answer) == UNKNOWN else answer["verdict"]
     left = answer["left_out"]
     out = wrapped(f"left out: {', '.join(left)}") if left else []
-    return "\n".join([f"{paint(verdict)}: {_why(answer, amiss)}", *out, *causes(amiss)])
+    return "\n".join([f"{paint(verdict)}: {_why(answer, amiss)}", *out, *causes(_more(amiss))])
+
+
+def _more(amiss: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """What the first line does not say already: it has the loudest, if that decides."""
+    return amiss[1:] if amiss and amiss[0]["severity"] == "critical" else amiss
+
+
+def _tested(answer: Mapping[str, Any]) -> Iterator[str]:
+    """How old each test is that was asked for."""
+    for check, ended in answer.get("tested", {}).items():
+        if ended is not None:
+            yield f"; {check} tested {duration(max(0.0, answer['at'] - ended))} ago"
 
 
 def _why(answer: Mapping[str, Any], amiss: Sequence[Mapping[str, Any]]) -> str:
@@ -115,8 +129,10 @@ def _why(answer: Mapping[str, Any], amiss: Sequence[Mapping[str, Any]]) -> str:
     deciding = [row for row in amiss if row["severity"] == "critical"]
     if not deciding:
         rows = answer["results"]
-        return f"of {len(rows)} criteria of the node, " + counted(
-            (row["verdict"], row["severity"]) for row in rows
+        return (
+            f"of {len(rows)} criteria of the node, "
+            + counted((row["verdict"], row["severity"]) for row in rows)
+            + "".join(_tested(answer))
         )
     more = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
     return f"{deciding[0]['criterion']}: {deciding[0]['reason']}{more}"

@@ -9,7 +9,7 @@ from fakes_sinks import NOW, check, criterion, result, sources, state
 from dvfd.cli.formats import LEVELS, exit_code, rendered
 from dvfd.cli.ready import _blind, text
 from dvfd.errors import DvfdError
-from dvfd.model import Report, Severity, Verdict
+from dvfd.model import Report, Run, Severity, Verdict
 from dvfd.ready import document
 from dvfd.state import Loop
 
@@ -19,16 +19,18 @@ CLOCK = criterion("live.clock", severity=Severity.WARNING)
 CORES = criterion("hardware.cores")
 
 
-def ready(*results, checks=(), left_out=(), **keys):
-    """The document of a node that was judged so."""
+def ready(*results, checks=(), left_out=(), at=NOW, booted=NOW - 1000, run=None, **keys):
+    """The document of a node that was judged so; its tests at *at*, in a *run* of a drill."""
     live = check("live", MEMORY, RANKS, CLOCK, watch=True)
     hardware = check("hardware", CORES)
     made = state(live, hardware, of=sources(**keys))
     found = {r.criterion.id: r for r in results}
     for each in (live, hardware):
         told = tuple(found[c.id] for c in each.criteria if c.id in found)
-        made.tell(Report(each, told, NOW))
-    answer = json.loads(json.dumps(document(made.snapshot(), checks, left_out)))
+        tested = {"at": NOW} if each.watch else {"at": at, "run": run}
+        made.tell(Report(each, told, **tested))
+    found = document(made.snapshot(), checks, left_out, booted=booted)
+    answer = json.loads(json.dumps(found))
     valid(answer, "ready")
     return answer
 
@@ -75,6 +77,45 @@ def test_a_test_that_never_ran_is_no_pass():
     assert exit_code(ready(*WELL, checks=["hardware"]), "unknown") == 3
 
 
+DAY = 86_400
+
+
+def run(ended, shortened=""):
+    return Run(began=ended - 60, ended=ended, shortened=shortened)
+
+
+@pytest.mark.parametrize(
+    ("test", "reason"),
+    [
+        ({"at": NOW - 15 * DAY, "booted": 0}, "the test is 15 d old, wanted at most 14 d"),
+        ({"at": NOW - 2 * DAY, "booted": NOW - DAY}, "2 d old, and the node was started since"),
+        ({"run": run(NOW - 2 * DAY), "booted": NOW - DAY}, "the node was started since"),
+        ({"at": NOW + 3600}, "the test ended 60 min in the future: a clock was wrong"),
+        ({"run": run(NOW, "60 s of 4 h")}, "the test was shortened: 60 s of 4 h"),
+    ],
+)
+def test_a_pass_of_another_time_is_no_pass_of_now(test, reason):
+    """After a repair above all: what was tested before it is another node."""
+    found = ready(*WELL, of(Verdict.PASS, CORES), checks=["hardware"], **test)
+
+    assert exit_code(found, "unknown") == 3
+    assert reason in text(found)
+    assert "run `dvfd check hardware`" in text(found)
+
+
+def test_a_failure_of_another_time_stays_one():
+    found = ready(*WELL, of(Verdict.FAIL, CORES), checks=["hardware"], at=NOW - 400 * DAY)
+
+    assert exit_code(found, "unknown") == 2
+
+
+def test_a_pass_says_how_old_its_test_is():
+    found = ready(*WELL, of(Verdict.PASS, CORES), checks=["hardware"], at=NOW - 600)
+
+    assert exit_code(found) == 0
+    assert text(found).endswith("3 pass; hardware tested 10 min ago")
+
+
 def test_what_is_left_out_does_not_count_and_is_said():
     found = ready(of(Verdict.FAIL, MEMORY), WELL[1], checks=["hardware"], left_out=["live.memory"])
 
@@ -115,6 +156,8 @@ def test_the_first_line_is_what_decides_and_how_much_more_does():
     assert text(found).splitlines()[0] == (
         "FAIL: hardware.cores: hardware.cores reads 0, wanted 1 (and 1 more)"
     )
+    assert text(found).count("hardware.cores reads 0") == 1
+    assert "live.memory reads 0" in text(found)
     assert text(ready(*WELL)).splitlines()[0] == "PASS: of 2 criteria of the node, 2 pass"
 
 
