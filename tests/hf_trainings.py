@@ -3,6 +3,7 @@
 `python hf_trainings.py DIRECTORY NAME...` runs those named, in this order.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -36,6 +37,17 @@ class Stop(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_more):
         control.should_training_stop = state.global_step == 3
+
+
+class Fork(TrainerCallback):
+    """Forks a child that ends while the second step waits for what is logged of it."""
+
+    def on_log(self, args, state, control, **_more):
+        if state.global_step == 2:
+            child = os.fork()
+            if child == 0:
+                sys.exit(0)
+            os.waitpid(child, 0)
 
 
 class StopWhenTold(TrainerCallback):
@@ -152,6 +164,12 @@ def watched(directory):
     trainer(directory, "watched", callbacks, data=Words(1_000_000), max_steps=200_000,
             logging_steps=5, eval_strategy="steps", eval_steps=50,
             save_steps=100).train()  # fmt: skip
+
+
+def forked(directory):
+    callbacks = [Fork(), DvfdCallback("forked")]
+    trainer(directory, "forked", callbacks, max_steps=3, logging_steps=1,
+            save_strategy="no").train()  # fmt: skip
 
 
 def fail(*_args, **_more):

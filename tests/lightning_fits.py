@@ -5,6 +5,7 @@ is no matter of the tests' own process.
 """
 
 import contextlib
+import functools
 import importlib
 import json
 import pickle
@@ -157,6 +158,31 @@ def broken():
         integration._size = size
 
 
+class WrapsToo(pl.Callback):
+    """Stands around save_checkpoint itself while the fit lasts, and stays there."""
+
+    def on_train_start(self, trainer, _module):
+        method = trainer.save_checkpoint
+        trainer.save_checkpoint = self.own = functools.partial(method)
+
+
+def patched():
+    """What is left of the job's own wrappers after fits, and what a second one tells of a save."""
+    found = []
+    before, during = trainer("patched", DvfdCallback("fit")), WrapsToo()
+    before.save_checkpoint = own = lambda *_, **__: None
+    before.fit(Module(), loader())
+    found.append(before.save_checkpoint is own and "load_checkpoint" not in vars(before.strategy))
+    twice = trainer("twice", during, DvfdCallback("fit"), enable_checkpointing=False)
+    twice.fit(Module(), loader())
+    found.append(twice.save_checkpoint is during.own)
+    twice.fit_loop.max_epochs = 2
+    twice.fit(Module(), loader())
+    before_it = len(made[-1].calls)
+    twice.save_checkpoint(f"{DIRECTORY}/twice.ckpt")  # after the fit: of no training
+    return [*found, len(made[-1].calls) == before_it]
+
+
 def kinds():
     """Of which Callback classes it is, before and after the other package is imported as well."""
     alone = isinstance(DvfdCallback(), pl.Callback)
@@ -185,6 +211,7 @@ def main():
         "conversions": [conversions([DvfdCallback("fit")]), conversions([])],
         "broken": [broken(), made[-1].calls],
         "kinds": kinds(),
+        "patched": patched(),
     }
     print(json.dumps(found))
 

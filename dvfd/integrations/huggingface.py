@@ -15,9 +15,9 @@ import time
 from transformers import TrainerCallback
 
 try:
-    from dvfd.telemetry.reporter import Reporter, quietly
+    from dvfd.telemetry.reporter import Reporter, after_fork, complain, quietly
 except ImportError:  # copied beside the reporter, into an image without dvfd
-    from dvfd_reporter import Reporter, quietly
+    from dvfd_reporter import Reporter, after_fork, complain, quietly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,16 +49,21 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
         self._options = {"job": job, **options}
         self._longest: Optional[float] = None  # evaluation so far
         self._reset()
+        after_fork(self)
 
     def _reset(self) -> None:
+        self._in_child()
         self._substeps = 0
-        self._held: Optional[Tuple[int, int, float]] = None  # step, samples, when it was done
-        self._values: Dict[str, float] = {}  # what was logged since the last row
         self._evaluating: Optional[float] = None  # since when
-        self._saving: Optional[Tuple[str, int]] = None  # path, step
         self._step = self._steps = 0  # where the training is, of how many
         self._batch = 1  # samples of a micro-batch
         self._holds = False  # each step, since any may be the last of an epoch, which is logged
+
+    def _in_child(self) -> None:
+        """Hold nothing: in a forked child that is the parent's to tell."""
+        self._held: Optional[Tuple[int, int, float]] = None  # step, samples, when it was done
+        self._values: Dict[str, float] = {}  # what was logged since the last row
+        self._saving: Optional[Tuple[str, int]] = None  # path, step
 
     # --- What the Trainer calls -----------------------------------------------------------------
 
@@ -100,7 +105,7 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
             if control.should_evaluate or control.should_save:
                 self._foretell(args, state, control)
         except Exception as error:  # without the decorator, which costs as much as all this
-            self._trouble(error)
+            complain(self, "DvfdCallback", error)
 
     @quietly
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
@@ -117,7 +122,7 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
             if control.should_evaluate or control.should_save:
                 self._foretell(args, state, control)
         except Exception as error:
-            self._trouble(error)
+            complain(self, "DvfdCallback", error)
 
     @quietly
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_more: Any) -> None:
@@ -164,10 +169,6 @@ class DvfdCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not foll
         if "grad_norm" not in logs and args.logging_nan_inf_filter:
             del values["loss"]  # it would be finite whatever becomes of the model
             self.reporter.note(FILTERED)
-
-    def _trouble(self, error: Exception) -> None:
-        if self.reporter is not None:
-            self.reporter.note("DvfdCallback: %r" % error)
 
     def _send_but_last(self) -> None:
         """Report what is held; but the last step waits for all that is said of it."""

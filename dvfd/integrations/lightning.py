@@ -16,9 +16,9 @@ import time
 from importlib import import_module
 
 try:
-    from dvfd.telemetry.reporter import Reporter, identity, quietly
+    from dvfd.telemetry.reporter import Reporter, after_fork, complain, identity, quietly
 except ImportError:  # copied beside the reporter, into an image without dvfd
-    from dvfd_reporter import Reporter, identity, quietly
+    from dvfd_reporter import Reporter, after_fork, complain, identity, quietly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,22 +77,27 @@ class DvfdCallback:
         self._ours = reporter is None
         self._longest: float | None = None  # validation so far
         self._reset()
+        after_fork(self)
 
     def _reset(self) -> None:
+        self._in_child()
         self._undo: List[Callable[[], None]] = []
         self._group: Dict[str, Any] = {}  # the first optimizer's parameters and their rate
         self._lr: Any = None  # of the next step
         self._step = -1
         self._last = float("inf")  # the step that ends the fit, if that can be said
         self._samples: float | None = None
-        self._held: Tuple[int, float | None, float | None, float] | None = None
-        """Step, samples, learning rate and time of a row of which more is to be told."""
         self._loop: Any = None
         self._made: Any = None  # Lightning's count of optimizer steps
         self._every = 0
-        self._values: Dict[str, float] = {}  # what was logged since the last row
         self._hears = False
         self._validating: float | None = None  # since when
+
+    def _in_child(self) -> None:
+        """Hold nothing: in a forked child that is the parent's to tell."""
+        self._held: Tuple[int, float | None, float | None, float] | None = None
+        """Step, samples, learning rate and time of a row of which more is to be told."""
+        self._values: Dict[str, float] = {}  # what was logged since the last row
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Go to a process that is spawned as what was given: its rank has a line of its own."""
@@ -153,7 +158,7 @@ class DvfdCallback:
                 self.reporter.step(step, samples=samples)
             self._lr = self._group.get("lr")
         except Exception as error:  # without the decorator, which costs as much as all this
-            self._trouble(error)
+            complain(self, "DvfdCallback", error)
 
     @quietly
     def on_validation_start(self, trainer: Any, module: Any) -> None:
@@ -201,7 +206,7 @@ class DvfdCallback:
                 if field is not None:
                     self._values[field] = value
         except Exception as error:
-            self._trouble(error)
+            complain(self, "DvfdCallback", error)
 
     def logged(self) -> None:
         """Report a step, now that all its values were logged."""
@@ -213,11 +218,7 @@ class DvfdCallback:
                 step, samples, lr, at = held
                 self.reporter.step(step, samples=samples, lr=lr, at=at, **values)
         except Exception as error:
-            self._trouble(error)
-
-    def _trouble(self, error: Exception) -> None:
-        if self.reporter is not None:
-            self.reporter.note("DvfdCallback: %r" % error)
+            complain(self, "DvfdCallback", error)
 
     @quietly
     def ended(self, *, failed: bool) -> None:
@@ -266,13 +267,24 @@ class DvfdCallback:
 
     def _wrap(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
         """Put *wrapper* around a method of one object, for as long as the fit lasts."""
-        method = getattr(owner, name)
+        method, own = getattr(owner, name), vars(owner).get(name)
+        lasts = True
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            return wrapper(method, *args, **kwargs)
+            return wrapper(method, *args, **kwargs) if lasts else method(*args, **kwargs)
+
+        def undo() -> None:
+            nonlocal lasts
+            lasts = False
+            if vars(owner).get(name) is not wrapped:
+                return  # the job's own wrapper stands around this one by now
+            if own is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
 
         setattr(owner, name, wrapped)
-        self._undo.append(lambda: vars(owner).pop(name, None))
+        self._undo.append(undo)
 
     def _saves(self, trainer: Any) -> Callable[..., Any]:
         """Wrap what saves for ModelCheckpoint and for everybody else."""

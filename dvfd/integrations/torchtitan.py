@@ -22,9 +22,9 @@ import time
 from torchtitan.components.metrics import BaseLogger, LoggerContainer
 
 try:
-    from dvfd.telemetry.reporter import Reporter, quietly
+    from dvfd.telemetry.reporter import Reporter, after_fork, quietly
 except ImportError:  # copied beside the reporter, into an image without dvfd
-    from dvfd_reporter import Reporter, quietly
+    from dvfd_reporter import Reporter, after_fork, quietly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,12 +86,18 @@ class _Watch:
         self._trainer = trainer
         self._ours = reporter is None
         self._logger = DvfdLogger(losses=getattr(trainer, "pp_has_last_stage", True))
-        self._held: Dict[str, Any] = {}  # the row of the last step, for what no later one can tell
+        self._in_child()
         self._longest: float | None = None  # validation so far
         self._samples: float | None = None
         self._steps = float("inf")
         every = _every(getattr(trainer, "checkpointer", None))
         self.reporter: Any = reporter or Reporter(job, **{"checkpoint_every": every, **options})
+        after_fork(self)
+
+    def _in_child(self) -> None:
+        """Hold nothing: in a forked child that is the parent's to tell."""
+        self._held: Dict[str, Any] = {}  # the row of the last step, for what no later one can tell
+        self._logger.take()
 
     def around(self, train: Callable[[], Any]) -> Callable[[], Any]:
         """Train with everything told, up to the end or to what breaks it."""
@@ -254,7 +260,8 @@ class _Watch:
 
 def _every(checkpointer: Any) -> int:
     """Steps from one checkpoint to the next; a checkpointer that is switched off has none."""
-    return int(getattr(checkpointer, "interval", 0)) if getattr(checkpointer, "enable", 0) else 0
+    every = getattr(checkpointer, "interval", 0) if getattr(checkpointer, "enable", 0) else 0
+    return every if isinstance(every, int) else 0
 
 
 def _samples(trainer: Any, config: Any) -> float:

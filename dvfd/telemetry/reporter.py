@@ -62,6 +62,9 @@ ROWS_LIMIT = 512  # 57 KiB: with its header inside PACKET_LIMIT
 TEXT_LIMIT = 4096  # characters of a path or of an error's words: PATH_MAX
 EVENTS_LIMIT = 256  # events kept until acknowledged; each is at most some 8 KiB
 
+PAUSE_LIMIT = 3600
+"""Seconds that a job may declare itself away: a longer silence is for a person to look at."""
+
 RETRY = 1.0
 RETRY_LIMIT = 5.0
 END_LIMIT = 0.2
@@ -120,8 +123,7 @@ class Reporter:
             local = {"local_rank": local_rank, "local_world_size": local_world_size}
             self._who = identity(job, run, rank=rank, world_size=world_size, **local)
             self._who["checkpoint_every"] = int(checkpoint_every)
-            # Registering is for ever, so it must not keep the reporter alive.
-            os.register_at_fork(after_in_child=partial(_begin_again, weakref.ref(self)))
+            after_fork(self)
             atexit.register(self._at_exit)
             self._quiet = self._is_copy or _is_read_again()
             if not self._quiet:
@@ -246,19 +248,28 @@ class Reporter:
 
         Without it a rank that makes no step for five times its usual slow one counts as hung.
         """
-        self._tell("pause", seconds=int(seconds), reason=reason)
+        self._tell("pause", seconds=seconds, reason=reason)
 
     def exception(self, error: object) -> None:
-        """Report an exception: its type and words, no traceback and no variables."""
+        """Report an exception: its type and words, no traceback and no variables.
+
+        One of a forked child that has reported nothing is no matter of the job's.
+        """
+        if self._quiet:
+            return
         kind = type(error).__name__ if isinstance(error, BaseException) else ""
         self._tell("exception", type=kind, error=error)
 
     def note(self, text: str) -> None:
         """Count something that went wrong in the reporting, and tell the daemon's log the first."""
         self._errors += 1
-        if not self._complained:
+        if self._complained:
+            return
+        try:
             self._late.append(("note", {"error": str(text)[:TEXT_LIMIT]}))
-        self._complained = True
+            self._complained = True
+        except Exception:
+            self._errors += 1
 
     def end(self, reason: str = "", *, failed: bool = False) -> None:
         """Report the end of this rank and close the line; takes at most END_LIMIT seconds.
@@ -344,7 +355,8 @@ class Reporter:
             step = fields.get("step")
             fields["step"] = None if step is None else int(step)
             if "seconds" in fields:
-                fields["seconds"] = round(fields["seconds"])
+                limit = PAUSE_LIMIT if event == "pause" else float("inf")
+                fields["seconds"] = round(min(float(fields["seconds"]), limit))
             if "took" in fields:
                 fields["took"] = float(fields["took"])
                 if not 0.0 < fields["took"] < 1e5:
@@ -484,7 +496,7 @@ class Reporter:
             self.exception(error)
         self.end("exit", failed=error is not None)
 
-    def _after_fork(self) -> None:
+    def _in_child(self) -> None:
         """Leave the line to the parent: a child that reports is a session of its own."""
         self._close()
         self._begin()
@@ -508,11 +520,23 @@ def quietly(method: Callable[..., Any]) -> Callable[..., None]:
         try:
             method(self, *args, **kwargs)
         except Exception as error:
-            reporter = getattr(self, "reporter", None)
-            if reporter is not None:
-                reporter.note("%s: %r" % (getattr(method, "__qualname__", method), error))
+            complain(self, getattr(method, "__qualname__", "?"), error)
 
     return called
+
+
+def complain(integration: Any, where: str, error: Exception) -> None:
+    """Have the reporter of *integration*, if it has one yet, note an error that was caught."""
+    try:
+        integration.reporter.note("%s: %r" % (where, error))
+    except Exception:  # before its reporter, or an error that cannot even be put into words
+        return
+
+
+def after_fork(owner: Any) -> None:
+    """Call `_in_child` of *owner* in each child that this process forks, as long as it lives."""
+    # Registering is for ever, so it must not keep the owner alive.
+    os.register_at_fork(after_in_child=partial(_begin_again, weakref.ref(owner)))
 
 
 _IDENTITY = ("job", "run", "rank", "world_size", "local_rank", "local_world_size",
@@ -542,10 +566,10 @@ def _is_read_again() -> bool:
     return False
 
 
-def _begin_again(reference: weakref.ref[Reporter]) -> None:
-    reporter = reference()
-    if reporter is not None:
-        reporter._after_fork()
+def _begin_again(reference: weakref.ref[Any]) -> None:
+    owner = reference()
+    if owner is not None:
+        owner._in_child()
 
 
 # --- Who reports, and where to ---------------------------------------------------------------

@@ -22,6 +22,7 @@ from dvfd.telemetry.reporter import (
     HELLO,
     MAGIC,
     PACKET_LIMIT,
+    PAUSE_LIMIT,
     ROW,
     ROWS_LIMIT,
     STEPS,
@@ -49,9 +50,6 @@ EVENTS = frozenset((
 
 COLLECTIVES = ("64KiB", "bucket")
 """What a timed collective may have moved: the sizes that criteria are on."""
-
-PAUSE_LIMIT = 3600
-"""Seconds that a job may declare itself away: a longer silence is for a person to look at."""
 
 _KNOWN = (1 << len(FIELDS)) - 1
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.torch]
 
 SCRIPT = Path(__file__).resolve().parents[1] / "hf_trainings.py"
 TRAININGS = ("alone", "steps", "resumed", "epochs", "nan", "filtered", "stopped", "broken",
-             "caught", "unsaved")  # fmt: skip
+             "caught", "forked", "unsaved")  # fmt: skip
 """In this order: the last ends the process."""
 
 
@@ -122,6 +122,10 @@ def test_an_end_says_whether_all_steps_were_made(said: dict[str, Training]) -> N
     assert said["steps"].event("end").reason == "finished"
     assert said["stopped"].event("end").reason == "stopped early, at step 3 of 6"
     assert not said["stopped"].event("end").failed
+
+
+def test_a_forked_child_that_ends_beside_it_tells_nothing(said: dict[str, Training]) -> None:
+    assert said["forked"].course == ["1", "2", "3", "end"]  # the child's line would be the last
 
 
 def test_a_crash_is_a_failed_end_with_the_exception(said: dict[str, Training]) -> None:

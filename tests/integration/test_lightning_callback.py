@@ -75,6 +75,10 @@ def test_the_learning_rate_is_the_one_that_the_step_was_made_with(told: Any) -> 
     assert rates == {2: 0.1, 4: 0.05, 6: 0.025, 8: 0.0125}  # halved after each two
 
 
+def test_what_the_job_itself_put_around_its_saves_stays_there(told: Any) -> None:
+    assert told["patched"] == [True, True, True]
+
+
 def test_a_validation_s_loss_comes_with_the_next_step_or_the_last(told: Any) -> None:
     assert [step for step, given in rows(told["plain"]) if "val_loss" in given] == [5, 8]
 

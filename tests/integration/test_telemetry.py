@@ -115,6 +115,19 @@ def test_a_forked_child_neither_speaks_for_its_parent_nor_ends_it(daemon: Daemon
     assert len(daemon.book.snapshot()) == 1
 
 
+def test_a_forked_child_that_fails_before_it_reports_is_no_job(daemon: Daemon) -> None:
+    body = """
+        with r:
+            r.step(1)
+            if os.fork() == 0: raise ValueError("of the child")
+            os.wait(); r.exception(2); time.sleep(60)
+    """
+    with process(daemon, body):
+        until(lambda: daemon.book.jobs() and daemon.book.jobs()[0].counters.exceptions == 1)
+
+    assert len(daemon.book.snapshot()) == 1
+
+
 def test_a_forked_child_that_reports_is_another_rank_of_its_own(daemon: Daemon) -> None:
     body = "r.step(1)\nif os.fork() == 0: r.step(5)\ntime.sleep(60)"
     with process(daemon, body) as child:

@@ -14,7 +14,7 @@ from fakes_telemetry import Listener, listening, without_launcher
 
 from dvfd.telemetry import reporter as module
 from dvfd.telemetry import wire
-from dvfd.telemetry.reporter import Reporter, default_socket, identity
+from dvfd.telemetry.reporter import Reporter, complain, default_socket, identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,6 +200,21 @@ def test_a_loaded_checkpoint_is_told_in_whole_seconds_or_not_at_all(
 
 
 @pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(90, 90), (90.4, 90), (math.inf, 3600), (1e300, 3600), (math.nan, None), ("x", None)],
+)
+def test_a_pause_is_told_in_whole_seconds_up_to_an_hour_or_not_at_all(
+    listener: Listener, seconds: float, told: int | None
+) -> None:
+    reporter = a_reporter(listener)
+    reporter.pause(seconds)
+
+    events = [p for p in listener.packets() if isinstance(p, wire.Event)]
+    assert [e.seconds for e in events] == ([] if told is None else [told])
+    assert reporter.stats()["errors"] == (told is None)
+
+
+@pytest.mark.parametrize(
     ("message", "took", "told"),
     [("64KiB", 0.0045, [("64KiB", 0.0045)]), ("64KiB", "soon", []), ("bucket", math.nan, [])],
 )
@@ -266,6 +281,28 @@ def test_nonsense_is_counted_and_never_raised(listener: Listener, wrong: object)
     reporter.checkpoint_saved(wrong, "x")
 
     assert reporter.stats()["errors"] >= 1
+
+
+class Wordless(Exception):
+    """One that cannot be printed."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+    __str__ = __repr__
+
+
+def test_what_cannot_be_put_into_words_is_counted_and_never_raised(listener: Listener) -> None:
+    reporter = a_reporter(listener)
+    reporter.note(Wordless())  # type: ignore[arg-type]
+    reporter.exception(Wordless())
+    complain(SimpleNamespace(reporter=reporter), "a callback", Wordless())
+    reporter.note("words")
+    reporter.step(1, loss=math.nan)
+
+    (told,) = [p.error for p in listener.packets() if isinstance(p, wire.Event)]
+    assert told == "words"
+    assert reporter.stats()["errors"] >= 3
 
 
 def test_a_reporter_that_cannot_be_built_keeps_silent() -> None:
