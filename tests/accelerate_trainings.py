@@ -3,6 +3,9 @@
 `python accelerate_trainings.py DIRECTORY NAME...` runs those named, in this order.
 """
 
+import gc
+import os
+import pickle
 import sys
 
 import torch
@@ -14,7 +17,16 @@ from dvfd.integrations.accelerate import DvfdTracker
 BATCH = 4
 
 
-def loop(tracker, *, steps, accumulate=1, every_step=lambda *_: None, loader=True, others=()):
+def loop(
+    tracker,
+    *,
+    steps,
+    accumulate=1,
+    every_step=lambda *_: None,
+    loader=True,
+    others=(),
+    unprepared=(),
+):
     """Make *steps* optimizer steps, and after each what else is asked."""
     accelerator = Accelerator(log_with=tracker, gradient_accumulation_steps=accumulate, cpu=True)
     accelerator.init_trackers("tried", config={"lr": 1e-2})
@@ -23,6 +35,7 @@ def loop(tracker, *, steps, accumulate=1, every_step=lambda *_: None, loader=Tru
     numbers = TensorDataset(torch.rand(steps * accumulate * BATCH, 8))
     data = DataLoader(numbers, batch_size=BATCH)
     model, optimizer = accelerator.prepare(model, optimizer)
+    others = [*map(accelerator.prepare, others), *unprepared]
     step = 0
     for (inputs,) in accelerator.prepare(data) if loader else data:
         with accelerator.accumulate(model):
@@ -68,12 +81,56 @@ def saved(directory):
         tracker.finish()
 
 
+def another():
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+
+
 def many(_directory):
-    """Two optimizers, as a GAN has: the discriminator's does not count."""
-    second = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    tracker = DvfdTracker("many")
-    first = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    loop(tracker, steps=3, others=[first, second]).end_training()
+    """Two optimizers that step before the model's, as a GAN's discriminator does."""
+    loop(DvfdTracker("many"), steps=3, others=[another(), another()]).end_training()
+
+
+def more(_directory):
+    """One that steps twice for each step of the model's."""
+    discriminator = another()
+    loop(DvfdTracker("more"), steps=3, others=[discriminator] * 2).end_training()
+
+
+def foreign(_directory):
+    """One that Accelerate has not prepared steps first and lives on; the loss is NaN at the end."""
+
+    def each(accelerator, step, loss):
+        accelerator.log({"loss": loss if step < 3 else float("nan")})
+        accelerator.log({"loss": 1.0})
+
+    tracker, probe = DvfdTracker("foreign"), another()
+    probe.step()
+    loop(tracker, steps=4, every_step=each, unprepared=[probe]).end_training()
+
+
+def left(_directory):
+    """One that is never ended, and its optimizer is gone; the next trains beside it."""
+    loop(DvfdTracker("left"), steps=2)
+    gc.collect()
+    loop(DvfdTracker("next"), steps=3).end_training()
+
+
+def copied(_directory):
+    """An Accelerator that is pickled before it has told its end."""
+    accelerator = loop(DvfdTracker("copied"), steps=3)
+    copy = pickle.loads(pickle.dumps(accelerator))
+    copy.log({"loss": 1.0})
+    accelerator.end_training()
+
+
+def evaluated(_directory):
+    """Each step is logged and then evaluated, to NaN at the end."""
+
+    def each(accelerator, step, loss):
+        accelerator.log({"loss": loss})
+        accelerator.log({"eval_loss": 0.5 if step < 2 else float("nan")})
+
+    loop(DvfdTracker("evaluated"), steps=2, every_step=each).end_training()
 
 
 def given(_directory):
@@ -89,6 +146,20 @@ def unknown(_directory):
 def alone(directory):
     """Nobody listens."""
     loop(DvfdTracker("alone", socket=f"{directory}/nobody"), steps=3).end_training()
+
+
+def forked(_directory):
+    """A child that ends while the parent's last step waits for what is logged of it."""
+
+    def each(accelerator, step, loss):
+        if step == 2:
+            child = os.fork()
+            if child == 0:
+                sys.exit(0)
+            os.waitpid(child, 0)
+        accelerator.log({"loss": loss})
+
+    loop(DvfdTracker("forked"), steps=3, every_step=each).end_training()
 
 
 def crashed(_directory):
