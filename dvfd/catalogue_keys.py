@@ -45,6 +45,9 @@ ITEM = re.compile(
     r"(item|acceptance|passes if|pass criteria|GO|No-Go) [1-9][0-9]?|beyond the source"
 )
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+OLDEST = 604_800.0
+"""Seconds of a `max_age` at most, a week: what is never too old is never missed."""
+
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
@@ -68,6 +71,18 @@ def at_least(low: float) -> Read:
         found = number(value)
         if found < low:
             raise ValueError(f"{value!r} is below {low:g}")
+        return found
+
+    return read
+
+
+def between(low: float, high: float) -> Read:
+    """A number from *low* to *high*."""
+
+    def read(value: object) -> float:
+        found = number(value)
+        if not low <= found <= high:
+            raise ValueError(f"{value!r} is not from {low:g} to {high:g}")
         return found
 
     return read
@@ -214,8 +229,15 @@ def origin(value: object) -> Origin:
         input=text(given[sources[0]]),
         series=text(given.get("series")),
         where=label_pairs(given.get("where", {})),
-        times=number(given.get("times", 1.0)),
+        times=_factor(given.get("times", 1.0)),
     )
+
+
+def _factor(value: object) -> float:
+    """A number that makes another of another: of 0 every value would be the same."""
+    if not (found := number(value)):
+        raise ValueError("times 0 makes every value 0")
+    return found
 
 
 def plain_range(ends: tuple[Limit, Limit] | None, place: str, problems: list[str]) -> Range | None:
@@ -236,7 +258,7 @@ METRIC: Mapping[str, Read] = {
     "labels": many(name),
     "source": text,
     "drilled": flag,
-    "max_age": at_least(0.5),
+    "max_age": between(0.5, OLDEST),
     "possible": bounds,
     "only": one_of("input", ("plugin",)),
 }
@@ -269,7 +291,7 @@ CRITERION: Mapping[str, Read] = {
     "written": table,
     "possible": bounds,
     "expected": bounds,
-    "max_age": at_least(0.5),
+    "max_age": between(0.5, OLDEST),
     "coverage": share,
     "for": at_least(0),
     "streak": count,

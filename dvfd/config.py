@@ -533,7 +533,7 @@ class Override(Section):
 
     limit: Finite | None = None
     window: Annotated[float, Field(ge=0)] | None = None
-    max_age: Positive | None = None
+    max_age: float | None = Field(default=None, gt=0, le=604_800)
     hold: Annotated[float, Field(ge=0)] | None = Field(default=None, alias="for")
     severity: Literal["critical", "warning", "info"] | None = None
     reason: str = Field(min_length=1)

@@ -6,6 +6,8 @@ stand for one of the framework's. Same keys, same lint.
 
 from __future__ import annotations
 
+import os
+import stat
 import tomllib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     from dvfd.model import Catalogue
 
 METRICS = "metrics.toml"
+
+LARGEST = 1 << 20
+"""Bytes of one file: a hundred criteria have 30 KB."""
+
+QUIET = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""A FIFO that took the file's place opens at once, and ends at once."""
 
 PREFIX = "site_"
 """How the name of a site's own metric begins."""
@@ -56,15 +64,35 @@ def read(directory: Path | None, problems: list[str]) -> Files:
     """Every TOML file of *directory*; one that was named and is not there is a mistake."""
     if directory is None:
         return Files("", {})
-    if not directory.is_dir():
-        problems.append(f"site.checks: {directory} is no directory")
     tables: dict[str, keys.Table] = {}
-    for path in sorted(directory.glob("*.toml")):
+    for name in _names(directory, problems):
         try:
-            tables[path.name] = tomllib.loads(path.read_text(encoding="utf-8"))
+            tables[name] = tomllib.loads(_text(directory / name))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            problems.append(f"{path}: (whole file): cannot be read: {error}")
+            problems.append(f"{directory / name}: (whole file): cannot be read: {error}")
     return Files(str(directory), tables)
+
+
+def _names(directory: Path, problems: list[str]) -> list[str]:
+    """The TOML files; one that may not be listed would else look like one without any."""
+    try:
+        return sorted(name for name in os.listdir(directory) if name.endswith(".toml"))  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        problems.append(f"site.checks: {directory} is no directory")
+    except OSError as error:
+        problems.append(f"site.checks: {directory} cannot be read: {error.strerror}")
+    return []
+
+
+def _text(path: Path) -> str:
+    """A regular file's text: a FIFO would keep the daemon waiting for ever. Raises OSError."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("is no regular file")
+    with os.fdopen(os.open(path, QUIET), "rb") as file:
+        body = file.read(LARGEST + 1)
+    if len(body) > LARGEST:
+        raise OSError(f"has more than {LARGEST} bytes, wanted fewer")
+    return body.decode()
 
 
 def metrics(files: Files, config: Config, problems: list[str]) -> dict[str, Metric]:

@@ -1,5 +1,9 @@
 """A site's own lines in the framework's lists: they add, and never take away."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 from fakes_site import LINES, METRICS, site
 
@@ -7,7 +11,7 @@ from dvfd.catalogue import load
 from dvfd.config import Config, parse
 from dvfd.errors import ConfigError
 from dvfd.model import Comparison
-from dvfd.site_catalogue import MOST
+from dvfd.site_catalogue import LARGEST, MOST
 
 FRAMEWORK = load(Config())
 
@@ -88,6 +92,11 @@ def test_what_a_site_says_of_age_counts(tmp_path):
         ('"disks"', '"clock"', "'daily.site.clock' is there twice"),
         ('id = "clock"', 'id = "../clock"', "is not a lower-case name"),
         ("clause =", 'schedule = "daily"\nclause =', "schedule: no such key"),
+        (
+            "limit = 2",
+            "limit = 2\nmax_age = 1e12",
+            "clock.max_age: 1000000000000.0 is not from 0.5",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_file_and_key(tmp_path, old, new, why):
@@ -122,6 +131,8 @@ def test_a_mistake_is_told_with_file_and_key(tmp_path, old, new, why):
         ("possible", "source", "source: no such key"),
         ('["disk"]', '["path"]', "labels: 'path' is the framework's own"),
         ('["disk"]', '["__name__"]', "is no name of a label"),
+        ('unit = "bool"', 'unit = "bool"\nmax_age = 1e12', "max_age: 1000000000000.0 is not from"),
+        ('"smartmon_healthy"', '"smartmon_healthy", times = 0', "times 0 makes every value 0"),
     ],
 )
 def test_a_metric_that_cannot_be_is_told_with_file_and_key(tmp_path, old, new, why):
@@ -129,6 +140,43 @@ def test_a_metric_that_cannot_be_is_told_with_file_and_key(tmp_path, old, new, w
 
     assert why in found[0]
     assert found[0].startswith(str(tmp_path / "checks.d" / "metrics.toml"))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (os.mkfifo, "is no regular file"),
+        (Path.mkdir, "is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+        (lambda path: path.symlink_to("nowhere"), "No such file"),
+        (lambda path: path.write_text("#" * (LARGEST + 1)), f"more than {LARGEST} bytes"),
+        (lambda path: path.write_bytes(b"\xff"), "can't decode"),
+    ],
+)
+def test_what_is_no_file_hangs_nobody_and_is_a_mistake(tmp_path, make, why):
+    config = site(tmp_path)
+    make(tmp_path / "checks.d" / "live.toml")
+    (found,) = problems(config)
+
+    assert why in found
+    assert found.startswith(str(tmp_path / "checks.d" / "live.toml"))
+
+
+def test_a_directory_that_may_not_be_read_does_not_look_empty():
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place)
+        directory.chmod(0o755)
+        config = site(directory)
+        (directory / "checks.d").chmod(0)
+        me = os.geteuid()
+        os.seteuid(65534 if me == 0 else me)
+        try:
+            found = problems(config)
+        finally:
+            os.seteuid(me)
+            (directory / "checks.d").chmod(0o755)
+
+    assert found == (f"site.checks: {directory / 'checks.d'} cannot be read: Permission denied",)
 
 
 def test_a_list_that_is_none_is_named(tmp_path):
