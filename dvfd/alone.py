@@ -36,6 +36,7 @@ from dvfd.people.signoffs import SignOffs
 from dvfd.people.waivers import Waivers
 from dvfd.query import history, known
 from dvfd.remembered import remembered
+from dvfd.reporting import accounts
 from dvfd.reporting.asked import Given
 from dvfd.reporting.asked import answer as report_of_job
 from dvfd.reviews.capacity import capacity
@@ -45,7 +46,6 @@ from dvfd.runs.baselines import Baselines
 from dvfd.runs.run import Run
 from dvfd.scaling import ledger as scaling
 from dvfd.scaling.ledger import Ledger
-from dvfd.spent import document as spent
 from dvfd.state import Sources, State
 from dvfd.status import document
 from dvfd.store import Store, report_document
@@ -238,7 +238,8 @@ def goodput_alone(job: str, hours: float) -> dict[str, Any]:
     _, catalogue, clock = _framework()
     with _beside(catalogue, clock) as store:
         until = clock.now()
-        return spent(store, job=job, since=until - 3600.0 * checked(hours), until=until)
+        since = until - 3600.0 * checked(hours)
+        return dict(accounts.document(store, job=job, since=since, until=until))
 
 
 def job_report_alone(request: Mapping[str, Any]) -> dict[str, Any]:

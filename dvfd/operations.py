@@ -32,6 +32,7 @@ from dvfd.people.waivers import Waivers
 from dvfd.query import history, known
 from dvfd.ready import asked_of
 from dvfd.ready import document as ready
+from dvfd.reporting import accounts
 from dvfd.reporting.asked import QUEUE, Given, by_child
 from dvfd.runs import baselines as accepted
 from dvfd.runs import requests
@@ -40,7 +41,6 @@ from dvfd.runs.conductor import Conductor
 from dvfd.scaling import ledger as scaling
 from dvfd.scaling.ledger import Ledger
 from dvfd.sinks.alertmanager import Sender
-from dvfd.spent import document as spent
 from dvfd.state import State
 from dvfd.status import document
 from dvfd.store import Store, report_document
@@ -133,7 +133,7 @@ def _reads(
     def goodput(request: Mapping[str, Any], peer: Peer) -> Any:
         until = clock.now()
         since = until - 3600.0 * hours(request.get("hours", 24.0))
-        return spent(store, job=str(request.get("job") or ""), since=since, until=until)
+        return accounts.document(store, job=str(request.get("job") or ""), since=since, until=until)
 
     reporting = threading.Lock()  # anybody may ask, and each report is a process of its own
 

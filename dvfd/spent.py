@@ -57,17 +57,6 @@ def jobs(past: Past) -> list[str]:
     return sorted(dict(sample.labels)["job"] for sample in past.latest(OBSERVED))
 
 
-def document(past: Past, *, job: str, since: float, until: float) -> dict[str, Any]:
-    """The account of *job*, or, unnamed, of each that has not ended, as JSON.
-
-    Raises DvfdError if there is none.
-    """
-    found = [job] if job else jobs(past)
-    if not found:
-        raise DvfdError("no job that has not ended was looked at; --job NAME names one that has")
-    return {"jobs": [of_job(past, each, since=since, until=until).to_document() for each in found]}
-
-
 def of_job(past: Past, job: str, *, since: float, until: float) -> Goodput:
     """What is known of *job* inside [since, until], Unix seconds: from its first to its last look.
 
@@ -123,6 +112,10 @@ class Course:
         place = bisect_right(self.samples, t, key=lambda sample: sample.at) - 1
         return self.samples[place].value if place >= 0 else None
 
+    def heard(self, since: float) -> bool:
+        """Whether it was told anything from *since* on."""
+        return bool(self.samples) and self.samples[-1].at >= since
+
     def grown(self, since: float, until: float) -> float:
         """How much it grew; one that began again grew by what it is now."""
         before, after = self.at(since), self.at(until)
@@ -158,7 +151,8 @@ class Ledger:
         self._communication = self._course(COMMUNICATION, labels(job=job))
         processes = self._course(PROCESSES, labels(job=job)).samples
         self._world = int(max((sample.value for sample in processes), default=0))
-        self._workers = [w for w in map(self._worker, range(self._world)) if w.steps.samples]
+        workers = map(self._worker, range(self._world))
+        self._workers = [w for w in workers if w.steps.heard(looks[0].at)]
         self._untold = False
         self._spent: list[tuple[Part, float]] = []
         self._loose: list[tuple[Part, float]] = []  # without steps so far

@@ -40,7 +40,9 @@ def goodput(job: str | None, run: str | None, hours: float, output: str) -> None
     """Split the time of a job, or of a stability run, into productive steps and losses.
 
     Every second is in one part and in no other; what could not be told apart is said below the
-    table. A run tells more than the store keeps of other jobs. Works with a daemon and without.
+    table. A job that ran several times is told run by run, the newest ten; without --job the newest
+    run of each that goes on. A stability run tells more than the store keeps of other jobs. Works
+    with a daemon and without.
 
     Example: dvfd goodput --job gpt-small --hours 8
     """
@@ -95,6 +97,8 @@ def _account(found: Mapping[str, Any]) -> Iterator[str]:
 def _head(found: Mapping[str, Any]) -> str:
     low, high = found["goodput"], found["goodput_at_most"]
     name = f"run {found['run']}, job {found['job']}" if found["run"] else f"job {found['job']}"
+    if found.get("of", 1) > 1:
+        name += f", run {found['number']} of {found['of']}"
     if low is None:
         return f"{name}: no time has passed"
     ratio = f"{low:.2%}" if high - low < 5e-5 else f"{low:.2%} to {high:.2%}"

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 from dvfd import shell
 from dvfd.errors import DvfdError, StoreError
 from dvfd.query import near
+from dvfd.reporting.accounts import known_jobs
 from dvfd.reporting.document import document
 from dvfd.reporting.from_run import story as story_of_run
 from dvfd.reporting.from_store import story
-from dvfd.reporting.ran import runs_of
 from dvfd.runs.run import Run
 from dvfd.runs.shelf import documents
-from dvfd.spent import OBSERVED
-from dvfd.telemetry.chronicle import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,9 +110,7 @@ def answer(given: Given, clock: Clock) -> dict[str, Any]:
         raise StoreError(f"{given.path}: not there, so nothing is remembered")
     store = Store.read_only(given.path, given.metrics, clock)
     try:
-        ran = runs_of(store.all(KIND).values())
-        known = {dict(own).get("job", "") for name, own in store.lived(0.0) if name == OBSERVED}
-        known |= {each.job for each in ran}
+        known, ran = known_jobs(store)
         told = story(
             store,
             question.job or _only(known),

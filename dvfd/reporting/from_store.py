@@ -284,7 +284,8 @@ class Teller:
         """All of one run."""
         since, until = span
         goodput, ran = self.account(span), self._of(span)
-        ways = list(strides(self.looks(since, until), self._ranks))
+        heard = [rank for rank in self._ranks if _heard(rank.steps, span)]
+        ways = list(strides(self.looks(since, until), heard))
         columns = Columns(until - since)
         seen = math.fsum(stride.observed for stride in ways)
         return Story(
@@ -300,8 +301,8 @@ class Teller:
             spans=spans,
             asked=asked,
             grain=max((stride.whole for stride in ways if stride.observed > 0), default=0.0),
-            world=self._world,
-            ranks=len(self._ranks),
+            world=self._world_in(span),
+            ranks=len(heard),
             observed=min(1.0, seen / (until - since)) if until > since else None,
             samples=self._samples(ran, span),
             lines=self._lines(columns, span),
@@ -309,12 +310,17 @@ class Teller:
             restarts=tuple(self._restarts(ways, since)),
             checkpoints=self._checkpoints(ran, span),
             gaps=tuple(_gaps(ways, since)),
-            stragglers=self._stragglers(ways, node),
+            stragglers=self._stragglers(ways, heard, node),
             meters=tuple(self._meters(node, span)),
             beside=beside,
             hashes=_hashes(self._fine, since, until),
             notes=tuple(self._notes(goodput.notes, span)),
         )
+
+    def _world_in(self, span: Span) -> int:
+        """The size of the world in one run: another of that name may have had another."""
+        told = self._fine.series(PROCESSES, self._own, since=span[0], until=span[1])
+        return int(max((sample.value for sample in told), default=self._world))
 
     # --- Parts --------------------------------------------------------------------------------
 
@@ -412,17 +418,18 @@ class Teller:
             failed=None if failed is None else round(failed),
         )
 
-    def _stragglers(self, ways: Sequence[Stride], node: str) -> Stragglers:
+    @staticmethod
+    def _stragglers(ways: Sequence[Stride], heard: Sequence[Rank], node: str) -> Stragglers:
         watcher = Watcher()
         for way in ways:
             told = {
                 (rank.rank, node): rank.compute[way.until]
-                for rank in self._ranks
+                for rank in heard
                 if way.until in rank.compute
             }
             if told:
                 watcher.add(told, way.steps, way.stepping)
-        return watcher.found(len(self._ranks))
+        return watcher.found(len(heard))
 
     def _meters(self, node: str, span: Span) -> Iterator[Meter]:
         whole = span[1] - span[0]
@@ -451,6 +458,10 @@ class Teller:
             )
         if twice := self._fine.set_back(OBSERVED):
             yield f"the clock was set back: {twice} looks of the time that came twice are left out"
+
+
+def _heard(course: Sequence[Sample], span: Span) -> bool:
+    return any(span[0] <= sample.at <= span[1] for sample in course)
 
 
 def _stretches(

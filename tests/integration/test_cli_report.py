@@ -31,8 +31,8 @@ from dvfd.store.run_file import RunFile
 PRICE = '[cost]\nper_hour = 36.0\ncurrency = "EUR"\n'
 
 
-def kept(state: Path, desk: Desk, job: str = "gpt", ago: float = 1000.0) -> None:
-    """What a daemon would have written of *desk*, *ago* seconds before now."""
+def kept(state: Path, desk: Desk, job: str = "gpt", ago: float = 1000.0) -> float:
+    """What a daemon would have written of *desk*, *ago* seconds before now; by how much later."""
     store = Store(state / "dvfd.db", metrics=load(Config()).metrics, clock=SystemClock())
     store.start()
     shift = time.time() - ago - AT
@@ -41,6 +41,7 @@ def kept(state: Path, desk: Desk, job: str = "gpt", ago: float = 1000.0) -> None
         store.write([replace(s, at=s.at + shift, labels=now) for s in course])
     assert store.flush()
     store.stop()
+    return shift
 
 
 def environment(place: Path) -> dict[str, str]:
@@ -182,3 +183,73 @@ def test_a_store_that_saw_no_job_says_so(tmp_path: Path) -> None:
 def test_without_a_store_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "control.sock").touch()
     assert "nothing is remembered" in refused(tmp_path, "job", "gpt")
+
+
+# --- Beside `dvfd goodput` ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two ranks that failed after 103 s and was looked at for minutes more, then a short
+    one, whole between two looks; told on the minute, where a day of it is asked for.
+    """
+    found = tmp_path_factory.mktemp("mixed")
+    (found / "state").mkdir()
+    (found / "control.sock").touch()
+    desk = Desk(60)
+    for key in list(desk.series_):
+        if key[0].startswith("rank_"):
+            desk.series_[key] = [s for s in desk.series_[key] if s.at <= AT + 100]
+    end = {"steps": 206.0, "step": 0.5, "compute": 0.4}
+    shift = kept(found / "state", desk)
+    document = {
+        "job": "gpt", "run": "1", "began": AT - 3 + shift, "ended": AT + 103 + shift,
+        "how": "failed", "why": "RuntimeError: no such sample", "blind": False, "whole": True,
+        "world": 2, "here": 2, "base": {"saved": 0, "failed": 0, "steps": {}},
+        "ranks": {"0": end, "1": end}, "samples": 6592.0, "loss": 4.0, "saved": 3, "failed": 0,
+    }  # fmt: skip
+    short = {
+        **document, "run": "2", "began": AT + 301 + shift, "ended": AT + 307 + shift,
+        "how": "ended", "why": "", "ranks": {"0": {**end, "steps": 12.0}}, "samples": 192.0,
+    }  # fmt: skip
+    store = Store(found / "state" / "dvfd.db", metrics=load(Config()).metrics, clock=SystemClock())
+    store.start()
+    store.put("ran", "gpt@1", document)
+    store.put("ran", "gpt@2", short)
+    assert store.flush()
+    store.stop()
+    return found
+
+
+def accounts(place: Path) -> list[dict[str, object]]:
+    found = CliRunner().invoke(
+        cli, ["goodput", "--job", "gpt", "-o", "json"], env=environment(place)
+    )
+    assert found.exit_code == 0, found.output
+    return list(json.loads(found.stdout)["jobs"])
+
+
+def test_goodput_tells_each_run_that_the_report_tells_and_the_same_of_it(mixed: Path) -> None:
+    told = accounts(mixed)
+    assert [(each["number"], each["of"], each["steps"]) for each in told] == [
+        (1, 2, 206),
+        (2, 2, 12),
+    ]
+    for number, account in enumerate(told, 1):
+        report = json.loads(dvfd(mixed, "job", "gpt", "--run", str(number), "-o", "json").stdout)
+        assert report["period"]["seconds"] == pytest.approx(account["seconds"])
+        assert report["time"]["goodput"] == pytest.approx(account["goodput"])
+
+
+def test_the_newest_run_is_told_though_no_look_fell_into_it(mixed: Path) -> None:
+    text = dvfd(mixed, "job", "gpt").stdout
+    assert text.startswith("gpt ran 6 s to its end, 100 % of it productive; nothing was lost")
+    assert "run 2 of 2" in text
+
+
+def test_a_failed_run_is_told_with_its_reason_from_the_store_on_disk(mixed: Path) -> None:
+    report = json.loads(dvfd(mixed, "job", "gpt", "--run", "1", "-o", "json").stdout)
+    valid(report, "job_report")
+    assert report["ending"]["why"] == "RuntimeError: no such sample"
+    assert "1 min 46 s and failed at" in report["headline"]
+    assert "recovery" not in report["headline"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dvfd.errors import DvfdError
 from dvfd.runs.goodput import Goodput, Part
-from dvfd.spent import document, of_job
+from dvfd.spent import of_job
 
 
 def spent(found: Goodput) -> dict[Part, float]:
@@ -138,11 +138,6 @@ def test_ranks_of_other_nodes_are_told_of():
 def test_a_job_that_is_not_there_is_refused_with_the_one_that_was_meant():
     with pytest.raises(DvfdError, match="did you mean 'gpt'"):
         of_job(Shelf(), "gtp", since=AT, until=AT + 100)  # type: ignore[arg-type]
-
-
-def test_unnamed_every_live_job_is_accounted():
-    found = document(Shelf(), job="", since=AT, until=AT + 100)  # type: ignore[arg-type]
-    assert [each["job"] for each in found["jobs"]] == ["gpt"]
 
 
 NUMBERS = st.lists(st.none() | st.floats(0, 1e4), min_size=21, max_size=21)
