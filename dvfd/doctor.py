@@ -240,7 +240,7 @@ def look_at_hardware(world: World) -> Iterator[Finding]:
     profile = world.config.profile if world.config else None
     if profile is None:
         return
-    yield from _fitting(profile, world.root)
+    yield from _fitting(profile, world)
     if profile.link_gbps == 400 and not profile.link_gbps_reason:
         yield Finding(
             "sources", "link", Mark.IMPROVE, "the profile has the framework's 400 Gbps ports",
@@ -253,14 +253,16 @@ def look_at_hardware(world: World) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _fitting(profile: Profile, root: Path) -> Iterator[Finding]:
+def _fitting(profile: Profile, world: World) -> Iterator[Finding]:
+    """What differs; a source that the daemon's probes tell of is not told twice."""
     try:
-        found = list(gaps(profile, root))
+        found = list(gaps(profile, world.root))
     except ProbeError as error:
         why = f"whether it fits this machine is not known: {error}"
         yield Finding("sources", "profile", Mark.UNKNOWN, why, "look at it as root")
         return
-    for gap in found:
+    told = {probe["probe"] for probe in (world.status or {}).get("probes", ()) if probe["error"]}
+    for gap in (gap for gap in found if not (gap.lacking and gap.probe in told)):
         mark = Mark.BROKEN if gap.lacking else Mark.IMPROVE
         yield Finding("sources", gap.subject, mark, gap.text, gap.do)
 
@@ -276,7 +278,7 @@ def look_at_paths(world: World) -> Iterator[Finding]:
     if not any(log.patterns == "training" for log in config.logs):
         yield Finding(
             "paths", "logs", Mark.IMPROVE, "no training's log is watched: errors in it go unseen",
-            "[[logs]] name and path, see docs/operations.md",
+            UNNAMED_LOG,
         )  # fmt: skip
 
 
@@ -328,14 +330,17 @@ def look_at_jobs(world: World) -> Iterator[Finding]:
         yield Finding("jobs", "socket", Mark.OK, f"{world.socket} takes connections")
     if world.status is None:
         return
-    running = [job["job"] for job in world.status["jobs"] if job["state"] != "ended"]
-    if running:
+    if running := _reporting(world.status):
         yield Finding("jobs", "reporting", Mark.OK, ", ".join(running))
     else:
         yield Finding(
             "jobs", "reporting", Mark.IMPROVE, "no job reports: what rests on one is UNKNOWN",
-            'README, "Watch your own job": one import, one line a step',
+            OWN_JOB,
         )  # fmt: skip
+
+
+def _reporting(status: Mapping[str, Any]) -> list[str]:
+    return [job["job"] for job in status.get("jobs", ()) if job["state"] != "ended"]
 
 
 def look_at_torch(world: World) -> Iterator[Finding]:
@@ -369,8 +374,10 @@ def look_at_alerting(world: World) -> Iterator[Finding]:
             "promtool check rules, then amtool alert",
         )  # fmt: skip
     elif not alerting.urls:
+        meant = "urls" in alerting.model_fields_set
         yield Finding(
-            "alerting", "alertmanager", Mark.BROKEN, "none is configured: breaches go to the log",
+            "alerting", "alertmanager", Mark.IMPROVE if meant else Mark.BROKEN,
+            f"{'urls is empty' if meant else 'none is configured'}: breaches go to the log",
             '[alerting] urls = ["http://alertmanager:9093"]',
         )  # fmt: skip
     peers = {p["url"]: p for p in (world.status or {}).get("delivery", {}).get("peers", ())}
@@ -547,17 +554,32 @@ def _remedy(probe: str, world: World) -> str:
         return (
             "no sensors on this machine, a virtual one say: [profile] temperature_sensors = false"
         )
+    if probe == "logs" and world.config and not world.config.logs:
+        return UNNAMED_LOG
+    if probe == "cpu" and not _reporting(world.status or {}):
+        return OWN_JOB
     kind = probe.partition(".")[0]  # of a site's inputs each has its own name behind that
-    return REMEDIES.get(kind, f"journalctl -u dvfd | grep {probe}")
+    log = "journalctl -u dvfd" if _installed(world) else "what dvfd run says"
+    return REMEDIES.get(kind, f"{log} | grep {probe}")
+
+
+UNNAMED_LOG = "[[logs]] name and path, see docs/operations.md"
+
+OWN_JOB = 'README, "Watch your own job": one import, one line a step'
 
 
 REMEDIES = {
+    "cpu": "ps -p PID; findmnt /proc: does hidepid hide the ranks from dvfd?",
+    "network": (
+        "ip -br link: [profile] interfaces, if the training port is another; a virtual port tells "
+        "no speed: dvfd waive live.network"
+    ),
     "gpu": f"nvidia-smi; in the sandbox: {RIGHT} gpu",
     "logs": "the error names the log; its owner lets dvfd read it: setfacl -m u:dvfd:r FILE",
     "node": "timedatectl, chronyc tracking: is the clock disciplined?",
     "checkpoints": "dvfd checkpoint verify PATH",
     "plugin": "run its command as dvfd does: sudo -u dvfd env -i PATH=/usr/bin:/bin COMMAND",
-    "textfile": "the error names file and line; whoever writes it renames a whole one into place",
+    "textfile": "who writes it: the series of [[textfile]], a whole file, renamed into place",
     "scrape": "curl the url of [[scrape]] on this node",
 }
 

@@ -24,12 +24,15 @@ RIGHT = "scripts/install --with"
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One difference; `lacking` is what the profile promises and this machine has not."""
+    """One difference; `lacking` is what the profile promises and this machine has not. `probe` is
+    the source that would say so, too.
+    """
 
     subject: str
     lacking: bool
     text: str
     do: str
+    probe: str = ""
 
 
 def gaps(profile: Profile, root: Path = Path("/")) -> Iterator[Gap]:
@@ -65,15 +68,25 @@ def _processors(profile: Profile, root: Path) -> Iterator[Gap]:
 
 
 def _sensors(profile: Profile, root: Path) -> Iterator[Gap]:
-    if not profile.temperature_sensors and hwmon(root / "sys"):
+    found = bool(hwmon(root / "sys"))
+    if found and not profile.temperature_sensors:
         text = "the profile says that there are no temperature sensors, and there are"
         yield Gap("sensors", False, text, "[profile] temperature_sensors = true")
+    elif profile.temperature_sensors and not found:
+        text = "the profile says temperature sensors, and no coretemp or k10temp is here"
+        do = "modprobe coretemp, or k10temp; in a virtual machine: temperature_sensors = false"
+        yield Gap("sensors", True, text, do, "temperature")
 
 
 def _meters(profile: Profile, root: Path) -> Iterator[Gap]:
-    if not profile.power_meters and files.names(root / "sys/class/powercap", r"intel-rapl:\d+"):
+    found = bool(files.names(root / "sys/class/powercap", r"intel-rapl:\d+"))
+    if found and not profile.power_meters:
         text = "the profile says that there are no power meters, and there are"
         yield Gap("power", False, text, f"[profile] power_meters = true; {RIGHT} rapl")
+    elif profile.power_meters and not found:
+        text = "the profile says power meters, and there is no intel-rapl under /sys/class/powercap"
+        do = "modprobe intel_rapl_msr; in a virtual machine: power_meters = false"
+        yield Gap("power", True, text, do, "power")
 
 
 def _interfaces(profile: Profile, root: Path) -> Iterator[Gap]:

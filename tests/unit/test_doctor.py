@@ -43,6 +43,8 @@ phase = "phase1"
 link_gbps = 100
 link_gbps_reason = "100 Gbps ports"
 expected_throughput = 270
+temperature_sensors = false
+power_meters = false
 [alerting]
 urls = ["http://someone:hidden@alert:9093"]
 [[logs]]
@@ -190,6 +192,44 @@ def test_what_the_profile_promises_and_is_not_here_is_broken(well):
     settings = WELL.replace("[profile]", '[profile]\naccelerator = "gpu"')
 
     assert found(well(settings), "gpu").mark is Mark.BROKEN
+
+
+PROMISED = WELL.replace("temperature_sensors = false\n", "")
+
+
+def test_what_the_profile_promises_and_is_not_here_is_told_without_a_daemon(well):
+    assert found(well(PROMISED, status=None), "sensors").mark is Mark.BROKEN
+
+
+def test_what_a_probe_misses_is_told_once(well):
+    missed = well(PROMISED, status=probe("temperature", up=False, error="no sensor"))
+
+    assert [f.subject for f in examine(missed) if f.mark is Mark.BROKEN] == ["temperature"]
+
+
+def test_without_an_alertmanager_a_site_that_means_it_can_be_improved_another_is_broken(well):
+    address = 'urls = ["http://someone:hidden@alert:9093"]'
+
+    assert found(well(WELL.replace(address, "urls = []")), "alertmanager").mark is Mark.IMPROVE
+    assert found(well(WELL.replace(address, "")), "alertmanager").mark is Mark.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "do"),
+    [
+        ("logs", {"config": parse("")}, "[[logs]] name and path"),
+        ("logs", {}, "setfacl"),
+        ("cpu", {"jobs": []}, "Watch your own job"),
+        ("cpu", {}, "hidepid"),
+        ("network", {}, "dvfd waive live.network"),
+        ("storage", {}, "what dvfd run says | grep storage"),
+    ],
+)
+def test_a_source_that_lacks_something_has_the_line_that_mends_it(well, name, keys, do):
+    status = probe(name, error="lacking") | {k: v for k, v in keys.items() if k == "jobs"}
+    config = {k: v for k, v in keys.items() if k == "config"}
+
+    assert do in found(well(status=status, **config), name).do
 
 
 def test_what_is_here_and_the_profile_denies_is_to_be_improved(well, tmp_path):

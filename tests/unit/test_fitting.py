@@ -1,5 +1,6 @@
 """Where a profile and a machine differ: what is promised must be here, what is denied must not."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,26 @@ from dvfd.fitting import gaps
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """Four processors, two ports, nothing else."""
+    """Four processors, two ports, a sensor and a meter."""
     cpu = tmp_path / "sys/devices/system/cpu"
     cpu.mkdir(parents=True)
     (cpu / "online").write_text("0-3\n")
     for name in ("net/eth0", "infiniband/mlx5_0/ports/1"):
         (tmp_path / "sys/class" / name).mkdir(parents=True)
+    sensor(tmp_path)
+    meter(tmp_path)
     return tmp_path
+
+
+def sensor(machine: Path) -> None:
+    place = machine / "sys/class/hwmon/hwmon0"
+    place.mkdir(parents=True)
+    for name, text in ("name", "coretemp"), ("temp1_label", "Package id 0"), ("temp1_input", "1"):
+        (place / name).write_text(text)
+
+
+def meter(machine: Path) -> None:
+    (machine / "sys/class/powercap/intel-rapl:0").mkdir(parents=True)
 
 
 def gpus(machine: Path, count: int) -> None:
@@ -72,22 +86,28 @@ def test_more_ranks_than_processors_are_told(machine: Path) -> None:
 
 def test_sensors_that_the_profile_denies_are_told(machine: Path) -> None:
     denied = "temperature_sensors = false"
-    assert "sensors" not in found(machine, denied)
-
-    sensor = machine / "sys/class/hwmon/hwmon0"
-    sensor.mkdir(parents=True)
-    for name, text in (("name", "coretemp"), ("temp1_label", "Package id 0"), ("temp1_input", "1")):
-        (sensor / name).write_text(text)
     assert found(machine, denied)["sensors"][0] is False
-    assert "sensors" not in found(machine, "")
+
+    shutil.rmtree(machine / "sys/class/hwmon")
+    assert "sensors" not in found(machine, denied)
 
 
 def test_meters_that_the_profile_denies_are_told(machine: Path) -> None:
     denied = "power_meters = false"
+    assert "power_meters = true" in found(machine, denied)["power"][2]
+
+    (machine / "sys/class/powercap/intel-rapl:0").rmdir()
     assert "power" not in found(machine, denied)
 
-    (machine / "sys/class/powercap/intel-rapl:0").mkdir(parents=True)
-    assert "power_meters = true" in found(machine, denied)["power"][2]
+
+def test_sensors_and_meters_that_are_promised_and_not_here_are_lacking(machine: Path) -> None:
+    shutil.rmtree(machine / "sys/class/hwmon")
+    shutil.rmtree(machine / "sys/class/powercap")
+    told = found(machine, "")
+
+    assert told["sensors"][0] is told["power"][0] is True
+    assert "temperature_sensors = false" in told["sensors"][2]
+    assert "power_meters = false" in told["power"][2]
 
 
 def test_an_interface_that_is_not_here_is_named_beside_those_that_are(machine: Path) -> None:
