@@ -122,7 +122,7 @@ class FakeStore:
         self.cursors: dict[str, int] = {}
         self.folds: list[StepFold] = []
         self.samples: list[Sample] = []
-        self.documents: dict[str, dict[str, dict]] = {"job": {}, "rank": {}}
+        self.documents: dict[str, dict[str, dict]] = {"job": {}, "rank": {}, "ran": {}}
         self._waiting: list[tuple] = []
         self._refused: set[str] = set()
 

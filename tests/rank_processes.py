@@ -46,8 +46,8 @@ class Daemon:
         return Reporter(**{"job": "gpt", "socket": self.path, "interval": 0.0, **settings})
 
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> float:
-    """Wait for *condition*; how long it took."""
+def until(condition: Callable[[], object], seconds: float = 60.0) -> float:
+    """Wait for *condition*, *seconds* at most, for a machine may be busy; how long it took."""
     since = time.monotonic()
     while not condition():
         assert time.monotonic() - since < seconds, "it did not come to pass"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -38,9 +39,15 @@ def need(program: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that nobody listens on now, below those that the kernel gives to who asks for any: so
+    nobody else is given it before it is listened on.
+    """
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    some = [random.SystemRandom().randrange(10_000, given) for _ in range(20 * (given > 10_000))]
+    for port in [*some, 0]:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as server:
+            return int(server.getsockname()[1])
+    pytest.fail("no port is free")
 
 
 def eventually(what: Callable[[], Any], timeout: float, every: float = 0.02) -> Any:

@@ -34,8 +34,8 @@ def environment(tmp_path):
     """Of a node on which something answers like a daemon."""
     made = document(state(a_check("live", criterion(), watch=True)).snapshot(), running=True)
     may = {
-        "verdict": "PASS", "results": [{"verdict": "PASS", "severity": "critical"}] * 2,
-        "troubles": [], "left_out": [],
+        "check": "ready", "verdict": "PASS", "asked": ["live"], "troubles": [], "left_out": [],
+        "results": [{"verdict": "PASS", "severity": "critical"}] * 2,
     }  # fmt: skip
     history = {"name": "job_loss", "rows": [{"at": 1.0, "value": 2.0, "labels": {}}]}
     answers = {

@@ -154,7 +154,7 @@ def test_nobody_ends_renames_or_claims_the_job_of_another(daemon: Daemon, tmp_pa
     with subprocess.Popen(
         [shutil.which("python3", path="/usr/bin:/bin") or sys.executable, "-S", "-c", code]
     ) as robber:
-        until(lambda: done.exists() or robber.poll() is not None, 60)
+        until(lambda: done.exists() or robber.poll() is not None)
         assert done.exists()
         victim.step(2, loss=1.0)
         until(lambda: daemon.book.jobs()[0].ranks[0].step == 2)
@@ -210,7 +210,7 @@ def test_a_clock_of_the_job_that_leaps_moves_no_step(daemon: Daemon) -> None:
     r.checkpoint_saved("/c", 40); time.sleep(60)
     """
     with process(daemon, textwrap.dedent(body)):
-        until(lambda: daemon.book.jobs() and daemon.book.jobs()[0].saves.saved, 20)
+        until(lambda: daemon.book.jobs() and daemon.book.jobs()[0].saves.saved)
     (job,) = daemon.book.all()
     assert job.ranks[0].steps_total == 40
     assert 0.015 < job.ranks[0].pace.median() < 2
@@ -240,7 +240,7 @@ def test_thousands_of_short_jobs_leave_a_bounded_book_with_room_for_the_next(
     for number in range(2000):
         with daemon.reporter(job=f"short{number}", capacity=2, batch=1) as reporter:
             reporter.step(1, loss=1.0)
-    until(lambda: not daemon.receiver._lines, 60)
+    until(lambda: not daemon.receiver._lines)
     assert len(daemon.book.all()) <= 16
     assert len(daemon.store.documents["job"]) <= 16
     assert len(daemon.store.documents["rank"]) <= 16

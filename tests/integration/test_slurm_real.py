@@ -185,12 +185,14 @@ def test_a_node_that_is_ill_gets_no_job_and_says_why_until_it_is_well(both):
 
 def test_a_daemon_that_hangs_refuses_a_job_in_time(both):
     """UNKNOWN is no yes; and the prolog is not what Slurm has to kill."""
+    prolog = ("env", "SLURMD_NODENAME=node2", "SLURM_JOB_ID=0", "sh", both.place / "prolog.sh")
     with hung(both.nodes["node2"]):
         began = time.monotonic()
+        both.slurm.run(*prolog, code=1)
+        assert time.monotonic() - began < 55  # PrologEpilogTimeout is 60
         job = both.slurm.submit("-w", "node2", "-o", "/dev/null", "--wrap", "sleep 60")
         reason = drained(both, "node2", "dvfd: UNKNOWN: dvfd.itself: ")
         assert "listens but does not answer" in reason
-        assert time.monotonic() - began < 55  # PrologEpilogTimeout is 60
         both.slurm.run("scancel", job)
     both.slurm.idle("node2")
 
