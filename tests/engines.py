@@ -41,15 +41,15 @@ def victoria_of(
     directory: Path, write: Write, *, options: tuple[str, ...] = ()
 ) -> Iterator[testbed.Server]:
     """A VictoriaMetrics with what *write* writes, as soon as all of it can be read."""
-    text, port = directory / "past.txt", testbed.free_port()
+    text = directory / "past.txt"
     with text.open("w", encoding="utf-8") as out:
         write(out, True)
     command = [
         testbed.need(VICTORIA), f"-storageDataPath={directory / 'victoria'}",
-        f"-httpListenAddr=127.0.0.1:{port}", f"-retentionPeriod={EVER}",
+        "-httpListenAddr=127.0.0.1:0", f"-retentionPeriod={EVER}",
         "-memory.allowedBytes=512MB", *options,
     ]  # fmt: skip
-    with testbed.running(command, port, directory / "victoria.log", "/health") as server:
+    with testbed.running(command, 0, directory / "victoria.log", "/health") as server:
         with text.open("rb") as body:
             url = f"{server.url}/api/v1/import/prometheus"
             request = urllib.request.Request(url, data=body.read(), method="POST")

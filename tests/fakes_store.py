@@ -84,8 +84,8 @@ def rows(path: Path, sql: str) -> list[tuple]:
         connection.close()
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Whether *holds* comes true in real time."""
+def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Whether *holds* comes true in real time, which may be long where others work."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:

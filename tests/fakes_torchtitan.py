@@ -7,7 +7,6 @@ torch, transformers and their like they take the installed ones.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -72,11 +71,9 @@ def titan_environment(version: str, place: Path, **more: str) -> dict[str, str]:
     parts = [pinned(f"torchtitan-{version}", (f"torchtitan=={version}",)),
              pinned("torchtitan-needs", NEEDED)]  # fmt: skip
     made["PYTHONPATH"] = os.pathsep.join([*map(str, parts), made["PYTHONPATH"]])
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     place_of_it = {"EXAMPLE_OUTPUT": str(place), "HF_HOME": str(place / "hf")}
-    return {**made, **alone, **place_of_it, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return {**made, **alone, **place_of_it, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 
 
 def titan(

@@ -50,6 +50,34 @@ def free_port() -> int:
     pytest.fail("no port is free")
 
 
+def port_of(process: subprocess.Popen[bytes]) -> int:
+    """The port that *process* took where it was told to take any: 0."""
+
+    def listening() -> int:
+        held = {_points_to(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()}
+        for table in ("tcp", "tcp6"):
+            lines = Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]
+            for _, local, _, state, *_, inode in (line.split()[:10] for line in lines):
+                if state == LISTEN and f"socket:[{inode}]" in held:
+                    return int(local.rpartition(":")[2], 16)
+        if process.poll() is not None:
+            pytest.fail(f"{process.args} ended: {process.returncode}")
+        return 0
+
+    return int(eventually(listening, 60))
+
+
+def _points_to(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:  # closed meanwhile
+        return ""
+
+
+LISTEN = "0A"
+"""As /proc/net/tcp writes it."""
+
+
 def eventually(what: Callable[[], Any], timeout: float, every: float = 0.02) -> Any:
     """The first true answer of *what*; fails after *timeout* seconds with the last one."""
     end = time.monotonic() + timeout
@@ -153,7 +181,6 @@ def alertmanager(
         "receivers:\n"
         f"- {{name: hook, webhook_configs: [{{url: '{webhook_url}', send_resolved: true}}]}}\n"
     )
-    port = port or free_port()
     command = [
         need(ALERTMANAGER),
         f"--config.file={config}",
@@ -189,15 +216,14 @@ def prometheus(
         "alerting:\n"
         f"  alertmanagers: [{{static_configs: [{{targets: {json.dumps(receivers)}}}]}}]\n"
     )
-    port = free_port()
     command = [
         need(PROMETHEUS),
         f"--config.file={config}",
         f"--storage.tsdb.path={directory / 'prometheus'}",
-        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.listen-address=127.0.0.1:0",
         *options,
     ]
-    with running(command, port, directory / "prometheus.log") as server:
+    with running(command, 0, directory / "prometheus.log") as server:
         yield server
 
 
@@ -219,12 +245,16 @@ def promtool(
 
 @contextlib.contextmanager
 def running(command: list[str], port: int, log: Path, ready: str = "/-/ready") -> Iterator[Server]:
-    """*command* once it answers at the path *ready* of *port*; its words go to *log*."""
+    """*command* once it answers at the path *ready* of *port*, or of the one that it took where
+    that is 0; its words go to *log*.
+    """
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
-    server = Server(f"http://127.0.0.1:{port}", port, process)
+    server = Server("", port, process)
     try:
-        eventually(lambda: _ready(server, log, ready), 30)
+        server.port = port or port_of(process)
+        server.url = f"http://127.0.0.1:{server.port}"
+        eventually(lambda: _ready(server, log, ready), 60)
         yield server
     finally:
         server.stop()

@@ -18,17 +18,23 @@ from testbed import eventually
 
 pytestmark = pytest.mark.slow
 
+TARGET = "node-under-test:9109"
+"""As Prometheus calls it: by the name of the node."""
+
 JOB = Path(__file__).parents[1] / "reporting_job.py"
 
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, testbed.Server]]:
-    directory, port = tmp_path_factory.mktemp("scraped"), testbed.free_port()
-    with testbed.prometheus(directory, f"127.0.0.1:{port}") as server:
-        extra = f'[history]\nurl = "{server.url}"\nnode = "127.0.0.1:{port}"\n'
-        node = Node(directory / "node", [], extra, port=port)
+    directory = tmp_path_factory.mktemp("scraped")
+    targets = directory / "targets.json"
+    scrape = {"file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}]}
+    with testbed.prometheus(directory, "127.0.0.1:1", scrape=scrape) as server:
+        node = Node(directory / "node", [], f'[history]\nurl = "{server.url}"\n')
         argv = [sys.executable, str(JOB), "2", "10", "0.05", "name=gpt"]
         with running(node):
+            found = {"targets": [node.address], "labels": {"instance": TARGET}}
+            targets.write_text(json.dumps([found]))
             job = subprocess.Popen(argv, env=node.environment, start_new_session=True)
             try:
                 wanted = 'dvfd_job_observed_seconds_total{training_job="gpt"} > 5'
@@ -73,7 +79,7 @@ def test_the_doctor_knows_the_engine_and_how_far_back_it_reaches(
         f["subject"]: f for f in dvfd(node, "doctor")["findings"] if f["section"] == "history"
     }
     assert looked["engine"]["mark"] == "ok"
-    assert looked["engine"]["text"].startswith(f"{server.url} answers, and knows 127.0.0.1:")
+    assert looked["engine"]["text"].startswith(f"{server.url} answers, and knows {TARGET}")
     assert looked["reach"]["mark"] == "improve"
 
 

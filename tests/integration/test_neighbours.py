@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from fakes_probes import measure
 from fakes_site import FakeExporter, metric
-from testbed import eventually, free_port, need
+from testbed import need, port_of
 
 from dvfd import perfdata
 from dvfd.catalogue import load
@@ -116,21 +115,12 @@ def test_gpuds_series_are_taken(tmp_path):
 @contextlib.contextmanager
 def exporting(*options: str, scheme: str = "http") -> Iterator[str]:
     """A real node_exporter; where it answers."""
-    port = free_port()
     process = subprocess.Popen(
-        [need("prometheus-node-exporter"), f"--web.listen-address=127.0.0.1:{port}", *options],
+        [need("prometheus-node-exporter"), "--web.listen-address=127.0.0.1:0", *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-
-    def listens() -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-            return True
-        return False
-
     try:
-        eventually(listens, 60)
-        yield f"{scheme}://127.0.0.1:{port}/metrics"
+        yield f"{scheme}://127.0.0.1:{port_of(process)}/metrics"
     finally:
         process.kill()
         process.wait()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from node import Node, running
-from testbed import eventually, fetch, free_port, need
+from testbed import eventually, fetch, need, port_of
 
 pytestmark = pytest.mark.slow
 
@@ -84,12 +84,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     shutil.copytree(EXAMPLE, directory / "example")
     shutil.copytree(directory / "example", directory, dirs_exist_ok=True)
     (directory / "mdstat").write_text(WHOLE)
-    port = free_port()
-    command = [
-        need(EXPORTER), f"--web.listen-address=127.0.0.1:{port}",
-        "--collector.disable-defaults", "--collector.filefd",
-    ]  # fmt: skip
-    exporter = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def exporting(port: int) -> list[str]:
+        return [
+            need(EXPORTER), f"--web.listen-address=127.0.0.1:{port}",
+            "--collector.disable-defaults", "--collector.filefd",
+        ]  # fmt: skip
+
+    exporter = subprocess.Popen(exporting(0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    port = port_of(exporter)
+    command = exporting(port)  # for when it comes back where it was
     node = Node(directory / "node", [], settings(directory, port))
     found = Place(node, directory, exporter, command)
     found.cron()
@@ -185,7 +189,7 @@ def test_a_source_that_is_muted_is_unknown_within_three_intervals(place):
         assert silence
         assert float(silence[1]) <= 3 * interval
     assert "still running after 1 s" in eventually(
-        lambda: place.result("scratch_space")["reason"], 20
+        lambda: place.result("scratch_space")["reason"], 60
     )
     assert "raid.prom: written" in place.result("raid")["reason"]
     assert "refused" in place.result("open_files")["reason"]

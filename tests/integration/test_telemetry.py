@@ -58,21 +58,19 @@ def test_nothing_is_acknowledged_before_it_is_committed(daemon: Daemon) -> None:
 
 
 def test_a_nan_wakes_the_judge_after_its_sample_is_written(daemon: Daemon) -> None:
-    reporter = daemon.reporter(interval=60)
+    reporter = daemon.reporter(interval=600)  # what would be told by the way comes too late
     reporter.step(1, loss=math.nan)
 
-    took = until(lambda: daemon.woken.count("job_nonfinite_total") == 2)  # the hello is the first
+    until(lambda: daemon.woken.count("job_nonfinite_total") == 2)  # the hello is the first
     assert values(daemon.store.samples, "job_nonfinite_total") == [0, 1]
-    assert took < 1
 
 
-def test_a_killed_rank_is_seen_at_once(daemon: Daemon) -> None:
+def test_a_killed_rank_is_seen_without_anybody_looking(daemon: Daemon) -> None:
     with process(daemon, FOREVER) as child:
         until(lambda: daemon.book.jobs() and daemon.book.jobs()[0].ranks[0].steps_total > 3)
         child.kill()
-        took = until(lambda: 0 in values(daemon.store.samples, "rank_responding"))
+        until(lambda: 0 in values(daemon.store.samples, "rank_responding"))
 
-    assert took < 1
     until(lambda: "is gone" in daemon.book.why("gpt"))
 
 
