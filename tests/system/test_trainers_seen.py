@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from fakes_frameworks import INSTALLED, ROOT, environment
 from node import Node, running
-from testbed import eventually, fetch, free_port
+from testbed import eventually, fetch
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(500)]
@@ -34,14 +34,23 @@ class Scene:
         self.directory = directory
         self.node = Node(directory / "node", [])
         self.started: list[subprocess.Popen[bytes]] = []
+        self._stores: list[object] = []
+
+    def store(self, ranks: int) -> dict[str, str]:
+        """Where the ranks of one job meet: here, as with torchrun, whose agent has it."""
+        store = torch.distributed.TCPStore("127.0.0.1", 0, ranks, True, wait_for_workers=False)
+        self._stores.append(store)  # it lasts as long as the object
+        agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+        return {**agent, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
 
     def start(self, job: str, *command: str, ranks: int = 1) -> list[subprocess.Popen[bytes]]:
         """Start the ranks of a job as a launcher does: with an environment, and no more."""
-        port, found = str(free_port()), []
+        found = []
+        meeting = self.store(ranks) if ranks > 1 else {}
         for rank in range(ranks):
-            places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": port}
+            places = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             sizes = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-            around = {**places, **sizes, "MASTER_ADDR": "127.0.0.1"} if ranks > 1 else {}
+            around = {**places, **sizes, **meeting} if ranks > 1 else {}
             socket = self.node.environment["DVFD_SOCKET"]
             with (self.directory / f"{job}-{rank}.log").open("wb") as log:
                 found.append(subprocess.Popen(
@@ -58,6 +67,10 @@ class Scene:
         """What the daemon knows of a job; nothing before it does."""
         jobs = (self.node.ask("status") or {"jobs": []})["jobs"]
         return next((each for each in jobs if each["job"] == job), {"ranks": [], "state": ""})
+
+    def saved(self, job: str) -> set[Path]:
+        """The directories of a Trainer's checkpoints."""
+        return set((self.directory / job).glob("checkpoint-*"))
 
     def steps(self, job: str) -> list[int]:
         """How many steps of each rank were counted."""
@@ -119,15 +132,16 @@ def test_a_daemon_that_is_killed_and_comes_back_counts_every_step_of_each_rank_o
     scene: Scene, watched: list[subprocess.Popen[bytes]]
 ) -> None:
     scene.node.kill()
-    time.sleep(1)  # steps that nobody hears
+    saved = scene.saved("watched")
+    eventually(lambda: scene.saved("watched") - saved, 120, every=0.1)  # steps that nobody hears
     scene.node.start()
-    before = max(scene.steps("watched"))
-    eventually(lambda: min(scene.steps("watched")) > before + 50, 60, every=0.2)
+    before = max(eventually(lambda: scene.steps("watched"), 60))
+    eventually(lambda: min(scene.steps("watched"), default=0) > before + 50, 120, every=0.2)
 
     (scene.directory / "stop").touch()
     assert [process.wait(60) for process in watched] == [0, 0], scene.log("watched")[-3000:]
 
-    eventually(lambda: scene.job("watched")["state"] == "ended", 30)
+    eventually(lambda: scene.job("watched")["state"] == "ended", 60)
     stopped = re.findall(r"stopped at step (\d+)", scene.log("watched"))
     assert scene.steps("watched") == [int(stopped[0])] * 2
 
@@ -149,7 +163,7 @@ def test_an_example_runs_and_each_of_its_ranks_is_counted_to_its_end(
     scene: Scene, examples: dict[str, list[int]], name: str
 ) -> None:
     assert examples[name] == [0] * EXAMPLES[name], scene.log(name)[-3000:]
-    eventually(lambda: scene.job(name)["state"] == "ended", 30)
+    eventually(lambda: scene.job(name)["state"] == "ended", 60)
     assert scene.steps(name) == [STEPS] * EXAMPLES[name]
 
 
@@ -158,8 +172,8 @@ def test_a_crash_is_shown_with_the_exception(
     scene: Scene, examples: dict[str, list[int]], name: str
 ) -> None:
     assert examples[f"crashed-{name}"] == [1]
-    job = eventually(lambda: scene.job(f"crashed-{name}"), 30)
-    assert job["state"] == "not responding"
+    eventually(lambda: scene.job(f"crashed-{name}")["state"] == "not responding", 60)
+    job = scene.job(f"crashed-{name}")
     why = "ended by a failure: RuntimeError: a sample that cannot be read"
     assert [rank["why"] for rank in job["ranks"]] == [why]
-    assert scene.node.verdict("live.responding") == "FAIL"
+    eventually(lambda: scene.node.verdict("live.responding") == "FAIL", 60)

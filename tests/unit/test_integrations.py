@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,3 +100,30 @@ def test_what_breaks_in_an_integration_is_noted_and_not_raised() -> None:
 def test_an_interrupt_is_no_trouble_of_the_integration() -> None:
     with pytest.raises(KeyboardInterrupt):
         Broken().meet(KeyboardInterrupt())
+
+
+class Loggers:
+    """In the place of torchtitan's container, which this interpreter has not."""
+
+    def add_logger(self, _logger: object) -> None:
+        """Take one, and do nothing with it."""
+
+
+@pytest.mark.parametrize("interval", [None, "x", 1e400, [], 500])
+def test_a_checkpointer_of_an_odd_shape_is_no_trouble_of_the_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interval: object
+) -> None:
+    metrics = ModuleType("torchtitan.components.metrics")
+    metrics.BaseLogger, metrics.LoggerContainer = object, Loggers  # type: ignore[attr-defined]
+    for name in ("torchtitan", "torchtitan.components"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, metrics.__name__, metrics)
+    monkeypatch.delitem(sys.modules, "dvfd.integrations.torchtitan", raising=False)
+    titan = importlib.import_module("dvfd.integrations.torchtitan")
+    monkeypatch.delitem(sys.modules, titan.__name__)
+
+    checkpointer = SimpleNamespace(enable=True, interval=interval)
+    trainer = SimpleNamespace(checkpointer=checkpointer, train=lambda: "trained", step=1)
+    titan.watch(trainer, "gpt", socket=str(tmp_path / "nobody"))
+
+    assert trainer.train() == "trained"
