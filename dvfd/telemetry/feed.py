@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import WireError
@@ -19,6 +22,23 @@ if TYPE_CHECKING:
 NUMBERS = ("samples", "loss", "grad_norm", "compute", "communication", "allreduce", "bytes", "lr",
            "val_loss")  # fmt: skip
 FIGURES = frozenset(NUMBERS) - {"samples"}
+LOSSES = ("loss", "grad_norm", "val_loss")
+"""Figures whose NaN or infinity is a finding: it is heard whoever says it, when and how."""
+
+AGAIN = "dvfd.again"
+"""Key of what is said of the last step once more: it is no progress."""
+
+_NONFINITE = re.compile(r"(?<![a-z])(?:nan|inf(?:inity)?)(?![a-z])", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Line:
+    """What a line says of a step; `at` is its boot time."""
+
+    step: int
+    said: Mapping[str, Any]
+    at: float = 0.0
+    progress: bool = True
 
 
 class Feed:
@@ -44,47 +64,59 @@ class Feed:
         self._find_writer = writer
         self._writer: Writer | None = None
         self._seat: Seat | None = None
-        self._ended = False
+        self._ended = self._failed = False
         self._looked = clock.boot()
         self._at: float | None = None  # the time of the last row
         self._last: int | None = None
         self._given: frozenset[str] = frozenset()  # what was said of the last step
+        self._lost: frozenset[str] = frozenset()  # and what of it was no number
         self.malformed = 0
 
     def take(self, said: Sequence[Mapping[str, Any]], uid: int) -> None:
         """Add what was *said* in its order: rows, and events, which have the key `event`. Rows that
         come at once are spread evenly over the time since the one before: a buffer was full.
 
-        A row that repeats what is known of the last step is another rank's word, and left out.
+        A row that repeats what is known of the last step is another rank's word, and left out: but
+        for a loss or a norm that is no number, which is counted once of each step.
         """
         now, looked = self._clock.boot(), self._looked
         self._looked = now
         since = looked if self._at is None else self._at
-        rows: list[tuple[int, float, Mapping[str, Any]]] = []
+        rows: list[_Line] = []
         for number, each in enumerate(said, 1):
             event = each.get("event")
-            if isinstance(event, str) and event in EVENTS:
+            told = isinstance(event, str) and event in EVENTS
+            if (line := self._line(each, uid, told=told)) is not None:
+                line.at = since + (now - since) * number / len(said)
+                rows.append(line)
+            if told:
                 self._add(rows, uid)
                 self._tell(each, uid)
-            elif (step := self._step(each, uid)) is not None:
-                rows.append((step, since + (now - since) * number / len(said), each))
         self._add(rows, uid)
 
     def end(self, uid: int) -> None:
         """The source says that the job is done."""
         self._tell({"event": "end"}, uid)
 
-    def _add(self, rows: list[tuple[int, float, Mapping[str, Any]]], uid: int) -> None:
+    def _add(self, rows: list[_Line], uid: int) -> None:
+        """Give *rows* to the book, and empty them. None of them may be progress: then they are of
+        the life before, ended or not.
+        """
         if not rows:
             return
-        seat = self._seated(uid)
-        first, self._at = seat.rank.seen + 1, rows[-1][1]
-        made = [_row(first + n, step, at, said) for n, (step, at, said) in enumerate(rows)]
+        over = self._ended and not any(line.progress for line in rows)
+        seat = self._seat if over and self._seat else self._seated(uid)
+        first, self._at = seat.rank.seen + 1, rows[-1].at
+        made = [_row(first + n, line) for n, line in enumerate(rows)]
         rows.clear()
         self._publish(self._book.steps(seat, made))
 
     def _tell(self, said: Mapping[str, Any], uid: int) -> None:
-        """Take an event. What comes after an end is heard and begins no new life."""
+        """Take an event. What comes after an end is heard and begins no new life; an end does not
+        mend a failure.
+        """
+        if self._failed and said.get("event") == "end":
+            return
         seat = self._seat if self._ended and self._seat else self._seated(uid)
         fields = {"at": self._clock.now(), **said, "path": self._absolute(said.get("path", ""))}
         try:
@@ -93,6 +125,7 @@ class Feed:
             self.malformed += 1
             return
         self._ended |= event.event == "end"
+        self._failed |= event.failed
         self._publish(self._book.event(seat, event))
 
     def _absolute(self, path: object) -> object:
@@ -101,23 +134,45 @@ class Feed:
             return path
         return os.path.normpath(os.path.join(self._writer.directory, path))  # noqa: PTH118
 
+    def _line(self, said: Mapping[str, Any], uid: int, *, told: bool) -> _Line | None:
+        """What *said* says of a step, if it does; of what is no progress, only what is no number.
+
+        An event, *told* as one, is none.
+        """
+        step = None if told or said.get(AGAIN) is True else self._step(said, uid)
+        if step is not None:
+            return _Line(step, said)
+        lost = nonfinite(said)
+        again = {name: value for name, value in lost.items() if name not in self._lost}
+        if not again:
+            return None
+        self._lost = frozenset(self._lost | again.keys())
+        return _Line(self._known(uid) or 0, again, progress=False)
+
     def _step(self, said: Mapping[str, Any], uid: int) -> int | None:
+        """The step that *said* makes; None if it makes none, or is known."""
         given, figures = plain(said.get("step")), FIGURES & said.keys()
         if (given is None and not figures) or (self._ended and figures == {"val_loss"}):
             return None  # no word of a step; a last validation begins no new life
         if given is not None and not 0 <= given < SEQUENCE_LIMIT:
             return None
-        if self._last is None:
-            self._last = self._seated(uid).rank.step
+        last = self._known(uid)
         if given is None:  # a trainer that does not number its lines; a validation is no step
-            step = (self._last or 0) + (figures != {"val_loss"})
+            step = (last or 0) + (figures != {"val_loss"})
         else:
             step = int(given)
-            if step == self._last and figures <= self._given:
+            if step == last and figures <= self._given:
                 return None
-        self._given = figures | (self._given if step == self._last else frozenset())
+        self._given = figures | (self._given if step == last else frozenset())
+        self._lost = frozenset(nonfinite(said)) | (self._lost if step == last else frozenset())
         self._last = step
         return step
+
+    def _known(self, uid: int) -> int | None:
+        """The last step that is known of the rank; None before its first."""
+        if self._last is None:
+            self._last = self._seated(uid).rank.step
+        return self._last
 
     # --- Who it is ------------------------------------------------------------------------------
 
@@ -125,7 +180,7 @@ class Feed:
         """The rank's seat: a new one for its first word, after its end, and for a new process."""
         if self._seat is None or self._ended or self._succeeded(self._seat):
             self._seat = self._register(uid)
-            self._ended = False
+            self._ended = self._failed = False
         return self._seat
 
     def _succeeded(self, seat: Seat) -> bool:
@@ -165,16 +220,32 @@ def plain(value: object) -> float | None:
         return None
     try:
         return float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:  # a whole number beyond any other
+        return math.inf
+    except ValueError:
         return None
 
 
-def _row(sequence: int, step: int, at: float, said: Mapping[str, Any]) -> Row:
+def figure(value: object) -> float | None:
+    """A loss or a norm, however it is put: `[NaN]` and `tensor(nan)` are none as well."""
+    number = plain(value)
+    if number is None and isinstance(value, list | dict | str) and _NONFINITE.search(str(value)):
+        return math.nan
+    return number
+
+
+def nonfinite(said: Mapping[str, Any]) -> dict[str, float]:
+    """The losses and norms of a line that are NaN or infinite."""
+    found = {name: figure(said.get(name)) for name in LOSSES}
+    return {k: v for k, v in found.items() if v is not None and not math.isfinite(v)}
+
+
+def _row(sequence: int, line: _Line) -> Row:
     values: dict[str, Any] = {}
     for name in NUMBERS:
-        value = plain(said.get(name))
+        value = (figure if name in LOSSES else plain)(line.said.get(name))
         bound = AMOUNTS.get(name)
         if value is None or (bound is not None and not 0 <= value < bound):
             continue
         values[name] = value
-    return Row(sequence, step, at, **values)
+    return Row(sequence, line.step, line.at, **values)

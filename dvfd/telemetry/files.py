@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,7 @@ import structlog
 
 from dvfd.errors import NotApplicable, ProbeError, WireError
 from dvfd.tail import Tail
-from dvfd.telemetry.feed import Feed
+from dvfd.telemetry.feed import AGAIN, LOSSES, Feed, nonfinite
 from dvfd.telemetry.trainer_log import TrainerLog
 from dvfd.telemetry.writers import writer
 
@@ -40,6 +41,12 @@ LINE = 1 << 16
 UNREAD = 60.0
 """Seconds for which a file's ranks are not believed after lines of it were lost: as long as the
 window of the live criteria."""
+
+
+_LOST = re.compile(
+    rf"[\"'](?P<name>{'|'.join(LOSSES)})[\"']\s*:\s*[\"']?[-+]?(?:nan|inf(?:inity)?)(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 class Source(Protocol):
@@ -73,12 +80,17 @@ class JsonLinesFile:
         by_rank: dict[int, list[Mapping[str, Any]]] = {rank: [] for rank in self._feeds}
         ended = False
         for line in self._tail.lines(BUDGET):
-            said = self._object(line)
+            said, rank = self._object(line), self._config.rank
             if said is None:
                 self.malformed += bool(line.strip())
+                said = {AGAIN: True, **_torn(line)}
             elif said.get("event") == "end" and "rank" not in said:
-                ended = True
-            elif (rank := self._rank(said)) is not None:
+                ended, said = True, {**said, "event": "", AGAIN: True}
+            elif (found := self._rank(said)) is not None:
+                rank = found
+            else:
+                said = {AGAIN: True, **nonfinite(said)}  # of whatever rank
+            if said.get(AGAIN) is not True or nonfinite(said):
                 by_rank.setdefault(rank, []).append(said)
         uid = self._tail.owner
         for rank, values in by_rank.items():
@@ -110,6 +122,13 @@ class JsonLinesFile:
                 writer=partial(writer, self._config.path),
             )  # fmt: skip
         return self._feeds[rank]
+
+
+def _torn(line: str) -> dict[str, float]:
+    """The losses and norms that are no number in a *line* that is no JSON: it was torn, or has a
+    NaN as C prints it.
+    """
+    return {found["name"]: math.nan for found in _LOST.finditer(line)}
 
 
 class LogFile:

@@ -156,6 +156,7 @@ class Job:
     val_at: float = 0.0
     resumed: float = 0.0  # boot time at which the last checkpoint section ended
     ended: float | None = None
+    late: float | None = None  # boot time at which something went wrong after that
     exception: str = ""
     kept: dict[str, Any] = field(default_factory=dict)  # its document as last handed out
 
@@ -163,6 +164,11 @@ class Job:
     def live(self) -> bool:
         """Whether any of its ranks is."""
         return any(rank.live for rank in self.ranks.values())
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything to say of it."""
+        return self.ended is None or self.late is not None
 
     def silent(self, now: float) -> bool:
         """Whether some rank that has not ended is not heard from: what it computes is not seen.
@@ -193,7 +199,7 @@ class Job:
             self.saves = Saves()
             self.loss = None
             self.exception = ""
-        self.run, self.ended = hello.run, None
+        self.run, self.ended, self.late = hello.run, None, None
         self.world_size, self.local_world_size = hello.world_size, hello.local_world_size
         self.saves.every = hello.checkpoint_every
 

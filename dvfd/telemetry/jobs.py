@@ -55,6 +55,13 @@ cursor of its session."""
 BEFORE = 0.001
 """Seconds by which a baseline is older than what follows it."""
 
+LATE = 60.0
+"""Seconds for which a job that had ended is told of once more, if it said something then: as long
+as the window of the live criteria."""
+
+BAD = frozenset({"job_exceptions_total", "job_nonfinite_total", "checkpoint_failures_total"})
+"""What is told of a job although it has ended."""
+
 ALIVE = ("rank_responding", "job_ranks_missing", "job_absent")
 
 OF_THE_LIVING = frozenset({
@@ -165,6 +172,7 @@ class JobBook:
             baseline = self._baseline(job, untold) if untold else ()
             rank.settle(now)
             job.counters.lost += lost
+            self._late(job, touched)
             if stalled and not job.stalled(rank, now):
                 touched |= {"rank_stall_ratio", "rank_responding"}
             return self._news(job, rank, touched, baseline)
@@ -179,6 +187,7 @@ class JobBook:
             touched = job.hear(rank, event, self._clock.boot(), self._clock.now())
             if event.event == "end":
                 self._end(job, rank)
+            self._late(job, touched)
             if self.listener is not None:
                 self.listener(job, rank, event)
             return self._news(job, rank, touched)
@@ -219,7 +228,8 @@ class JobBook:
     # --- What the probes ask --------------------------------------------------------------------
 
     def look(self) -> list[News]:
-        """Look at every rank's process, and close checkpoints that outlived their limit.
+        """Look at every rank's process, close checkpoints that outlived their limit, and have done
+        with jobs that had a last word.
 
         News of those that died, were stopped or go on again.
         """
@@ -233,14 +243,17 @@ class JobBook:
                         if before != (rank.dead, rank.stopped):
                             found.append(self._news(job, rank, set(ALIVE)))
                 job.close_overdue(self._clock.boot())
+                if job.late is not None and self._clock.boot() - job.late >= LATE:
+                    job.late = None
+                    self._on_end({"job": job.label})
             if kept := self._chronicle.news():
                 found.append(News(documents=kept))
             return found
 
     def jobs(self) -> tuple[Job, ...]:
-        """Every job that has not ended. Hold `lock` while reading them."""
+        """Every job that has not ended, or of which there is news. Hold `lock` while reading."""
         with self._lock:
-            return tuple(job for job in self._jobs.values() if job.ended is None)
+            return tuple(job for job in self._jobs.values() if job.tells)
 
     def all(self) -> tuple[Job, ...]:
         """Every job that is known, ended ones too. Hold `lock` while reading them."""
@@ -461,9 +474,15 @@ class JobBook:
     def _end(self, job: Job, rank: Rank) -> None:
         if rank.link is Link.ENDED:
             self._on_end({"job": job.label, "rank": str(rank.rank)})
+        job.ended = None  # it had, maybe, and its exit says that it failed
         if all(r.link is Link.ENDED for r in job.ranks.values()):
             job.ended = self._clock.boot()
             self._on_end({"job": job.label})
+
+    def _late(self, job: Job, touched: set[str]) -> None:
+        """What went wrong after a job's end is told all the same."""
+        if job.ended is not None and touched & BAD:
+            job.late = self._clock.boot()
 
     def _baseline(self, job: Job, untold: Iterable[str]) -> tuple[Sample, ...]:
         """What counters stood at that are told from now on: even the first count may be bad."""
@@ -476,7 +495,7 @@ class JobBook:
     ) -> News:
         """The samples of what was touched, unless the job has ended, and what must be kept."""
         samples: tuple[Sample, ...] = ()
-        if job.ended is None:
+        if job.tells:
             samples = (*baseline, *self._samples(job, rank, touched))
         extra = {"run": job.run, "boot": self._boot_id}
         evicted, self._evicted = self._evicted, {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dvfd.telemetry import patterns
+from dvfd.telemetry.feed import AGAIN, nonfinite
 from dvfd.telemetry.patterns import SYNCHRONOUS, notice, parse, words
 from dvfd.telemetry.wire import SEQUENCE_LIMIT
 
@@ -58,27 +59,36 @@ class TrainerLog:
         voice, text = words(line)
         if row := parse(self._pattern, text):
             yield from self._row(voice, row)
-        elif (found := notice(self._pattern, text)) is not None:
+        if (found := notice(self._pattern, text)) is not None:
             yield from self._notice(voice, found)
-        else:
+        elif not row:
             yield from self._raised(voice, text)
 
     # --- Rows -----------------------------------------------------------------------------------
 
     def _row(self, voice: str, row: dict[str, float]) -> Iterator[Mapping[str, Any]]:
+        if self._heard(voice, row):
+            yield from self._written()
+            self._step = int(row["step"]) if "step" in row else self._step
+            if self._samples is not None:
+                row.setdefault("samples", self._samples)
+            yield row
+        elif lost := nonfinite(row):  # whoever says so, of whatever step
+            yield {AGAIN: True, **lost}
+
+    def _heard(self, voice: str, row: dict[str, float]) -> bool:
+        """Whether a row is progress: no other rank's word on the same step, nor without a step
+        where the others have one.
+        """
         if not 0 <= row.get("step", 0.0) < SEQUENCE_LIMIT:
-            return
+            return False
         step = int(row["step"]) if "step" in row else None
+        if step is None and self._pattern in patterns.NUMBERED:
+            return False
         kind = "val_loss" if "val_loss" in row else "loss"
         if step is not None and self._said.get(kind, ("", None))[1] == step:
-            return  # another rank's word on the same step
-        if not self._news(kind, voice, step):
-            return
-        yield from self._written()
-        self._step = self._step if step is None else step
-        if self._samples is not None:
-            row.setdefault("samples", self._samples)
-        yield row
+            return False
+        return self._news(kind, voice, step)
 
     def _news(self, kind: str, voice: str, step: int | None) -> bool:
         """Whether to listen: of several ranks, to one, and to any other that is ahead of it."""

@@ -295,6 +295,25 @@ def test_a_shell_may_say_how_the_job_ended() -> None:
     assert [(said["event"], said.get("failed")) for said in failed[1:]] == [("end", True)]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("[rank0]:iter 10: loss 2.0, time 1ms", "[rank1]:iter 10: loss nan, time 1ms"),
+        ("[rank0]:iter 20: loss 2.0, time 1ms", "[rank1]:iter 10: loss NAN, time 1ms"),
+        ("iter 10: loss 2.0, time 1ms", "iter 10: loss nan, time 1ms"),
+        ("[rank0]:iter 10: loss 2.0, time 1ms", "[rank1]:step 10: train loss 1.0, val loss inf"),
+            ],
+)  # fmt: skip
+def test_a_nan_is_heard_from_any_rank_and_is_no_progress(
+    tmp_path: Path, lines: tuple[str, ...]
+) -> None:
+    log = Watched(tmp_path / "log", "nanogpt")
+    log.write(*lines)
+    log.poll()
+    assert (log.job.counters.nonfinite, log.job.counters.losses) == (1, 1)
+    assert (log.rank.steps_total, log.rank.totals.losses) == (1, 1)
+
+
 def test_a_step_that_no_job_makes_is_no_row() -> None:
     assert rows("nanogpt", f"iter {'9' * 400}: loss 2.0, time 1.00ms") == []
     assert rows("huggingface", "{'loss': 2.0, 'step': 'nan'}") == []
@@ -516,6 +535,37 @@ def test_an_end_that_the_log_tells_ends_the_job_and_a_last_validation_does_not_r
     log.write("{'loss': '2.331', 'epoch': '0.02'}")
     log.poll()
     assert log.ranks.snapshot()["state"] == "running"
+
+
+@pytest.mark.parametrize("end", ["Training completed", "dvfd: exit 0"])
+@pytest.mark.parametrize("code", [1, 137])
+def test_an_exit_with_an_error_is_a_failure_whatever_the_log_said_before(
+    tmp_path: Path, end: str, code: int
+) -> None:
+    log = Watched(tmp_path / "log", "torchtitan")
+    log.write("step: 1  loss:  2.0", end)
+    log.poll()
+    assert log.ranks.snapshot()["state"] == "ended"
+    log.write(f"dvfd: exit {code}", "dvfd: exit 0")
+    assert log.poll()["rank_responding"] == 0.0
+    assert log.ranks.snapshot()["state"] == "not responding"
+
+
+LATE_WORDS = {
+    "job_exceptions_total": ("Traceback (most recent call last):", "RuntimeError: died in save"),
+    "job_nonfinite_total": ("{'eval_loss': nan, 'epoch': 1.0}",),
+}
+
+
+@pytest.mark.parametrize("metric", LATE_WORDS)
+def test_what_goes_wrong_after_the_end_is_told_for_a_minute(tmp_path: Path, metric: str) -> None:
+    log = Watched(tmp_path / "log", "huggingface")
+    log.write("{'loss': 2.0, 'epoch': 0.1}", "{'train_runtime': 3.0, 'epoch': 1.0}")
+    assert metric not in log.poll()
+    log.write(*LATE_WORDS[metric])
+    told = [log.poll(5).get(metric) for _ in range(13)]
+    assert told == [1.0] * 12 + [None]
+    assert log.ranks.snapshot()["state"] == "ended"
 
 
 def test_a_crash_is_told_in_the_words_of_its_traceback(tmp_path: Path) -> None:
