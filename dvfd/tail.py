@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import ProbeError
@@ -25,7 +26,12 @@ BLOCK = 1 << 16
 """Bytes read at a time."""
 
 HEAD = 64
-"""First bytes by which a file is known: more than a timestamp, the same in no two logs."""
+"""Bytes by which a file is known: its first ones, more than a timestamp, and the last ones that
+were read. A banner may be the same in two logs; a line of progress, with its times, is not.
+"""
+
+SKEW = 600.0
+"""Seconds by which the clock of a file server may be behind."""
 
 SIBLINGS = 1000
 """Names looked through for the file that a rotation renamed."""
@@ -34,7 +40,7 @@ SIBLINGS = 1000
 class Tail:
     """One followed file. `position` is what a later Tail needs to go on where this one ended."""
 
-    every = 0.0  # a look is two system calls
+    every = 0.0  # a look is four system calls
 
     def __init__(
         self, path: Path, position: Mapping[str, Any] | None = None, *, line: int = LINE
@@ -47,6 +53,8 @@ class Tail:
         self._handle: int | None = None
         self._offset = 0
         self._head = b""
+        self._last = b""  # the bytes before the offset, as they were read
+        self._missed: float | None = None  # Unix time of the first look that found no file
         self._partial = b""
         self._skipping = False  # inside a line whose first bytes were handed out
 
@@ -58,6 +66,8 @@ class Tail:
         try:
             yield from self._blocks(budget)
         except FileNotFoundError:
+            if self._missed is None:
+                self._missed = time.time()
             self._begin_at_end = False  # when it comes, all of it is new
             why = hidden(self._path) or "no such file"
             raise ProbeError(f"{self._path}: {why}") from None
@@ -101,6 +111,8 @@ class Tail:
             "inode": found.st_ino,
             "offset": self._offset - len(self._partial),
             "head": self._head.hex(),
+            "read": self._offset,
+            "last": self._last.hex(),
             "skipping": self._skipping,
         }
 
@@ -119,6 +131,7 @@ class Tail:
         while budget > 0:
             data = os.read(self._handle, min(BLOCK, budget))
             self._offset += len(data)
+            self._last = (self._last + data)[-HEAD:]
             budget -= len(data)
             if data:
                 if text := self._lines(data):
@@ -139,7 +152,7 @@ class Tail:
     def _resume(self) -> None:
         """Open what `position` named, under its own name or the one a rotation gave it."""
         self._open(self._path)
-        if self._begin_at_end:
+        if self._begin_at_end or self._is_old():
             self._seek(self._stat().st_size)
         elif self._known and not self._is_known():
             renamed = self._find_renamed()
@@ -168,6 +181,7 @@ class Tail:
     def _seek(self, offset: int) -> None:
         assert self._handle is not None
         self._offset = os.lseek(self._handle, offset, os.SEEK_SET)
+        self._last = self._before(offset)
         self._partial, self._skipping = b"", False
 
     def _is_known(self) -> bool:
@@ -175,7 +189,27 @@ class Tail:
         found = self._stat()
         head = bytes.fromhex(self._known["head"])
         same = (found.st_dev, found.st_ino) == (self._known["device"], self._known["inode"])
-        return same and self._head.startswith(head) and found.st_size >= self._known["offset"]
+        read = int(self._known.get("read", self._known["offset"]))
+        last = bytes.fromhex(self._known.get("last", ""))
+        return (
+            same
+            and self._head.startswith(head)
+            and found.st_size >= read
+            and self._before(read).endswith(last)
+        )
+
+    def _is_old(self) -> bool:
+        """Whether a file that came late was last written before anybody looked for it: what a file
+        system that is mounted now held all along.
+        """
+        found = self._stat().st_mtime
+        return not self._known and self._missed is not None and found < self._missed - SKEW
+
+    def _before(self, offset: int) -> bytes:
+        """The bytes before *offset*, as they are now."""
+        assert self._handle is not None
+        begin = max(0, offset - HEAD)
+        return os.pread(self._handle, offset - begin, begin)
 
     def _find_renamed(self) -> Path | None:
         with contextlib.suppress(OSError), os.scandir(self._path.parent) as entries:
@@ -194,7 +228,11 @@ class Tail:
     def _notice_truncation(self) -> None:
         assert self._handle is not None
         head = os.pread(self._handle, HEAD, 0)
-        if not head.startswith(self._head) or self._stat().st_size < self._offset:
+        if (
+            not head.startswith(self._head)
+            or self._stat().st_size < self._offset
+            or self._before(self._offset) != self._last
+        ):
             self._seek(0)
         self._head = head
 

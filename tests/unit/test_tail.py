@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,65 @@ def test_copytruncate_is_noticed_even_if_the_file_grew_past_the_old_offset(log: 
     os.truncate(log.path, 0)
     log.write("10:01 b\n10:01 c\n10:01 d\n")
     assert log.read() == ["10:01 b", "10:01 c", "10:01 d"]
+
+
+BANNER = "number of parameters: 10.65M, tokens per iteration will be: 16,384, compiling\n"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_log_that_begins_as_the_one_before_it_is_read_from_its_beginning(
+    log: Followed, *, restart: bool
+) -> None:
+    log.write(BANNER + "iter 0: loss 4.2664, time 33821.77ms\n")
+    log.read()
+    position = log.tail.position
+    log.path.write_text(
+        BANNER + "iter 0: loss nan, time 33799.02ms\niter 10: loss nan, time 402ms\n"
+    )
+    if restart:
+        log.tail.close()
+        log.tail = Tail(log.path, json.loads(json.dumps(position)))
+    assert log.read()[1:] == ["iter 0: loss nan, time 33799.02ms", "iter 10: loss nan, time 402ms"]
+
+
+def test_a_file_that_grows_is_the_same_file_at_every_length(log: Followed) -> None:
+    for number in range(200):
+        log.write(line := "x" * number + "\n")
+        assert log.read() == [line.strip()] * bool(number)
+
+
+def test_a_position_that_an_older_dvfd_kept_is_gone_on_from(log: Followed) -> None:
+    log.write("a\n")
+    log.read()
+    position = {k: v for k, v in log.tail.position.items() if k not in {"read", "last"}}
+    log.tail.close()
+    log.tail = Tail(log.path, position)
+    log.write("b\n")
+    assert log.read() == ["b"]
+
+
+def test_a_file_that_was_written_before_anybody_looked_is_old_though_it_comes_late(
+    tmp_path: Path,
+) -> None:
+    tail = Tail(path := tmp_path / "late.log")
+    with pytest.raises(ProbeError):
+        tail.lines(BUDGET)
+    path.write_text("Traceback of yesterday\n")
+    yesterday = time.time() - 86400
+    os.utime(path, (yesterday, yesterday))
+    assert tail.lines(BUDGET) == []
+    with path.open("a") as file:
+        file.write("now\n")
+    assert tail.lines(BUDGET) == ["now"]
+
+
+def test_a_file_server_whose_clock_is_behind_hides_nothing(tmp_path: Path) -> None:
+    tail = Tail(path := tmp_path / "late.log")
+    with pytest.raises(ProbeError):
+        tail.lines(BUDGET)
+    path.write_text("first\n")
+    os.utime(path, (behind := time.time() - 300, behind))
+    assert tail.lines(BUDGET) == ["first"]
 
 
 def test_a_restart_neither_repeats_nor_skips(log: Followed) -> None:
