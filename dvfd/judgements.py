@@ -243,7 +243,12 @@ class Judgements:
             if drilled and criterion.limit.metric:  # a limit that the review has found
                 samples = [*samples, *drilled.samples]
                 trouble = "; ".join(filter(None, (trouble, drilled.trouble(criterion))))
-        result = self._sure(judge(criterion, samples, at=at, trouble=trouble))
+        hidden = self._hidden(criterion)
+        result = judge(criterion, samples, at=at, trouble=trouble or hidden)
+        if result.verdict is Verdict.PASS and hidden:
+            reason = f"not all of {criterion.metric} could be told: {hidden}"
+            reason = f"{reason}; what was: {result.reason}"
+            result = replace(result, verdict=Verdict.UNKNOWN, reason=reason)
         if result.verdict is Verdict.FAIL and (
             said := self._words(criterion.metric, result.labels)
         ):
@@ -254,16 +259,12 @@ class Judgements:
             result = replace(result, note="; ".join(filter(None, (result.note, window.note))))
         return drilled.spoken(result) if drilled else result
 
-    def _sure(self, result: Result) -> Result:
-        """*result*, but no PASS on some of the series while others are there that nobody told."""
-        criterion = result.criterion
+    def _hidden(self, criterion: Criterion) -> str:
+        """Why there may be series of *criterion*, or of its limit, that nobody told."""
         why = self._unseen(criterion.metric, criterion.where)
         if not why and criterion.limit.metric:
             why = self._unseen(criterion.limit.metric, ())
-        if result.verdict is not Verdict.PASS or not why:
-            return result
-        reason = f"not all of {criterion.metric} could be told: {why}; what was: {result.reason}"
-        return replace(result, verdict=Verdict.UNKNOWN, reason=reason)
+        return why
 
     def _tell(self, sink: Sink, report: Report) -> None:
         try:

@@ -196,7 +196,8 @@ class Sampler:
 
     def unseen(self, metric: str, where: Labels = ()) -> str:
         """Why *metric* may have more series with the labels *where* than were told; else empty."""
-        sources = [s for s in self._sources.values() if s.concerns(where)]
+        measures = (s for s in self._sources.values() if metric in s.probe.metrics)
+        sources = [source for source in measures if source.concerns(where)]
         found = [(s, u.why) for s in sources for u in s.unseen if u.concerns(metric, where)]
         if not found:
             return ""

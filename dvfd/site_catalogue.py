@@ -78,7 +78,9 @@ def _names(directory: Path, problems: list[str]) -> list[str]:
     try:
         return sorted(name for name in os.listdir(directory) if name.endswith(".toml"))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
-        problems.append(f"site.checks: {directory} is no directory")
+        problems.append(
+            f"site.checks: {directory} is no directory; wanted metrics.toml and lists there"
+        )
     except OSError as error:
         problems.append(f"site.checks: {directory} cannot be read: {error.strerror}")
     return []

@@ -94,7 +94,7 @@ SECTIONS = {
         "doctor": "What works here, what does not, the line to type.",
         "alerts": "What goes out, and whether it arrives.",
         "job": "The jobs that this node watches.",
-        "site": "What this site's own checks watch.",
+        "site": "The series that this site's own checks expect.",
         "store": "Look after the daemon's store.",
     },
     "Set up": {

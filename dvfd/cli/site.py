@@ -1,4 +1,4 @@
-"""`dvfd site`: what this site's own checks watch."""
+"""`dvfd site`: the series that this site's own checks expect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dvfd.cli.completion import names
 
 @click.group()
 def site() -> None:
-    """What this site's own checks watch."""
+    """The series that this site's own checks expect.
+
+    The page has the verdicts on them, as LIST.site.ID, and `dvfd history METRIC` the values.
+    """
 
 
 @site.command("forget", short_help="Stop expecting a series that is not coming back.")

@@ -76,6 +76,13 @@ def test_some_of_the_series_are_no_pass_while_others_could_not_be_told(
     assert ("gpu1.prom: line 2" in result.reason) is (verdict is Verdict.UNKNOWN)
 
 
+def test_without_a_sample_it_says_what_could_not_be_told() -> None:
+    [result] = (
+        judging(LIVE, Shelf(), unseen=lambda metric, _: "a: there twice").run_check(LIVE).results
+    )
+    assert result.reason.endswith("; its source: a: there twice")
+
+
 def test_a_limit_of_which_not_all_could_be_told_makes_no_pass() -> None:
     wanted = criterion("live.hot", source="ranks", limit=Limit(of="metric.top"))
     hot = check("live", wanted, watch=True)
