@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ KIND = "log"
 
 BUDGET = 2 << 20
 """Bytes read of each log in a pass: about 100 ms of work, and 0.4 MB/s however long it takes."""
+
+UNREAD = 60.0
+"""Seconds for which a log of which lines were lost is not said to be quiet."""
 
 RECENT = 50
 """Matched lines kept for people to read."""
@@ -132,6 +136,7 @@ class Logs:
         self._recent: deque[Match] = deque(maxlen=RECENT)
         self._sources = {source.name: (source, _wanted(source, directory)) for source in sources}
         self._logs: dict[str, _Log] = {}
+        self._lost: dict[str, tuple[float, str]] = {}  # by log: when lines were lost, and why
 
     def recent(self) -> tuple[Match, ...]:
         """The last lines that counted, oldest first."""
@@ -146,16 +151,19 @@ class Logs:
             self.gaps = dict.fromkeys(self.metrics, "no log is configured: add one under [[logs]]")
         problems: list[str] = []
         for name, (source, wanted) in self._sources.items():
-            log = self._logs.get(name) or self._open(source, wanted)
-            if not log.due(at):
-                continue
             try:
-                self._read(log, at)
+                log = self._logs.get(name) or self._open(source, wanted)
+                if not log.due(at):
+                    continue
+                self._pass(log, at)
             except ProbeError as error:
                 problems.append(f"log {name}: {error}")
                 continue
-            finally:
-                self._keep(log)
+            except Exception as error:  # noqa: BLE001  # whatever one log holds costs no other
+                self._lost[name] = at, f"lines lost: {type(error).__name__}: {error}"
+            if why := self._blind(name, at):
+                problems.append(f"log {name}: {why}")
+                continue
             log.looked = at
             yield Sample("log_errors_total", float(log.errors), at, labels(log=name))
             yield Sample("log_warnings_total", float(log.warnings), at, labels(log=name))
@@ -173,6 +181,17 @@ class Logs:
         errors, warnings = int(kept.get("errors", 0)), int(kept.get("warnings", 0))
         log = self._logs[source.name] = _Log(source, follower, wanted, errors, warnings, kept)
         return log
+
+    def _blind(self, name: str, at: float) -> str:
+        """Why nobody says for a while what a log counts: lines of it were read and lost."""
+        when, why = self._lost.get(name, (-math.inf, ""))
+        return why if at - when < UNREAD else ""
+
+    def _pass(self, log: _Log, at: float) -> None:
+        try:
+            self._read(log, at)
+        finally:
+            self._keep(log)
 
     def _read(self, log: _Log, at: float) -> None:
         for block in log.follower.blocks(self._budget):

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     from dvfd.telemetry.patterns import Notice
 
-_RAISED = re.compile(r"(?P<type>(?:\w+\.)*[A-Z]\w*)(?::\s*(?P<error>.*))?$")
+_RAISED = re.compile(
+    r"(?!(?:INFO|DEBUG|WARNING|ERROR|CRITICAL)\b)"
+    r"(?P<type>(?:[A-Za-z_]\w*\.)+\w+|[A-Z]\w*)(?::(?:\s+(?P<error>.*))?)?$"
+)
+"""`ValueError: x`, and `struct.error: x`: a small letter only behind its module."""
 
 TRACE_LINES = 1000
 """Lines of a traceback that are passed over: Python's own limit of recursion."""

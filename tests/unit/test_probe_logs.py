@@ -313,3 +313,28 @@ def test_the_journal_is_not_asked_at_every_pass() -> None:
     assert list(probe.sample(NOW + 2)) == []
     assert len(list(probe.sample(NOW + 10))) == 2
     assert len(fake.calls) == 2
+
+
+def test_a_log_that_cannot_be_taken_costs_no_other_and_is_not_quiet_for_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("odd", "sound"):
+        (tmp_path / name).touch()
+    sources = [LogSource(name=n, path=tmp_path / n) for n in ("odd", "sound")]  # type: ignore[arg-type]
+    probe = Logs(sources, records=Records())
+
+    def told(at: float) -> tuple[set[str], str]:
+        seen, said = set(), ""
+        try:
+            for sample in probe.sample(NOW + at):
+                seen.add(dict(sample.labels)["log"])
+        except ProbeError as error:
+            said = str(error)
+        return seen, said
+
+    both, lost = ({"odd", "sound"}, ""), ({"sound"}, "log odd: lines lost: KeyError: 0")
+    assert told(0) == both
+    with monkeypatch.context() as broken:
+        broken.setattr(probe._logs["odd"].follower, "blocks", lambda _budget: {}[0])
+        assert told(5) == lost
+    assert [told(at) for at in (10, 60, 65)] == [lost, lost, both]

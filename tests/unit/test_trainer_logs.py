@@ -288,6 +288,17 @@ def test_a_traceback_is_the_exception_that_it_ends_with() -> None:
     assert (found["type"], found["error"][:18]) == ("torch.OutOfMemoryError", "CUDA out of memory")
 
 
+@pytest.mark.parametrize(
+    "raised", ["struct.error: unpack requires 4 bytes", "socket.timeout", "a.b.C: d", "Error:"]
+)
+def test_an_exception_may_be_named_in_small_letters_and_a_log_level_is_none(raised: str) -> None:
+    text = f"Traceback (most recent call last):\nINFO: a\ntrain.py:3: b\n{raised}\nWARNING: c"
+    (found,) = [said for said in read("nanogpt", text) if "event" in said]
+    assert (found["type"], found["error"]) == (
+        raised.partition(":")[0], raised.partition(": ")[2],
+    )  # fmt: skip
+
+
 def test_a_shell_may_say_how_the_job_ended() -> None:
     ended = read("nanogpt", "saving checkpoint to out\ndvfd: exit 0")
     assert [said["event"] for said in ended] == ["checkpoint_begin", "checkpoint_saved", "end"]
