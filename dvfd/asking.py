@@ -105,7 +105,10 @@ def _doubt(channel: socket.socket, path: Path) -> str:
     except OSError as error:
         return f"whose place that is cannot be known: {error}"
     if not given:
-        return f"user {owner} made that directory where anybody can make one: do not believe it"
+        return (
+            f"user {owner} made that directory where anybody can make one, so who listens there is "
+            "not asked: remove it, or start dvfd where only root can"
+        )
     if peer not in believed:
         return f"user {peer} listens there, wanted {' or '.join(map(str, sorted(believed)))}"
     return ""
