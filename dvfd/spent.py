@@ -46,8 +46,8 @@ OF_STORE = (
     "of them"
 )
 OF_AGAIN = (
-    "ranks came back {:g} times: steps done again are among the productive ones, since the store "
-    "keeps how many there were and not which"
+    "{:g} ranks came back as new processes: steps done again are among the productive "
+    "ones, since the store keeps how many there were and not which"
 )
 OF_NODE = "these are the ranks of this node, {} of {}"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd import __version__
 from dvfd.derive import MAD_SIGMA
-from dvfd.reporting.document import named, tenths
+from dvfd.reporting.document import named, over, tenths
 from dvfd.reporting.shares import hours, money, shown
 from dvfd.runs.report import iso
 from dvfd.runs.run import WARM_UP_BATCHES, WARM_UP_SECONDS
@@ -31,6 +31,12 @@ SCHEMA = 1
 
 SAME = 5e-3
 """Relative difference below which two figures are told as the same: half a percent."""
+
+FAR = 10.0
+"""A ratio from which percents say less than the ratio itself."""
+
+BATCH_LOOKED = 0.1
+"""The same for a run whose ends were not kept: ranks are not at the same step at a look."""
 
 BATCH = 0.01
 """Relative difference of the samples of a step from which the two trained with other batches."""
@@ -92,10 +98,10 @@ FIGURES = (
     Figure("seconds", "time", "s", lambda r: r["period"]["seconds"]),
     Figure("goodput", "productive", "share", lambda r: r["time"]["goodput"], 1),
     Figure("throughput", "throughput, median", "samples/s", throughput, 1),
-    Figure("samples_per_second", "throughput over all hours", "samples/s",
+    Figure("samples_per_second", "throughput over all of the time", "samples/s",
            lambda r: r["work"]["samples_per_second"], 1),
     Figure("steps", "steps", "", lambda r: r["work"]["steps"]),
-    Figure("steps_per_second", "steps a second over all hours", "1/s",
+    Figure("steps_per_second", "steps a second over all of the time", "1/s",
            lambda r: _per(r, r["work"]["steps"]), 1),
     Figure("data", "waiting for data", "share", _share("data"), -1),
     Figure("recovery", "recovery", "share", _share("recovery"), -1),
@@ -161,7 +167,8 @@ def _which(report: Report, sha256: str) -> dict[str, Any]:
 
 def _row(figure: Figure, a: Report, b: Report) -> dict[str, Any]:
     row = _held(figure.id, figure.words, figure.unit, figure.of(a), figure.of(b), figure.better)
-    if figure.id == "goodput" and _overlap(a, b):
+    alike = _alike(row["a"], row["b"], row["unit"])
+    if figure.id == "goodput" and _overlap(a, b) and not alike:
         row["better"], row["remark"] = "", "what nobody saw may be the difference"
     if figure.id == "throughput" and row["better"]:
         _doubt(row, _course(a, "throughput"), _course(b, "throughput"))
@@ -289,13 +296,26 @@ def against(a: Report, b: Report) -> Iterator[str]:
         yield f"other world sizes: {a['work']['processes']} and {b['work']['processes']} processes"
     if a["node"] != b["node"]:
         yield f"other nodes: {a['node']} and {b['node']}"
+    yield from _who(a, b)
     batches = [_batch(r) for r in (a, b)]
-    if None not in batches and not math.isclose(batches[0] or 0, batches[1] or 0, rel_tol=BATCH):
+    near = BATCH if all(r.get("ending") for r in (a, b)) else BATCH_LOOKED
+    if None not in batches and not math.isclose(batches[0] or 0, batches[1] or 0, rel_tol=near):
         yield f"other batches: {batches[0]:.4g} and {batches[1]:.4g} samples a step"
     for which, report in (("A", a), ("B", b)):
         yield from _weak(which, report)
     if a["by_step"]["numbered"] != b["by_step"]["numbered"]:
         yield "steps are the job's own numbers in one and counts in the other"
+
+
+def _who(a: Report, b: Report) -> Iterator[str]:
+    """What the two are: one and the same, or jobs of two names."""
+    if a["job"] != b["job"]:
+        yield (
+            f"other jobs: {a['job']} and {b['job']}; whether they train the same model on the same "
+            "data, nothing here tells"
+        )
+    elif (a["node"], a["period"]["since"]) == (b["node"], b["period"]["since"]):
+        yield "A and B are one and the same run"
 
 
 def _hashes(name: str, a: str | None, b: str | None) -> Iterator[str]:
@@ -321,6 +341,9 @@ def _weak(which: str, report: Report) -> Iterator[str]:
             f"{which} is too short: {hours(seconds)} and {steps} steps are inside of a warm-up, "
             f"which takes {WARM_UP_SECONDS / 60:g} min or {WARM_UP_BATCHES} steps"
         )
+    ending = report.get("ending")
+    if ending and ending["how"] != "ended":
+        yield f"{which} did not come to its end: it {over(ending)}"
     observed = report["coverage"]["observed"]
     if observed is not None and observed < LEAST:
         yield f"{which} was watched {tenths(observed)} of its time only"
@@ -350,7 +373,7 @@ def _told(row: Mapping[str, Any]) -> str:
         return ""
     if row["unit"] == "share":
         points = 100 * row["difference"]
-        return f"{row['words']} {tenths(row['b'])} for {tenths(row['a'])} ({points:+.1f} points)"
+        return f"{row['words']} {tenths(row['a'])} and {tenths(row['b'])} ({points:+.1f} points)"
     return f"{row['words']} {size(row)}"
 
 
@@ -366,7 +389,13 @@ def size(row: Mapping[str, Any]) -> str:
         return f"{100 * row['difference']:+.1f} points"
     if row["ratio"] is None:
         return f"{row['difference']:+.4g}"
-    return f"{100 * (row['ratio'] - 1):+.1f} %"
+    return _times(row["ratio"])
+
+
+def _times(ratio: float) -> str:
+    if ratio >= FAR or 0 < ratio <= 1 / FAR:
+        return f"{ratio:.2g} times A"
+    return f"{100 * (ratio - 1):+.1f} %"
 
 
 def figure(row: Mapping[str, Any], value: float | None) -> str:

@@ -314,7 +314,7 @@ class Teller:
             meters=tuple(self._meters(node, span)),
             beside=beside,
             hashes=_hashes(self._fine, since, until),
-            notes=tuple(self._notes(goodput.notes, span)),
+            notes=(*self._notes(goodput.notes, span), *_unseen(ways, ran)),
         )
 
     def _world_in(self, span: Span) -> int:
@@ -458,6 +458,15 @@ class Teller:
             )
         if twice := self._fine.set_back(OBSERVED):
             yield f"the clock was set back: {twice} looks of the time that came twice are left out"
+
+
+def _unseen(ways: Sequence[Stride], ran: Ran | None) -> Iterator[str]:
+    """What nobody can tell apart, for no look fell between the ends of the run."""
+    if ran is not None and ran.how and len(ways) == 1:
+        yield (
+            "the run is whole between two looks: all of its time without steps is called "
+            "initialisation, whatever pauses and checkpoints are in it"
+        )
 
 
 def _heard(course: Sequence[Sample], span: Span) -> bool:

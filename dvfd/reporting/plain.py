@@ -68,7 +68,7 @@ def _work(work: Mapping[str, Any]) -> Iterator[str]:
     if work["steps_again"]:
         yield f"{work['steps_again']} done again"
     if work["samples_per_second"] is not None:
-        yield f"{work['samples_per_second']:.4g} samples/s over all hours"
+        yield f"{work['samples_per_second']:.4g} samples/s over all of the time"
     if work["loss"] is not None:
         yield f"loss {work['loss']:.4g} at the end"
     of = f" of {work['processes']}" if work["processes"] else ""
@@ -110,7 +110,7 @@ def _checkpoints(found: Mapping[str, Any]) -> str:
     if found["seconds"] is not None:
         return f"{found['seen']} saved in {hours(found['seconds'])}{failed}"
     if found.get("saved") is not None:
-        when = f", {found['seen']} of them at a known time" if found["saved"] else ""
+        when = f", {found['seen'] or 'none'} of them at a known time" if found["saved"] else ""
         return f"{found['saved'] or 'none'} saved{when}{failed}"
     if not found["seen"]:
         return f"not known: none was seen by the looks{failed}"

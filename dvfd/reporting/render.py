@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.reporting import curves
 from dvfd.reporting.compare import figure, side_by_side, size, unit
-from dvfd.reporting.document import named, over, tenths
+from dvfd.reporting.document import SHORT, moment, named, over, tenths
 from dvfd.reporting.shares import hours, money, shown
 from dvfd.runs import charts
 from dvfd.runs.render import TEMPLATES as REPORT
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit in a narrow column."""
 
 SLIVER = 2.0
 """Units that a mark is wide at least, of a thousand: a short one must be seen, too."""
@@ -130,8 +133,10 @@ def _template(name: str) -> Template:
         "minute": minute,
         "iso": iso,
         "over": over,
+        "moment": moment,
+        "short": SHORT,
         "none_word": NONE,
-        "size": size,
+        "size": lambda row: size(row).replace(" ", NO_BREAK),
         "shown": figure,
         "unit": unit,
         "side": SIDE,

@@ -20,7 +20,7 @@ Seat = tuple[int, str]
 
 ALONE = "one rank was heard: there is no other to hold it against"
 UNTOLD = (
-    "no rank tells its compute section: `Reporter.step(compute=SECONDS)` would tell the ranks "
+    "no rank tells its compute section: Reporter.step(compute=SECONDS) would tell the ranks "
     "apart, which the length of a step cannot, since all wait for the slowest"
 )
 

@@ -141,6 +141,8 @@ def bounds(points: Iterable[Point], limit: float | None) -> tuple[float, float]:
     values = [_tame(value) for point in points for value in (point.low, point.high)]
     values += [] if limit is None else [_tame(limit)]
     low, high = min(values, default=0.0), max(values, default=1.0)
+    if low == high == 0.0:
+        return 0.0, 1.0
     wanted = max(LEAST * max(abs(low), abs(high)), 1e-9)
     room = max(0.08 * (high - low), (wanted - (high - low)) / 2)
     floor = low - room

@@ -42,7 +42,7 @@ def test_a_slower_run_is_worse_by_so_much():
         "a",
     )
     assert size(row(found, "samples_per_second")) == "-50.0 %"
-    assert "throughput over all hours -50.0 %" in found["headline"]
+    assert "throughput over all of the time -50.0 %" in found["headline"]
 
 
 def test_losses_that_one_did_not_tell_of_lately_are_held_together_before_that():
@@ -174,3 +174,41 @@ def test_runs_without_a_loss_or_a_price_are_held_together_all_the_same():
     json.dumps(found, allow_nan=False)
     assert compared(found)
     assert row(found, "loss")["difference"] is None
+
+
+def test_jobs_of_two_names_and_a_run_beside_itself_are_said_to_be():
+    one, other = Desk().report(), Desk().report()
+    assert "A and B are one and the same run" in held(one, one)["against"]
+    other["job"] = "gpt-large"
+    assert any("other jobs: gpt and gpt-large" in line for line in held(one, other)["against"])
+
+
+def test_a_run_that_failed_speaks_against_it():
+    one, other = Desk().report(), Desk().report()
+    other["ending"] = {
+        "how": "failed", "why": "RuntimeError: no", "at": AT, "seen": True, "ranks": 2, "of": 2,
+    }  # fmt: skip
+    assert any(
+        "B did not come to its end: it failed at 2027-01-15 08:00:00 UTC, RuntimeError: no" in line
+        for line in held(one, other)["against"]
+    )
+
+
+def test_a_run_beside_itself_has_no_remark():
+    desk = Desk()
+    desk.put("job_observed_seconds_total", [min(50.0, 5.0 * n) for n in range(21)])
+    found = row(held(desk.report(), desk.report()), "goodput")
+    assert (size(found), found["remark"]) == ("the same", "")
+
+
+def test_what_is_many_times_as_much_is_told_as_such():
+    one, other = Desk().report(), Desk().report()
+    one["cost"]["per_million_samples"], other["cost"]["per_million_samples"] = 2.0, 90.0
+    assert size(row(held(one, other), "per_million_samples")) == "45 times A"
+    assert size(row(held(other, one), "per_million_samples")) == "0.022 times A"
+
+
+def test_ranks_that_are_not_at_one_step_at_a_look_make_no_other_batch():
+    one, other = Desk().report(), Desk().report()
+    other["work"]["samples"] *= 17.17 / 16
+    assert not any("other batches" in line for line in held(one, other)["against"])

@@ -93,6 +93,7 @@ def test_a_run_between_two_looks_is_told_and_not_an_older_one():
     assert (report["work"]["steps"], report["work"]["ranks"]) == (49, 2)
     assert spent(report) == {"productive": 4.9, "initialisation": 1.1}
     assert report["work"]["loss"] == 1.42
+    assert any("whole between two looks" in note for note in report["time"]["notes"])
 
 
 def test_a_job_that_no_look_ever_saw_has_a_report():
@@ -164,6 +165,13 @@ def test_a_dead_job_does_not_share_the_node_after_its_death():
     desk.series_["job_observed_seconds_total", other] = looks
     died = ran(job="gpt-large", began=AT - 500, ended=AT - 100)
     assert not any("shared with" in line for line in desk.report(ran=[died])["unknown"])
+
+
+def test_the_page_of_a_failed_job_is_not_green_and_tells_times_to_the_second():
+    page = html(dead().report(ran=[ran()]), "")
+    assert '<section class="told failed">' in page
+    assert "from 2027-01-15 07:59:57 UTC to 2027-01-15 08:01:43 UTC" in page
+    assert "2027-01-15 07:59:57</td>" in page  # of a chart's table
 
 
 def test_a_report_with_an_end_is_json():

@@ -78,7 +78,7 @@ def test_a_restart_costs_recovery_until_steps_come_again():
 
     found = shelf.account()
     assert spent(found) == {Part.PRODUCTIVE: 80, Part.RECOVERY: 20}
-    assert any("ranks came back 2 times" in note for note in found.notes)
+    assert any("2 ranks came back as new processes" in note for note in found.notes)
 
 
 def test_a_pause_between_steps_is_other_and_says_what_may_be_in_it():
