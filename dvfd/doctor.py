@@ -343,6 +343,11 @@ def _reporting(status: Mapping[str, Any]) -> list[str]:
     return [job["job"] for job in status.get("jobs", ()) if job["state"] != "ended"]
 
 
+def _ranks(status: Mapping[str, Any]) -> int:
+    """How many ranks are here; those that are lost are not. A daemon of before does not say."""
+    return sum(job.get("present", 1) for job in status["jobs"] if job["state"] != "ended")
+
+
 def look_at_torch(world: World) -> Iterator[Finding]:
     """Whether checkpoints can be loaded: the interpreter that verifies them has torch."""
     chosen = world.config.checkpoints.python if world.config else None
@@ -556,7 +561,7 @@ def _remedy(probe: str, world: World) -> str:
         )
     if probe == "logs" and world.config and not world.config.logs:
         return UNNAMED_LOG
-    if probe == "cpu" and not _reporting(world.status or {}):
+    if probe == "cpu" and world.status and not _ranks(world.status):
         return OWN_JOB
     kind = probe.partition(".")[0]  # of a site's inputs each has its own name behind that
     log = "journalctl -u dvfd" if _installed(world) else "what dvfd run says"

@@ -220,6 +220,7 @@ def test_without_an_alertmanager_a_site_that_means_it_can_be_improved_another_is
         ("logs", {"config": parse("")}, "[[logs]] name and path"),
         ("logs", {}, "setfacl"),
         ("cpu", {"jobs": []}, "Watch your own job"),
+        ("cpu", {"jobs": [{"job": "gpt", "state": "not responding", "present": 0}]}, "one import"),
         ("cpu", {}, "hidepid"),
         ("network", {}, "dvfd waive live.network"),
         ("storage", {}, "what dvfd run says | grep storage"),
