@@ -89,7 +89,10 @@ class _Looking:
     ) -> Seen:
         mine = targets(member, up)
         if len(mine) != 1:
-            wanted = f"wanted 1 as {self.config.engine.node_label}={place(member)}"
+            wanted = (
+                f"wanted 1 as {self.config.engine.node_label}={place(member)}: "
+                "[history] node_label, or url and address in [[cluster.nodes]]"
+            )
             some = f"{len(mine)} targets are its own ({', '.join(mine)})"
             none = "no target of the engine is its own"
             return Seen(node=member.name, why=f"{some if mine else none}, {wanted}")

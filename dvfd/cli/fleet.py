@@ -57,7 +57,7 @@ def fleet(names_: tuple[str, ...], output: str, list_: str | None) -> None:
     if list_ and names_:
         raise click.UsageError("--list is of one list: leave out the CHECKs")
     settings = load()
-    if not (list_ and settings.cluster.nodes):  # a list is judged on any machine that knows them
+    if not settings.cluster.nodes:  # whoever knows them may ask: it need be none of them
         here(settings)
     for notice in settings.outdated:
         click.echo(f"dvfd: {notice}", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.cli.formats import EXIT
 from dvfd.cli.text import MARK, columns, finding, paint, wrapped
-from dvfd.errors import DvfdError
+from dvfd.errors import ConfigError
 from dvfd.model import WORST_FIRST
 from dvfd.words import NONE, minute
 
@@ -26,7 +26,7 @@ NO_ENGINE = (
 
 
 def listed(settings: Config, catalogue: Catalogue, name: str) -> dict[str, Any]:
-    """The list *name* over all nodes, now. Raises DvfdError where no engine is named."""
+    """The list *name* over all nodes, now. Raises ConfigError where no engine is named."""
     from dvfd.fleet import mixed
     from dvfd.history.engine import Engine
     from dvfd.reviews.gather import gathered
@@ -34,7 +34,7 @@ def listed(settings: Config, catalogue: Catalogue, name: str) -> dict[str, Any]:
     from dvfd.sighted import by_engine
 
     if not settings.engine.url:
-        raise DvfdError(NO_ENGINE)
+        raise ConfigError([NO_ENGINE])
     engine = Engine(settings.engine, end=time.monotonic() + PATIENCE)
     at, check = time.time(), catalogue.checks[name]
     own = {check.id, *(each.id for each in catalogue.checks.values() if mixed(each))}
@@ -58,11 +58,13 @@ def text(found: Mapping[str, Any]) -> str:
     count = f"{len(nodes)} nodes" if len(nodes) > 1 else "1 node"
     until = f"{reach} until {minute(found['at'])}, from {found['source']}"
     head = wrapped(f"{found['check']} list of {count}: {paint(found['verdict'])}   ({until})")
-    rows = [line for row in found["results"] for line in _criterion(row)]
+    below = {node["node"]: node["reason"] for node in nodes if node["reason"]}
+    rows = [line for row in found["results"] for line in _criterion(row, below)]
     return "\n".join([*head, "", *rows, "", *_table(found), *_reasons(nodes)])
 
 
-def _criterion(row: Mapping[str, Any]) -> list[str]:
+def _criterion(row: Mapping[str, Any], below: Mapping[str, str]) -> list[str]:
+    """One criterion; what stands *below* of its worst node is not said at each of them."""
     mark = "" if row["severity"] == "critical" else f" ({row['severity']})"
     name = f"{row['criterion']}{mark}: {_who(row['nodes'])}"
     verdict = row["verdict"]
@@ -70,7 +72,9 @@ def _criterion(row: Mapping[str, Any]) -> list[str]:
         name = f"{name}; nearest its limit {row['worst']}" if _figured(row) else name
         first, *more = wrapped(name, MARK, columns())
         return [paint(verdict, MARK) + first[MARK:], *more]
-    return finding(verdict, name, f"{row['worst']}: {row['reason']}")
+    own = below.get(row["worst"])
+    known = bool(own) and own in row["reason"]
+    return finding(verdict, name, "see below" if known else f"{row['worst']}: {row['reason']}")
 
 
 def _figured(row: Mapping[str, Any]) -> bool:

@@ -47,9 +47,9 @@ def nodes(tmp_path_factory) -> Iterator[list[Node]]:
 
 
 def configured(place: Path, nodes: list[Node], server: str = "") -> Path:
-    """A third configuration, of somebody who looks at both and at one more that never was."""
+    """The configuration of somebody who is neither, and looks at both and at one more."""
     addresses = {"n1": nodes[0].address, "n2": nodes[1].address, "n3": "127.0.0.1:9"}
-    text = 'node.name = "n1"\n[cluster]\nlead = "n1"\n'
+    text = 'node.name = "desk"\n[cluster]\nlead = "n1"\n'
     for number, (name, address) in enumerate(addresses.items()):
         text += f'[[cluster.nodes]]\nname = "{name}"\naddress = "127.0.1.{number}"\n'
         text += f'url = "http://{address}"\n'

@@ -10,7 +10,7 @@ from fakes_reviews import CATALOGUE, NOW, FakePast, in_here
 
 from dvfd.cli import fleet_list
 from dvfd.config import Config
-from dvfd.errors import DvfdError
+from dvfd.errors import ConfigError
 from dvfd.fleet import Seen
 from dvfd.model import Verdict
 from dvfd.reviews.gather import Node
@@ -155,6 +155,15 @@ def test_the_words_name_who_is_worst_and_have_a_line_for_each_node(monkeypatch):
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_why_a_node_is_not_seen_is_said_once(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    text = fleet_list.text(judged(node("n1"), node("n2", why="no target of the engine is its own")))
+
+    assert text.count("no target of the engine is its own") == 1
+    assert "n2: no target of the engine is its own" in text
+    assert "monthly.uptime: UNKNOWN n2; PASS 1: see below" in text
+
+
 def test_declared_maintenance_excuses_all_nodes():
     down = node("n1", FakePast(down=[50]))
     window = NOW - 50 * 3600.0, NOW - 49 * 3600.0
@@ -168,5 +177,5 @@ def test_declared_maintenance_excuses_all_nodes():
 
 
 def test_a_list_of_all_nodes_needs_an_engine_and_says_how_to_name_one():
-    with pytest.raises(DvfdError, match=r"no engine is named.*\[history\] url ="):
+    with pytest.raises(ConfigError, match=r"no engine is named.*\[history\] url ="):
         fleet_list.listed(Config(), CATALOGUE, "monthly")
