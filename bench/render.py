@@ -84,14 +84,27 @@ def _row(figure: dict[str, Any]) -> str:
 
 
 def numbers_table(documents: list[dict[str, Any]]) -> str:
-    """The README's table: every figure that something was wanted of."""
+    """The README's tables: every figure that something was wanted of, first those that miss it."""
+    wanted = [f for document in documents for f in document["figures"] if f["wanted"]]
+    missed = [f for f in wanted if f["reached"] is False]
+    unclear = [f for f in wanted if f["reached"] is None]
+    held = [f for f in wanted if f["reached"]]
+    return (
+        f"Of {len(wanted)} figures that have a limit {len(held)} are within it, {len(missed)} are "
+        f"**outside**, and of {len(unclear)} it is not known: intervals lie on both sides.\n\n"
+        f"{_figures([*missed, *unclear])}\n\n<details><summary>The {len(held)} within their "
+        f"limits</summary>\n\n{_figures(held)}\n\n</details>"
+    )
+
+
+def _figures(figures: list[dict[str, Any]]) -> str:
+    reached = {True: "within", False: "**outside**", None: "not known"}
     rows = [
-        f"| {f['text']} | {number(f['value'])} {f['unit']} | {f['wanted']} |"
-        for document in documents
-        for f in document["figures"]
-        if f["wanted"]
+        f"| {f['text']} | {number(f['value'])} {f['unit']} | {f['wanted'].partition(';')[0]} "
+        f"| {reached[f['reached']]} |"
+        for f in figures
     ]
-    return "\n".join(["| measured | value | wanted |", "|---|---:|---|", *rows])
+    return "\n".join(["| measured | value | wanted | |", "|---|---:|---|---|", *rows])
 
 
 def fleet_text(text: str, documents: list[dict[str, Any]]) -> str:
