@@ -58,6 +58,7 @@ def measured(fleet: Mapping[str, Any]) -> str:
         f"{on['memory_gib']} GiB.\n\n| measured | value | wanted |\n|---|---:|---|\n"
     )
     return head + "\n".join(
-        f"| {figure['text']} | {number(figure['value'])} {figure['unit']} | {figure['wanted']} |"
+        f"| {figure['text']} | {number(figure['value'])} {figure['unit']} | {figure['wanted']}"
+        f"{': **outside**' if figure['reached'] is False else ''} |"
         for figure in fleet["figures"]
     )

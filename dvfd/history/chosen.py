@@ -127,7 +127,9 @@ class Beside:
         age = (
             "no sample" if newest is None else f"newest sample {seconds(self._until - newest)} old"
         )
-        return f"the engine at {self._engine.words}, {self._engine.asked} questions, {age}"
+        asked = self._engine.asked
+        words = f"{asked} question{'' if asked == 1 else 's'}"
+        return f"the engine at {self._engine.words}, {words}, {age}"
 
     def held(self, since: float) -> None:
         """Raises HistoryError if the engine counted something else than this node did."""

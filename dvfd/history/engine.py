@@ -137,11 +137,11 @@ class Engine:
                 "them: is it busy? recording rules, or fewer nodes or hours at once"
             )
         url = f"{settings.url}/api/v1/{path}"
-        posted = len(form) > LONG
+        posted, asking = len(form) > LONG, access(settings)
         try:
             return self._get(
                 url if posted else f"{url}?{form}",
-                access(settings),
+                asking,
                 within=min(settings.timeout, left),
                 most=settings.answer_bytes,
                 form=form if posted else None,
