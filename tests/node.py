@@ -82,7 +82,7 @@ class Node:
                 [*self.within, sys.executable, "-m", "dvfd", "run"],
                 env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
-        eventually(lambda: self.ask("ping"), 20)
+        eventually(lambda: self.ask("ping"), 60)
         return time.monotonic() - began
 
     def ask(self, op: str, **arguments: Any) -> Any:
@@ -102,7 +102,7 @@ class Node:
         """SIGTERM; the exit code."""
         assert self.daemon
         self.daemon.terminate()
-        return self.daemon.wait(20)
+        return self.daemon.wait(60)
 
     @property
     def address(self) -> str:

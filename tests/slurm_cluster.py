@@ -162,7 +162,7 @@ def _start(made: Slurm, within: Mapping[str, Sequence[str]]) -> None:
     files = [f"--{name}={place}/munge.{name}" for name in ("pid-file", "log-file", "seed-file")]
     files += [f"--socket={place}/munge.sock", f"--key-file={place}/munge.key"]
     _spawn(made, "munged", "--foreground", "--force", *files)  # whatever the rights of /tmp
-    eventually((place / "munge.sock").exists, 30)
+    eventually((place / "munge.sock").exists, 60)
     first = next(iter(within.values()))
     _spawn(made, *first, "slurmctld", "-D", "-f", conf)
     for name, inside in within.items():
