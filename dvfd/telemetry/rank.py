@@ -35,6 +35,14 @@ STEPS_KEPT = 512
 LINE_STEPS = 10_000
 """Steps between two log lines at most; a larger jump is a resumption, not progress."""
 
+LEAP = 4.0
+STRIDES = 10
+PRESUMED = 100.0
+"""A jump is one as well if it is both more than ten times the last one and more than the time since
+then would bear at four times the rank's own pace: of which 100 steps a second are presumed until
+it is known.
+"""
+
 
 class Link(StrEnum):
     """What became of the rank's connection."""
@@ -91,6 +99,7 @@ class Rank:
     seen: int = 0  # the last sequence of the session that is in the totals
     steps_total: int = 0
     step: int | None = None
+    stride: int = 0  # steps from the line before to the last one, of a file
     stepped: float | None = None  # when the last step ended
     progress: float = 0.0
     before: float | None = None  # its last progress under an earlier daemon
@@ -136,7 +145,7 @@ class Rank:
         """Add one row. A row's own time counts only as far as it is not in the future."""
         totals, at = self.totals, min(row.boot, now)
         interval = None if self.stepped is None or self.broken else at - self.stepped
-        steps = self._steps_to(row.step) if self.feed else 1
+        steps = self._steps_to(row.step, at) if self.feed else 1
         self.steps_total += steps
         totals.steps += steps
         self.step, self.stepped, self.broken = row.step, at, False
@@ -154,12 +163,22 @@ class Rank:
                 totals.stepping += interval
         self._add(row, steps)
 
-    def _steps_to(self, step: int) -> int:
+    def _steps_to(self, step: int, at: float) -> int:
         """How many steps a line of a log stands for: it may come at every tenth step only, and a
-        validation at one that is known.
+        validation at one that is known. A resumption, ahead or back, is one.
         """
         ahead = 1 if self.step is None else step - self.step
-        return ahead if 0 <= ahead <= LINE_STEPS else 1
+        stride = self.stride
+        self.stride = ahead if ahead > 0 else stride
+        return ahead if 0 <= ahead <= max(1, self._bearable(stride, at)) else 1
+
+    def _bearable(self, stride: int, at: float) -> float:
+        """The steps that may have been made until *at*, as far as the lines before it say."""
+        if self.stepped is None:
+            return LINE_STEPS
+        totals = self.totals
+        pace = LEAP * totals.intervals / totals.interval if totals.intervals else PRESUMED
+        return min(LINE_STEPS, max(STRIDES * stride, pace * (at - self.stepped)))
 
     def _add(self, row: Row, steps: int) -> None:
         totals = self.totals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -281,6 +282,45 @@ def test_steps_between_two_lines_are_counted(written: Written) -> None:
     written.poll()
 
     assert written.rank.totals.intervals == 10
+
+
+def steps_counted(written: Written, *steps: int, seconds: float = 5.0) -> list[int]:
+    """How many steps each line counts for, of lines that come *seconds* apart."""
+    counted = [0]
+    for step in steps:
+        written.write({"step": step})
+        written.poll(seconds)
+        counted.append(written.rank.steps_total)
+    return [after - before for before, after in pairwise(counted)]
+
+
+def test_a_jump_that_no_job_makes_in_the_time_is_a_resumption(written: Written) -> None:
+    assert steps_counted(written, 5, 9999, 10000, 10001) == [1, 1, 1, 1]
+
+
+def test_a_jump_far_beyond_the_jobs_own_pace_is_a_resumption(written: Written) -> None:
+    assert steps_counted(written, 10, 20, 30, 5030, 5040, 5050, 5060) == [1, 10, 10, 1, 10, 10, 10]
+
+
+@pytest.mark.parametrize("steps", [(1, 10, 20, 30), (1, 2, 5, 10, 20, 50, 100), (0, 100, 200, 300),
+                                   (10, 20, 40, 50)])  # fmt: skip
+def test_lines_that_come_at_any_steps_count_them_all(
+    written: Written, steps: tuple[int, ...]
+) -> None:
+    counted = steps_counted(written, *steps)
+    assert sum(counted[1:]) == steps[-1] - steps[0]
+
+
+def test_a_job_that_is_faster_than_any_that_was_seen_is_counted_from_its_third_line(
+    written: Written,
+) -> None:
+    assert steps_counted(written, 0, 5000, 10000, 15000) == [1, 1, 5000, 5000]
+
+
+def test_a_slow_first_line_does_not_make_the_next_ones_jumps(written: Written) -> None:
+    assert steps_counted(written, 1, 10, seconds=120) == [1, 9]
+    assert steps_counted(written, 20, 30, seconds=0.1)[1:] == [10]
+    assert written.rank.steps_total == 30
 
 
 def test_a_file_that_falls_silent_is_a_rank_that_does_not_respond(written: Written) -> None:
