@@ -334,6 +334,11 @@ def _unheard(story: Story) -> Iterator[str]:
         yield (
             f"the end: no daemon looked when it came; the job was found over at {moment(ran.last)}"
         )
+    if ran is not None and ran.how and ran.samples is None and story.samples:
+        yield (
+            "samples after the last look: processes, or the daemon, were other ones than at the "
+            "beginning, so only what the looks saw is counted"
+        )
     if not story.ranks:
         yield "steps: no rank was heard to make one, which does not say that there was none"
 

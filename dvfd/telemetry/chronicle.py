@@ -39,15 +39,17 @@ class Chronicle:
         for key, document in sorted(found, key=lambda each: float(each[1]["began"] or 0.0)):
             self._kept[key] = {**document, "whole": document["whole"] and bool(document["how"])}
 
-    def joined(self, job: Job, at: float, *, fresh: bool) -> None:
-        """A rank took its seat at Unix time *at*: a run begins, unless it goes on. *fresh* says
+    def joined(self, job: Job, rank: Rank, at: float, *, fresh: bool) -> None:
+        """*rank* took its seat at Unix time *at*: a run begins, unless it goes on. *fresh* says
         that no rank is waited for there.
         """
         key = self._newest(job.label)
         known = self._kept[key] if key else {}
-        if key and known["run"] == job.run and known["how"] not in {"ended", "forgotten"}:
+        if key and known["run"] == job.run and _goes_on(known, rank):
             if known["how"]:
-                self._keep(key, {**known, "how": "", "why": "", "ended": None, "whole": False})
+                late = str(rank.rank) not in known["ranks"]  # no process was lost for it
+                whole = known["whole"] and late
+                self._keep(key, {**known, "how": "", "why": "", "ended": None, "whole": whole})
         elif fresh:
             self._keep(f"{job.label}@{at:.3f}", _begun(job, at))
 
@@ -88,6 +90,13 @@ class Chronicle:
             oldest = next(over, next(iter(self._kept)))
             del self._kept[oldest]
             self._news[KIND, oldest] = None
+
+
+def _goes_on(known: Mapping[str, Any], rank: Rank) -> bool:
+    """Whether a run that may have ended was not over: a rank came back, or came only now."""
+    return known["how"] != "forgotten" and (
+        known["how"] != "ended" or str(rank.rank) not in known["ranks"]
+    )
 
 
 def _is_ours(document: Mapping[str, Any]) -> bool:

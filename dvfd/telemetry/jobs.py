@@ -150,7 +150,7 @@ class JobBook:
                     since=self._clock.boot(), feed=feed,
                 ))  # fmt: skip
             fresh = known is None or known.link is Link.ENDED
-            self._chronicle.joined(job, self._clock.now(), fresh=fresh)
+            self._chronicle.joined(job, rank, self._clock.now(), fresh=fresh)
             # What was committed after the rank's document was kept are steps, but for some events.
             rank.steps_total += max(0, committed - rank.seen)
             rank.seen = max(rank.seen, committed)

@@ -84,6 +84,18 @@ def test_the_same_name_begins_anew_after_an_end(ranks: Ranks) -> None:
     assert [ran.steps for ran in runs_of(kept(ranks))] == [4, 4]
 
 
+def test_a_rank_that_comes_after_another_has_ended_is_of_the_same_run(ranks: Ranks) -> None:
+    began = ranks.clock.now()
+    first = ranks.join(0, pid=10)
+    ranks.step(first, times=4, samples=8.0)
+    ranks.tell(first, "end")
+    second = ranks.join(1, pid=11)
+    ranks.step(second, times=4, samples=8.0)
+    ranks.tell(second, "end")
+    (ran,) = runs_of(kept(ranks))
+    assert (ran.began, ran.how, len(ran.ranks), ran.samples) == (began, "ended", 2, 64.0)
+
+
 def test_a_job_that_was_lost_while_no_daemon_ran_is_said_to_be(ranks: Ranks) -> None:
     seat = ranks.join(0, pid=10)
     ranks.step(seat, times=3)

@@ -174,5 +174,11 @@ def test_the_page_of_a_failed_job_is_not_green_and_tells_times_to_the_second():
     assert "2027-01-15 07:59:57</td>" in page  # of a chart's table
 
 
+def test_samples_of_processes_that_are_gone_are_those_that_the_looks_saw_and_it_says_so():
+    report = dead().report(ran=[ran(samples=None)])
+    assert report["work"]["samples"] == 6400.0
+    assert any(line.startswith("samples after the last look") for line in report["unknown"])
+
+
 def test_a_report_with_an_end_is_json():
     json.dumps(dead().report(ran=[ran()]), allow_nan=False)
