@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvfd.model import Sample
-from dvfd.sinks.chart import POINTS, Chart, bounds, draw, gaps, moments, stretches, thin, ticks
+from dvfd.sinks.chart import (
+    POINTS,
+    Chart,
+    Point,
+    bounds,
+    draw,
+    gaps,
+    moments,
+    stretches,
+    thin,
+    ticks,
+)
 
 UNTIL = 1_764_075_600.0
 SINCE = UNTIL - 3600
@@ -176,3 +187,13 @@ def test_whatever_number_comes_the_picture_holds_finite_coordinates(found, limit
     assert not re.search(r"nan|inf", drawn.plot + drawn.values + drawn.times)
     heights = re.findall(r"[ML]-?[\d.]+ (-?[\d.]+)", "".join(paths(drawn, "line")))
     assert all(-0.1 <= float(height) <= 1000.1 for height in heights)
+
+
+def test_a_line_of_nothing_but_zeros_has_an_axis_that_people_read():
+    low, high = bounds([*steady_points(0.0)], None)
+
+    assert (low, high) == (0.0, 1.0)
+
+
+def steady_points(value: float) -> list[Point]:
+    return [Point(at, value, value, value) for at in (0.0, 1.0)]
