@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from fakes_output import valid
 from fakes_reporting import Desk
 from fakes_spent import AT, LOOK
+from hypothesis import given, reject
+from hypothesis import strategies as st
 
+from dvfd.errors import DvfdError
 from dvfd.model import Sample, labels
 from dvfd.reporting.from_store import accounts
 from dvfd.reporting.plain import markdown, text
@@ -182,3 +186,35 @@ def test_samples_of_processes_that_are_gone_are_those_that_the_looks_saw_and_it_
 
 def test_a_report_with_an_end_is_json():
     json.dumps(dead().report(ran=[ran()]), allow_nan=False)
+
+
+COUNT = st.none() | st.floats(0, 1e5)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-50, 400), st.floats(0, 300)), min_size=1, max_size=5),
+    st.lists(COUNT, min_size=4, max_size=4),
+    st.sampled_from(["", "ended", "failed", "gone", "forgotten"]),
+    st.booleans(),
+)
+def test_for_any_ends_every_second_is_in_one_part_of_one_run(spans, counts, how, blind):
+    end = {"steps": counts[0], "step": counts[1], "compute": counts[2]}
+    kept, at = [], AT - 50.0
+    for pause, length in spans:
+        at += abs(pause)
+        open_ = not how and len(kept) + 1 == len(spans)
+        kept.append(
+            ran(began=at, ended=None if open_ else at + length, how="" if open_ else how or "ended",
+                blind=blind and not open_, ranks={"0": end, "1": {"steps": counts[3]}})
+        )  # fmt: skip
+        at += length
+    try:
+        report = Desk().report(ran=kept)
+    except DvfdError:  # two looks make a story
+        reject()
+    valid(report, "job_report")
+    parts = report["time"]["parts"]
+    assert all(p["seconds"] >= 0 for p in parts)
+    assert math.isclose(sum(p["seconds"] for p in parts), report["period"]["seconds"], abs_tol=1e-6)
+    runs = report["run"]["runs"]
+    assert all(a["until"] <= b["since"] for a, b in pairwise(runs))
