@@ -94,9 +94,9 @@ class Feed:
                 self._tell(each, uid)
         self._add(rows, uid)
 
-    def end(self, uid: int) -> None:
+    def end(self, uid: int, *, failed: bool) -> None:
         """The source says that the job is done."""
-        self._tell({"event": "end"}, uid)
+        self._tell({"event": "end", "failed": failed}, uid)
 
     def _add(self, rows: list[_Line], uid: int) -> None:
         """Give *rows* to the book, and empty them. None of them may be progress: then they are of
@@ -125,7 +125,7 @@ class Feed:
             self.malformed += 1
             return
         self._ended |= event.event == "end"
-        self._failed |= event.failed
+        self._failed |= event.event == "end" and event.failed
         self._publish(self._book.event(seat, event))
 
     def _absolute(self, path: object) -> object:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -78,14 +79,15 @@ class JsonLinesFile:
     def poll(self) -> None:
         """Take the lines that are new. Raises ProbeError or WireError."""
         by_rank: dict[int, list[Mapping[str, Any]]] = {rank: [] for rank in self._feeds}
-        ended = False
+        ends: list[bool] = []  # whether each was a failure
         for line in self._tail.lines(BUDGET):
             said, rank = self._object(line), self._config.rank
             if said is None:
                 self.malformed += bool(line.strip())
                 said = {AGAIN: True, **_torn(line)}
             elif said.get("event") == "end" and "rank" not in said:
-                ended, said = True, {**said, "event": "", AGAIN: True}
+                ends.append(said.get("failed") is True)
+                said = {**said, "event": "", AGAIN: True}
             elif (found := self._rank(said)) is not None:
                 rank = found
             else:
@@ -95,8 +97,8 @@ class JsonLinesFile:
         uid = self._tail.owner
         for rank, values in by_rank.items():
             self._feed(rank).take(values, uid)
-        for feed in self._feeds.values() if ended else ():
-            feed.end(uid)
+        for feed, failed in product(self._feeds.values(), ends):
+            feed.end(uid, failed=failed)
 
     def _object(self, line: str) -> Mapping[str, Any] | None:
         try:

@@ -159,7 +159,7 @@ def parse(pattern: str, text: str) -> dict[str, float]:
             said = _table(text)
         case _:
             said = _ordered(pattern, text)
-    if found := _LOST.search(text):
+    if "nan" in text.lower() and (found := _LOST.search(text)):
         field = "loss" if found["what"].lower() == "loss" else "grad_norm"
         if not any(math.isnan(said.get(name, 0.0)) for name in LOSSES):
             said[field] = math.nan

@@ -63,6 +63,8 @@ class TrainerLog:
         voice, text = words(line)
         if row := parse(self._pattern, text):
             yield from self._row(voice, row)
+        if "step" in row:
+            return
         if (found := notice(self._pattern, text)) is not None:
             yield from self._notice(voice, found)
         elif not row:

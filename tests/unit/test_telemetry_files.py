@@ -339,6 +339,24 @@ def test_a_file_says_that_its_job_has_ended(written: Written) -> None:
     assert written.ranks.book.snapshot()[0]["state"] == "ended"
 
 
+@pytest.mark.parametrize("rank", [{}, {"rank": 0}])
+def test_a_file_says_that_its_job_has_failed_and_no_other_end_mends_it(
+    written: Written, rank: dict[str, int]
+) -> None:
+    end = {"event": "end", **rank}
+    written.write({"step": 1}, end, {**end, "failed": True}, end)
+    written.poll()
+
+    assert written.ranks.book.why("gpt") == "rank 0: ended by a failure"
+
+
+def test_only_an_end_that_failed_keeps_others_from_being_ends(written: Written) -> None:
+    written.write({"step": 1}, {"event": "note", "failed": True}, {"event": "end"})
+    written.poll()
+
+    assert written.ranks.book.snapshot()[0]["state"] == "ended"
+
+
 def test_a_file_goes_on_counting_after_a_restart_of_the_daemon(tmp_path: Path) -> None:
     path = tmp_path / "m"
     config = Config(jobs=Jobs(files=(Metrics(path=path, job="gpt"),)))
