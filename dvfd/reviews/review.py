@@ -22,7 +22,7 @@ from dvfd.reduce import seconds
 from dvfd.reviews import cost, trend
 from dvfd.reviews.accepted import Yardstick, yardstick
 from dvfd.reviews.trend import Trend, by_hour
-from dvfd.reviews.uptime import HOUR, Stretch, Uptime, grown, uptime
+from dvfd.reviews.uptime import HOUR, Stretch, Uptime, counted, grown, uptime
 from dvfd.state import Past as Everything
 
 if TYPE_CHECKING:
@@ -407,25 +407,34 @@ def communication(job: Job, accepted: Yardstick) -> Iterator[Found]:
 
 
 def agreement(past: Days, job: Job, period: Period, wanted: float) -> Iterator[Found]:
-    """Hash comparisons that agreed, of those that were made."""
+    """Hash comparisons that agreed, of those that were made, between bounds."""
     courses = [
         past.series(metric, job.labels, since=period.since - BEFORE, until=period.until)
         for metric in (COMPARED, DIFFERED)
     ]
-    made, differed = (grown(course, period.since, period.until) for course in courses)
+    made, differed = (counted(course, period.since, period.until) for course in courses)
     own = labels(job=job.name, period=period.name)
     seen = uptime(job.up, job.observed, since=period.since, until=period.until)
     share = seen.coverage if seen else 0.0
-    if made <= 0:
+    if made[0] <= 0:
         yield Trouble(SYNC, f"job {job.name}: no hash was compared in {period.name}", own)
     elif share < wanted:
         yield Trouble(SYNC, f"job {job.name}: {little(share, wanted, period)}", own)
     elif why := seldom(job, courses[0], period, wanted):
         yield Trouble(SYNC, f"job {job.name}: {why}", own)
     else:
-        yield Sample(SYNC, 1.0 - min(differed, made) / made, 0.0, own)
-        text = f"job {job.name}: {differed:.0f} of {made:.0f} comparisons differed"
+        low, high = agreed(made, differed)
+        yield Sample(SYNC, low, 0.0, own, low, high)
+        count = " to ".join(dict.fromkeys(f"{each:.0f}" for each in differed))
+        text = f"job {job.name}: {count} of {made[0]:.0f} comparisons differed"
         yield Remark(SYNC, f"{text}, {share:.2%} of {period.name} observed", own)
+
+
+def agreed(made: tuple[float, float], differed: tuple[float, float]) -> tuple[float, float]:
+    """The least and the greatest share that agreed: each that may have differed was made too."""
+    worst = differed[1] / (made[0] + differed[1] - differed[0])
+    best = differed[0] / made[1]
+    return 1.0 - min(1.0, worst), 1.0 - min(1.0, best, worst)
 
 
 def _too_few(job: Job, period: Period, found: Trend | str, wanted: float) -> str:

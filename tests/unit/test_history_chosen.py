@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from fakes import FakeClock
@@ -48,10 +49,11 @@ def engine(past, *, every=600, labels=N1, days=31):
     series = []
     for metric in (UP, OBSERVED, COMPARED, DIFFERED, PROCESSES, THROUGHPUT, COMMUNICATION):
         points = []
-        for sample in past.courses[metric]:
-            if sample.at >= since:
-                steps = range(0, HOUR, every) if sample.at < NOW else (0,)
-                points += [(sample.at + t, sample.value) for t in steps]
+        course = [s for s in past.courses[metric] if s.at >= since]
+        for sample, later in pairwise([*course, course[-1]]):
+            steps = range(0, HOUR, every) if sample.at < NOW else (0,)
+            slope = (later.value - sample.value) / HOUR if metric in (UP, OBSERVED) else 0.0
+            points += [(sample.at + t, sample.value + slope * t) for t in steps]
         series.append((metric, labels, points))
     return FakeEngine(*series)
 
