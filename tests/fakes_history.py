@@ -19,7 +19,7 @@ QUESTION = re.compile(
     r"\{(?P<where>[^}]*)\}.*\[(?P<length>\w+?)(?::1m)?\]\)+"
 )
 
-LENGTHS = {"1h": 3600.0, "1m": 60.0}
+LENGTHS = {"1h": 3600.0, "2m": 120.0, "1m": 60.0}
 
 Values = Sequence[float]
 

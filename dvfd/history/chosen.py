@@ -17,6 +17,7 @@ from dvfd.history.past import EnginePast, patterns, where
 from dvfd.history.question import HOUR, LAST, LEAST, MEAN, MEDIAN, MOST
 from dvfd.model import ATTESTATION, DRILL, REVIEW, RUN
 from dvfd.reduce import seconds
+from dvfd.words import minute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dvfd.model import Check, Criterion, Labels, Metric, Sample
     from dvfd.state import Run
 
-OBSERVED = "job_observed_seconds_total"
+OBSERVED, UP = "job_observed_seconds_total", "job_up_seconds_total"
 
 LONG = 48 * 3600.0
 """Seconds of a window from which on the store too reads hours, and an engine is asked instead."""
@@ -45,6 +46,9 @@ YOUNG = 600.0
 APART = 120.0
 """Seconds by which engine and node may differ about one counter: the longest scrape interval that
 still has a sample in every other minute, twice."""
+
+HOURS_APART = APART + 60.0
+"""Seconds by which they may differ at the end of an hour: it is that of their own clocks."""
 
 BY_HOUR = {
     "increase": LAST,
@@ -132,30 +136,64 @@ class Beside:
         return f"the engine at {self._engine.words}, {words}, {age}"
 
     def held(self, since: float) -> None:
-        """Raises HistoryError if the engine counted something else than this node did."""
+        """Raises HistoryError if the engine counted something else than this node did, in what was
+        observed or was up, now or at the end of any hour that both know.
+        """
         for mine in self._store.latest(OBSERVED):
             found = self._past.series(OBSERVED, mine.labels, since=since, until=self._until)
             job = dict(mine.labels)["job"]
             if found:
                 self._agrees(job, found[-1])
+                self._agree_by_hour(job, found, since)
             elif mine.value > YOUNG:
                 raise HistoryError(
                     f"{self._engine.words}: knows nothing of job {job}, which was observed here "
                     f"for {seconds(mine.value)}: does it scrape this node? "
                     "see [history] matchers, node"
                 )
+        for mine in self._store.latest(UP):
+            found = self._past.series(UP, mine.labels, since=since, until=self._until)
+            if found:
+                self._agrees(dict(mine.labels)["job"], found[-1])
+                self._agree_by_hour(dict(mine.labels)["job"], found, since)
 
     def _agrees(self, job: str, theirs: Sample) -> None:
         near = self._store.series(
-            OBSERVED, theirs.labels, since=theirs.at - APART, until=theirs.at + 1.0
+            theirs.metric, theirs.labels, since=theirs.at - APART, until=theirs.at + 1.0
         )
         ours = next((s for s in reversed(near) if not s.span), None)
         if ours is not None and abs(ours.value - theirs.value) > APART + theirs.at - ours.at:
-            raise HistoryError(
-                f"{self._engine.words}: says that job {job} was observed for {theirs.value:.0f} s, "
-                f"this node counted {ours.value:.0f} s by then: another node's series, or another "
-                "clock; see [history] matchers, node"
-            )
+            raise self._differs(job, theirs, ours, "by then")
+
+    def _agree_by_hour(self, job: str, theirs: Sequence[Sample], since: float) -> None:
+        known = self._store.series(
+            theirs[0].metric, theirs[0].labels, since=since, until=self._until
+        )
+        by_time = {sample.at: sample for sample in _steady(known)}
+        for their in theirs:
+            ours = by_time.get(their.at)
+            if ours is not None and abs(ours.value - their.value) > HOURS_APART:
+                when = f"until {minute(their.at)}"
+                raise self._differs(job, their, ours, when)
+
+    def _differs(self, job: str, theirs: Sample, ours: Sample, when: str) -> HistoryError:
+        what = "observed" if theirs.metric == OBSERVED else "up"
+        return HistoryError(
+            f"{self._engine.words}: says that job {job} was {what} for {theirs.value:.0f} s, "
+            f"this node counted {ours.value:.0f} s {when}: another node's series, or another "
+            "clock; see [history] matchers, node"
+        )
+
+
+def _steady(course: Sequence[Sample]) -> Iterator[Sample]:
+    """The whole hours of a counter that were looked at to their end, but for its first and those
+    around a fall: an hour has one value, and the counter began anew at any moment of it.
+    """
+    hours = [s for s in course if s.at % HOUR == 0.0 and s.span]
+    for place, sample in enumerate(hours[1:], 1):
+        around = [s.value for s in hours[place - 1 : place + 2]]
+        if sample.span > HOUR - APART and around == sorted(around):
+            yield sample
 
 
 class Chosen:
@@ -197,10 +235,16 @@ class Chosen:
         try:
             engine = self._make()
             engine.in_time()
-            readings = {w: self._past(engine, until - w - HOUR, until)[1] for w in windows}
+            readings = {w: self._read(engine, until - w - HOUR, until) for w in windows}
         except HistoryError as error:
             return {c.id: self._instead(c, until, str(error)) for c in asked}
         return {c.id: self._window(readings[c.window], c, until) for c in asked}
+
+    def _read(self, engine: Engine, since: float, until: float) -> Reading:
+        """What the engine has of this node, which is held against it. Raises HistoryError."""
+        past, reading = self._past(engine, since, until)
+        Beside(self._store, past, engine, until).held(since)
+        return reading
 
     def _past(self, engine: Engine, since: float, until: float) -> tuple[EnginePast, Reading]:
         """One node's past, and what it is read from."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dvfd.errors import HistoryError
 from dvfd.history.question import (
     EXPOSED,
+    FRESH,
     HOUR,
     LAST,
     MINUTES,
@@ -125,14 +126,29 @@ class Reading:
         return self._known[known]
 
     def _counter(self, metric: str) -> Courses:
-        found = self._hours(metric, LAST)
-        tail = self._raw(metric, self.period.last, self.period.until)
+        found = self._fresh(metric)
+        last = self.period.last
+        tail = self._raw(metric, last, self.period.until)
+        old = {key for key, samples in found.items() if not samples or samples[-1].at != last}
+        newest = self._raw(metric, last - HOUR, last) if old else {}
+        tail |= {key: [*newest[key], *tail.get(key, [])] for key in old & newest.keys()}
         for key, began in self._resets(metric).items():
             if began:
                 found[key] = self._mended(metric, key, found.get(key, []), began)
         for key, samples in tail.items():
             found.setdefault(key, []).extend(samples)
         return found
+
+    def _fresh(self, metric: str) -> Courses:
+        """The newest value of each hour, where it is of its end: a counter bridges others."""
+        fresh = {
+            key: {sample.at for sample in samples}
+            for key, samples in self._hours(metric, FRESH, together=True).items()
+        }
+        return {
+            key: [sample for sample in samples if sample.at in fresh.get(key, ())]
+            for key, samples in self._hours(metric, LAST).items()
+        }
 
     def _gauge(self, metric: str, question: str) -> Courses:
         found = self._spanned(metric, question)
@@ -211,6 +227,7 @@ class Reading:
                 f"{metric} of {key.words} began again in {len(marked) // 2} hours or more, "
                 f"wanted at most {AGAIN_HOURS}: do two jobs or two targets share its name?"
             )
+        marked |= {at - HOUR for at in marked if at > period.first}  # the last before it fell
         found = [sample for sample in hours if sample.at not in marked]
         for at in sorted(marked):
             found += self._raw(metric, at - HOUR, at, own).get(key, [])

@@ -22,6 +22,10 @@ HOUR = 3600
 LAST = "last_over_time({}[1h])"
 """The newest value of each hour, however long before its end: no staleness cuts it off."""
 
+FRESH = "count_over_time({}[2m])"
+"""How many samples the last two minutes before each hour's end have: none, and its newest value is
+of a moment that is not known."""
+
 MEDIAN = "quantile_over_time(0.5, {}[1h])"
 
 MEAN = "avg_over_time({}[1h])"

@@ -18,7 +18,7 @@ from dvfd.judgements import Judgements
 from dvfd.model import Verdict
 from dvfd.reviews.review import COMPARED, DIFFERED, OBSERVED, PROCESSES, THROUGHPUT, UP, Reviews
 
-UNKNOWN, PASS = Verdict.UNKNOWN, Verdict.PASS
+FAIL, UNKNOWN, PASS = Verdict.FAIL, Verdict.UNKNOWN, Verdict.PASS
 CONFIG = '[node]\nname = "n1"\n[history]\nurl = "http://engine"\n'
 N1 = {"instance": "n1:9109", "training_job": "gpt"}
 COMMUNICATION = "job_communication_ratio"
@@ -139,6 +139,43 @@ def test_another_node_s_past_is_not_this_one_s():
     results, _ = listed(past, engine(other))
     assert results["uptime"].verdict is UNKNOWN
     assert "was observed for 144000 s, this node counted 180000 s" in results["uptime"].reason
+
+
+def test_a_node_of_the_same_job_that_was_observed_as_long_is_found_out_by_what_was_up():
+    mine = local(down=range(20, 28))
+    results, facts = listed(mine, engine(local(), every=60))
+    assert results["uptime"].verdict is FAIL  # by its own store, which holds the week
+    assert "says that job gpt was up for" in facts["source of 7d"]
+
+
+@pytest.mark.parametrize("others", [range(171, 179), range(160, 168)])
+def test_one_that_was_down_as_long_is_found_out_by_the_hours_between(others):
+    mine = local(down=range(20, 28))
+    results, facts = listed(mine, engine(local(down=others), every=60))
+    assert results["uptime"].verdict is FAIL
+    assert "says that job gpt was up for" in facts["source of 7d"]
+    assert " s until 20" in facts["source of 7d"]
+
+
+def test_windows_are_not_of_another_node_s_past_either():
+    mine = local(hours=50, down=range(20, 28))
+    results, _ = listed(mine, engine(local(hours=50), every=60))
+    assert "says that job gpt was up for" in results["corruption"].reason
+    assert results["corruption"].verdict is UNKNOWN
+
+
+def test_a_counter_that_began_anew_within_an_hour_is_the_node_s_own():
+    """The node's hour has what came after, the engine's end of that hour what came before."""
+    mine = local(hours=200)
+    theirs = engine(mine, every=60)
+    for metric in (UP, OBSERVED):
+        course = mine.courses[metric]
+        course[:-100] = [replace(s, value=s.value + 5e5) for s in course[:-100]]
+        series = next(points for name, _, points in theirs.series if name == metric)
+        moment = course[-100].at + 30.0
+        series[:] = [(at, value + 5e5 if at < moment else value) for at, value in series]
+    _, facts = listed(mine, theirs)
+    assert facts["source of 7d"].startswith("the engine at"), facts["source of 7d"]
 
 
 def test_an_engine_that_began_two_days_ago_has_no_week():

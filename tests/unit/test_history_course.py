@@ -78,6 +78,20 @@ def test_a_reset_is_found_wherever_questions_are_cut(again):
     assert grown(samples, HOUR, DAY) == pytest.approx(whole)
 
 
+def test_a_value_that_is_not_of_its_hour_s_end_is_bridged():
+    away = every(60, 60, 5 * HOUR - 600, lambda t: t)
+    back = every(60, 5 * HOUR + 1800, DAY, lambda t: t)
+    samples = course((UP, N1, [*away, *back]))
+    assert 5 * HOUR not in {s.at for s in samples}
+    assert grown(samples, HOUR, DAY) == DAY - HOUR
+
+
+def test_the_newest_of_a_series_has_its_own_time():
+    samples = course((UP, N1, every(60, 60, DAY - 600, lambda t: t)), until=DAY + 60)
+    assert (samples[-1].at, samples[-1].value) == (DAY - 600, DAY - 600)
+    assert [s.at for s in samples] == sorted({s.at for s in samples})
+
+
 def test_resets_that_cannot_be_found_are_no_figure():
     class Claiming(FakeEngine):
         def instant(self, question, *, at):
