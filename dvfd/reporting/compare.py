@@ -298,7 +298,7 @@ def against(a: Report, b: Report) -> Iterator[str]:
         yield f"other nodes: {a['node']} and {b['node']}"
     yield from _who(a, b)
     batches = [_batch(r) for r in (a, b)]
-    near = BATCH if all(r.get("ending") for r in (a, b)) else BATCH_LOOKED
+    near = BATCH if all(map(_counted, (a, b))) else BATCH_LOOKED
     if None not in batches and not math.isclose(batches[0] or 0, batches[1] or 0, rel_tol=near):
         yield f"other batches: {batches[0]:.4g} and {batches[1]:.4g} samples a step"
     for which, report in (("A", a), ("B", b)):
@@ -324,6 +324,17 @@ def _hashes(name: str, a: str | None, b: str | None) -> Iterator[str]:
     elif not (a and b):
         missing = "both" if not (a or b) else "A" if not a else "B"
         yield f"whether the {name} was the same is not known: no check kept its hash in {missing}"
+
+
+def _counted(report: Report) -> bool:
+    """Whether steps and samples are of the same time: all of the run's."""
+    return (
+        bool(report.get("ending"))
+        and not report["restarts"]["count"]
+        and not any(
+            part["seconds"] for part in report["time"]["parts"] if part["part"] == "unobserved"
+        )
+    )
 
 
 def _batch(report: Report) -> float | None:

@@ -94,7 +94,7 @@ def _lanes(report: Mapping[str, Any], along: charts.Axis) -> list[Lane]:
     """Restarts, checkpoints, and what nobody saw."""
     restarts, saves = report["restarts"], report["checkpoints"]
     gaps = report["marks"]["gaps"]
-    unseen = next(p["seconds"] for p in report["time"]["parts"] if p["part"] == "unobserved")
+    unseen = sum(until - since for since, until in gaps)
     least = "" if saves["all"] or not saves["seen"] else "at least "
     saved = f"{least}{saves['seen']}" if saves["seen"] else NONE
     saved = saved if saves.get("saved") is None else f"{saves['saved']}"
@@ -136,7 +136,7 @@ def _template(name: str) -> Template:
         "moment": moment,
         "short": SHORT,
         "none_word": NONE,
-        "size": lambda row: size(row).replace(" ", NO_BREAK),
+        "size": lambda row: size(row).replace(" %", f"{NO_BREAK}%"),
         "shown": figure,
         "unit": unit,
         "side": SIDE,
