@@ -7,6 +7,7 @@ looked at after it is left out.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -109,9 +110,14 @@ class Ends:
         told = self._past.series(metric, labels, since=since, until=until)
         if not self.ran or not set(self._own) <= set(labels):
             return told
-        found = {s.at: s for s in self._inside(told)}
+        kept = sorted(self._inside(told), key=_at)
+        found = {sample.at: sample for sample in kept}
         for ran in self.ran:
-            inside = [s for at, s in sorted(found.items()) if ran.first <= at <= ran.last]
+            if ran.last < since or ran.first > until:
+                continue
+            inside = kept[
+                bisect_left(kept, ran.first, key=_at) : bisect_right(kept, ran.last, key=_at)
+            ]
             whole = since <= ran.first and ran.last <= until
             course = _Course(ran, dict(labels).get("rank", ""), told, inside, whole)
             for at, value in course.ends(metric):
@@ -121,12 +127,18 @@ class Ends:
 
     def _inside(self, told: Sequence[Sample]) -> Iterator[Sample]:
         """What is of a run. A mean over an end is cut there; a counter's last is left out."""
+        firsts = [ran.first for ran in self.ran]
         for sample in told:
-            ran = next((r for r in reversed(self.ran) if r.first < sample.at), None)
+            place = bisect_left(firsts, sample.at)
+            ran = self.ran[place - 1] if place else None
             if ran is None or sample.at <= ran.last:
                 yield sample
             elif sample.at - sample.span < ran.last and not sample.metric.endswith("_total"):
                 yield replace(sample, at=ran.last, span=ran.last - sample.at + sample.span)
+
+
+def _at(sample: Sample) -> float:
+    return sample.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +185,9 @@ class _Course:
         """Of a counter that goes on from run to run, or begins anew."""
         if not self.inside:
             return None, None
-        before = [s.value for s in self.told if s.at < self.ran.first]
-        return before[-1] if before and before[-1] <= self.inside[0].value else 0.0, None
+        place = bisect_left(self.told, self.ran.first, key=_at)
+        before = self.told[place - 1].value if place else 0.0
+        return before if before <= self.inside[0].value else 0.0, None
 
 
 Two = tuple[float | None, float | None]
