@@ -21,7 +21,7 @@ def node(tmp_path_factory):
         path = node.environment["DVFD_SOCKET"]
         with Reporter(job="gpt-small", rank=0, world_size=1, socket=path, batch=1) as reporter:
             reporter.step(1, samples=8, loss=2.0)
-            eventually(lambda: node.ask("names")["jobs"], 10)
+            eventually(lambda: node.ask("names")["jobs"], 60)
             yield node
 
 
