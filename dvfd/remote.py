@@ -122,7 +122,7 @@ def data(url: str, access: Access = OPEN) -> tuple[Any, Answer]:
     """What a path of /api/v1 answers, and the answer that it stood in. Raises Absent, DvfdError."""
     answer = get(url, access)
     try:
-        return _data(answer, url, access), answer
+        return data_in(answer, url, access), answer
     except DvfdError as error:
         raise type(error)(f"{masked(url)}: {error}") from None
 
@@ -136,7 +136,7 @@ def fetcher(nodes: Cluster) -> Callable[[str], Any]:
 
     def ask(url: str) -> Any:
         access = Access.of(nodes)
-        return _data(_got(url, access, WITHIN, MOST), url, access)
+        return data_in(_got(url, access, WITHIN, MOST), url, access)
 
     return ask
 
@@ -166,7 +166,7 @@ def _got(url: str, access: Access, within: float, most: int, form: str | None = 
         connection.close()
 
 
-def _data(answer: Answer, url: str, access: Access) -> Any:
+def data_in(answer: Answer, url: str, access: Access) -> Any:
     """What stands in an answer of /api/v1. Raises Absent, DvfdError."""
     status = answer.status
     try:

@@ -4,7 +4,6 @@ over it is what /api/v1/runs answers, as bytes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from dvfd.catalogue import load
 from dvfd.config import Member, parse
 from dvfd.errors import DvfdError
 from dvfd.model import labels
-from dvfd.remote import _data
+from dvfd.remote import OPEN, Answer, data_in
 from dvfd.runs.rows import Event, Minute, Row, What, Window
 from dvfd.runs.run import Axis, Plan, Run
 from dvfd.runs.served import Served
@@ -52,7 +51,8 @@ class Node:
         parts = urlsplit(url)
         request = Request("GET", parts.path, parts.query)
         made = api.response(request, snapshot, NoPast(), runs=self._served)
-        return _data(made.status.value, json.loads(json.dumps(made.body.decode())).encode())
+        at = self.clock.now()
+        return data_in(Answer(made.status.value, made.body, at, at), url, OPEN)
 
     # What it records.
     def write(self, *rows: Row) -> None:
