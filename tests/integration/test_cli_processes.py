@@ -13,7 +13,6 @@ from fakes_output import valid
 from node import Node, running
 from testbed import eventually
 
-from dvfd.cli.formats import LEVELS
 from dvfd.telemetry.reporter import Reporter
 
 DVFD = [sys.executable, "-m", "dvfd"]
@@ -147,12 +146,12 @@ def test_json_and_text_of_a_daemon_have_the_same_exit_code(command, node):
 
 @pytest.mark.parametrize("command", ["status", "checklist daily", "check network", "ready"])
 def test_who_wants_to_hear_of_failures_alone_hears_nothing_of_what_is_unknown(command, node):
-    asked = {level: dvfd(f"{command} --fail-on {level}", node.environment) for level in LEVELS}
-    codes = {level: done.returncode for level, done in asked.items()}
+    for level, unknown in (("warning", 3), ("unknown", 3), ("fail", 0)):
+        asked = dvfd(f"{command} --fail-on {level} -o json", node.environment)
 
-    # A machine that is busy with other things may fail a line of the daily list.
-    assert codes in ({"warning": 3, "unknown": 3, "fail": 0}, dict.fromkeys(LEVELS, 2))
-    assert "UNKNOWN" in asked["fail"].stdout
+        # A machine that is busy with other things may fail a line, at any moment.
+        verdict = json.loads(asked.stdout)["verdict"]
+        assert asked.returncode == {"UNKNOWN": unknown, "FAIL": 2}[verdict]
 
 
 @pytest.mark.parametrize(
