@@ -55,6 +55,9 @@ GRACE = 20.0
 LOOK = 0.1
 TELL = 5.0
 
+ARRIVING = 2.0
+"""Seconds for the last words of a job that ended: they are there already, and have to be read."""
+
 WORDS = 1 << 16
 """Bytes of the job's last words that are looked at."""
 
@@ -254,6 +257,7 @@ class Listening:
             if job := self._training():
                 return job
             if self._child.ended():
+                self._let_arrive()
                 raise ProbeError(f"the job ended too soon: {self._heard()}; {wanted}")
             time.sleep(LOOK)
         raise ProbeError(f"no training after {spoken(START)}: {self._heard()}; {wanted}")
@@ -276,6 +280,12 @@ class Listening:
             ranks = jobs[0].ranks.values()
             whole = len(ranks) >= self._here and all(rank.step is not None for rank in ranks)
             return jobs[0] if whole else None
+
+    def _let_arrive(self) -> None:
+        """What a job said last may be on its way still when its process is gone."""
+        until = self._clock.boot() + ARRIVING
+        while not self._book.snapshot() and self._clock.boot() < until:
+            time.sleep(LOOK)
 
     def _heard(self) -> str:
         jobs = self._book.snapshot()
