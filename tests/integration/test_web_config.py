@@ -30,7 +30,8 @@ from dvfd.sinks.web import Web, credentials
 from dvfd.sinks.web_config import load
 
 CA = trustme.CA()
-HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+SALT = b"$2b$04$abcdefghijklmnopqrstuu"  # fixed: in every process the tests have the same names
+HASH = bcrypt.hashpw(b"secret", SALT).decode()
 PAIR = "tls_server_config: {cert_file: cert.pem, key_file: key.pem"
 TLS = {"cert_file": "cert.pem", "key_file": "key.pem"}
 
