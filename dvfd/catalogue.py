@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dvfd import catalogue_keys as keys
 from dvfd import catalogue_lint as lint
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from dvfd.config import Config, Override, Profile
 
 Table = keys.Table
+
+T = TypeVar("T")
 
 METRICS = "metrics.toml"
 GATES = "gates.toml"
@@ -264,14 +266,20 @@ def read_gates(raw: Table, desk: Desk) -> tuple[list[Table], tuple[SummaryRow, .
         found = keys.read_table(entry, keys.GATE, spot, desk.problems)
         if keys.lacking("gate", found, entry, spot, desk.problems):
             continue
-        found["go"] = [_go(line, spot, desk) for line in found["go"]]
+        found["go"] = [
+            _made(GateLine, "go", line, f"{spot}{line.get('id', 'go')}.", desk)
+            for line in found["go"]
+        ]
         base = _base(found, spot, desk)
         found["no_go"] = [
             _draft(found["id"], line, f"{spot}no_go {m}", base, desk)
             for m, line in enumerate(found.get("no_go", ()), 1)
         ]
         gates.append(found)
-    rows = [_row(n, entry, desk) for n, entry in enumerate(listed.get("row", ()), 1)]
+    rows = [
+        _made(SummaryRow, "row", entry, f"{GATES}: row {n}.", desk)
+        for n, entry in enumerate(listed.get("row", ()), 1)
+    ]
     return gates, tuple(row for row in rows if row is not None)
 
 
@@ -280,32 +288,19 @@ def read_signoffs(raw: Table, desk: Desk) -> tuple[SignOff, ...]:
     listed = keys.read_table(
         raw, {"signoff": keys.many(keys.table)}, f"{SIGNOFFS}: ", desk.problems
     )
-    made = (_signoff(n, entry, desk) for n, entry in enumerate(listed.get("signoff", ()), 1))
+    made = (
+        _made(SignOff, "signoff", entry, f"{SIGNOFFS}: signoff {n}.", desk)
+        for n, entry in enumerate(listed.get("signoff", ()), 1)
+    )
     return tuple(each for each in made if each is not None)
 
 
-def _signoff(number: int, raw: Table, desk: Desk) -> SignOff | None:
-    spot = f"{SIGNOFFS}: signoff {number}."
-    found = keys.read_table(raw, keys.SIGNOFF, spot, desk.problems)
-    if keys.lacking("signoff", found, raw, spot, desk.problems):
+def _made(kind: Callable[..., T], table: str, raw: Table, spot: str, desk: Desk) -> T | None:
+    """What the table *raw* says, or None if it lacks something, which is then on the desk."""
+    found = keys.read_table(raw, keys.FLAT[table], spot, desk.problems)
+    if keys.lacking(table, found, raw, spot, desk.problems):
         return None
-    return SignOff(**found)
-
-
-def _row(number: int, raw: Table, desk: Desk) -> SummaryRow | None:
-    spot = f"{GATES}: row {number}."
-    found = keys.read_table(raw, keys.ROW, spot, desk.problems)
-    if keys.lacking("row", found, raw, spot, desk.problems):
-        return None
-    return SummaryRow(**found)
-
-
-def _go(raw: Table, place: str, desk: Desk) -> GateLine | None:
-    spot = f"{place}{raw.get('id', 'go')}."
-    found = keys.read_table(raw, keys.GO, spot, desk.problems)
-    if keys.lacking("go", found, raw, spot, desk.problems):
-        return None
-    return GateLine(**found)
+    return kind(**found)
 
 
 def _draft(

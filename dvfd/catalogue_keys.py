@@ -385,6 +385,9 @@ ROW: Mapping[str, Read] = {"title": text, "tests": many(name), "gate": name}
 
 SIGNOFF: Mapping[str, Read] = {"role": text, "text": text, "clause": text}
 
+FLAT: Mapping[str, Mapping[str, Read]] = {"go": GO, "row": ROW, "signoff": SIGNOFF}
+"""Tables that become what they say, by name."""
+
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "metric": ("help", "unit"),
     "site metric": ("help", "unit", "from"),

@@ -49,6 +49,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Login(Section):
+    """A section whose other end may want a name and a password."""
+
+    username: str = ""
+    password_file: Path | None = None
+    password_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # LoadCredential=
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Login:
+        given = self.password_file or self.password_credential
+        if self.password_file and self.password_credential:
+            raise ValueError("give either password_file or password_credential")
+        if given and not self.username:
+            raise ValueError("a password needs a username")
+        return self
+
+
 HIGHEST_CORE = 8191
 """Linux' own bound, CONFIG_NR_CPUS of x86-64."""
 
@@ -140,7 +157,7 @@ class Schedule(Section):
         return ZoneInfo(self.timezone)
 
 
-class Alerting(Section):
+class Alerting(Login):
     """Where breaches are pushed. Without a URL they go to the log, and say so."""
 
     urls: tuple[str, ...] = ()
@@ -151,9 +168,6 @@ class Alerting(Section):
     storm_window: Positive = 60.0
     external_url: str = ""
     runbooks: str = Field(default="docs/runbooks", min_length=1)
-    username: str = ""
-    password_file: Path | None = None
-    password_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # LoadCredential=
 
     @field_validator("urls")
     @classmethod
@@ -162,14 +176,6 @@ class Alerting(Section):
             if not _is_address(url):
                 raise ValueError(f"{_seen(url)!r} is no http:// or https:// address")
         return urls
-
-    @model_validator(mode="after")
-    def _one_password(self) -> Alerting:
-        if self.password_file and self.password_credential:
-            raise ValueError("give either password_file or password_credential")
-        if (self.password_file or self.password_credential) and not self.username:
-            raise ValueError("a password needs a username")
-        return self
 
 
 class Http(Section):
@@ -386,7 +392,7 @@ PORTS_LEAST = 64
 """Ports that tests between nodes need at the least: four nodes of four ranks, and their flows."""
 
 
-class Cluster(Section):
+class Cluster(Login):
     """The nodes that train together. Without any, this node trains alone."""
 
     lead: str = ""  # judges what is of all nodes, and is where torchrun's ranks find each other
@@ -396,9 +402,6 @@ class Cluster(Section):
     ports: tuple[Port, Port] = (29600, 29799)  # what tests listen on, the last one included
     rsh: str = Field(default="ssh", min_length=1)  # how mpirun reaches other nodes
     wait: float = Field(default=300.0, ge=5, le=3600)  # seconds for all nodes to come to a test
-    username: str = ""  # where the nodes' listeners want one: see [http] web_config
-    password_file: Path | None = None
-    password_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # LoadCredential=
     ca_file: Path | None = None  # whom the nodes' certificates are from; the system's if not given
     prometheus: str = ""  # that scrapes all of them: what `dvfd fleet` asks instead of the nodes
 
@@ -416,14 +419,6 @@ class Cluster(Section):
         if self.lead not in (names or [""]):
             known = ", ".join(names) or "none, [[cluster.nodes]] is empty"
             raise ValueError(f"lead {self.lead!r} is no node of the cluster: wanted one of {known}")
-        return self
-
-    @model_validator(mode="after")
-    def _one_password(self) -> Cluster:
-        if self.password_file and self.password_credential:
-            raise ValueError("give either password_file or password_credential")
-        if (self.password_file or self.password_credential) and not self.username:
-            raise ValueError("a password needs a username")
         return self
 
     @model_validator(mode="after")
@@ -453,7 +448,7 @@ Word = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 """What a header can carry: no end of line in it."""
 
 
-class History(Section):
+class History(Login):
     """The engine that long history is asked of: whatever speaks PromQL over HTTP."""
 
     url: str = ""  # with its path, like http://mimir:8080/prometheus; /api/v1/query follows it
@@ -463,9 +458,6 @@ class History(Section):
     node: str = ""  # its value for this node; else HOST:PORT, name or address of [[cluster.nodes]]
     tenant: Word = ""
     tenant_header: Header = "X-Scope-OrgID"
-    username: str = ""
-    password_file: Path | None = None
-    password_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")  # LoadCredential=
     token_file: Path | None = None  # a bearer token
     token_credential: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")
     ca_file: Path | None = None  # whom its certificate is from; the system's if not given
@@ -482,15 +474,11 @@ class History(Section):
 
     @model_validator(mode="after")
     def _one_way_in(self) -> History:
-        if self.password_file and self.password_credential:
-            raise ValueError("give either password_file or password_credential")
         if self.token_file and self.token_credential:
             raise ValueError("give either token_file or token_credential")
         token = bool(self.token_file or self.token_credential)
         if token and self.username:
             raise ValueError("give either a username and its password or a token")
-        if (self.password_file or self.password_credential) and not self.username:
-            raise ValueError("a password needs a username")
         return self
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ from dvfd.incidents.at_once import AtOnce
 from dvfd.incidents.protocol import Incidents, present
 from dvfd.judgements import Judgements
 from dvfd.model import Check, Clock, Criterion, Kind, Labels, Metric, Sample, Sink
-from dvfd.operations import operations
+from dvfd.operations import Parts, operations
 from dvfd.people.attestations import Attestations
 from dvfd.people.signoffs import SignOffs
 from dvfd.people.waivers import WAIVABLE, Waivers
@@ -362,30 +362,31 @@ class Daemon:
         path = self._config.http.web_config
         self._web = Web(path, clock) if path else None
         self._server = HttpServer(self._site, self._config.http, clock=clock, web=self._web)
-        self._control = ControlServer(
-            runtime / "control.sock",
-            operations(
-                catalogue=self._catalogue,
-                state=self._state,
-                store=self._store,
-                judgements=self._judgements,
-                drilled=self._drilled,
-                sender=self._sender,
-                receiver=self._receiver,
-                clock=clock,
-                address=lambda: self.address,
-                conductor=self._runs,
-                attestations=self._attestations,
-                baselines=self._baselines,
-                ledger=self._ledger,
-                witness=self._witness,
-                waivers=self._waivers,
-                gatehouse=self._gatehouse,
-                changed=self._judge_anew,
-                shown=Shown(self._evidence, self._state_dir),
-                incidents=self._incidents,
-                signoffs=SignOffs(self._catalogue, self._evidence),
-            ),
+        self._control = ControlServer(runtime / "control.sock", operations(self._parts()))
+
+    def _parts(self) -> Parts:
+        """What answers on the control socket."""
+        return Parts(
+            catalogue=self._catalogue,
+            state=self._state,
+            store=self._store,
+            judgements=self._judgements,
+            drilled=self._drilled,
+            sender=self._sender,
+            receiver=self._receiver,
+            clock=self._clock,
+            address=lambda: self.address,
+            conductor=self._runs,
+            attestations=self._attestations,
+            baselines=self._baselines,
+            ledger=self._ledger,
+            witness=self._witness,
+            waivers=self._waivers,
+            gatehouse=self._gatehouse,
+            changed=self._judge_anew,
+            shown=Shown(self._evidence, self._state_dir),
+            incidents=self._incidents,
+            signoffs=SignOffs(self._catalogue, self._evidence),
         )
 
     def _sources(self) -> Sources:

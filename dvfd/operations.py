@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,73 +59,59 @@ class Ranks(Protocol):
         ...
 
 
-def operations(
-    *,
-    catalogue: Catalogue,
-    state: State,
-    store: Store,
-    judgements: Judgements,
-    drilled: Drilled,
-    sender: Sender,
-    receiver: Ranks,
-    clock: Clock,
-    address: Callable[[], str],
-    conductor: Conductor,
-    attestations: Attestations,
-    baselines: Baselines,
-    ledger: Ledger,
-    witness: Witness,
-    waivers: Waivers,
-    gatehouse: Gatehouse,
-    changed: Callable[[str], object],
-    shown: Shown,
-    incidents: Incidents,
-    signoffs: SignOffs,
-) -> dict[str, Operation]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of a daemon that answer. `changed` has a criterion judged anew; `address` is where
+    the page is.
+    """
+
+    catalogue: Catalogue
+    state: State
+    store: Store
+    judgements: Judgements
+    drilled: Drilled
+    sender: Sender
+    receiver: Ranks
+    clock: Clock
+    address: Callable[[], str]
+    conductor: Conductor
+    attestations: Attestations
+    baselines: Baselines
+    ledger: Ledger
+    witness: Witness
+    waivers: Waivers
+    gatehouse: Gatehouse
+    changed: Callable[[str], object]
+    shown: Shown
+    incidents: Incidents
+    signoffs: SignOffs
+
+
+def operations(of: Parts) -> dict[str, Operation]:
     """Every operation by its name."""
     return {
-        **requests.operations(conductor),
-        **people.operations(attestations),
-        **waiving.operations(waivers, changed),
-        **evidence_shown.operations(shown),
-        **signing_off.operations(signoffs),
-        **gates.operations(gatehouse),
-        **accepted.operations(baselines, conductor.run),
-        **scaling.operations(ledger),
-        **failed.operations(incidents),
-        "ping": Operation(lambda request, peer: "pong"),
-        "address": Operation(lambda request, peer: address()),
-        **_reads(
-            catalogue=catalogue,
-            state=state,
-            store=store,
-            clock=clock,
-            attestations=attestations,
-            incidents=incidents,
-        ),
-        **_changes(
-            catalogue=catalogue,
-            store=store,
-            judgements=judgements,
-            drilled=drilled,
-            sender=sender,
-            receiver=receiver,
-            clock=clock,
-            witness=witness,
-        ),
+        **requests.operations(of.conductor),
+        **people.operations(of.attestations),
+        **waiving.operations(of.waivers, of.changed),
+        **evidence_shown.operations(of.shown),
+        **signing_off.operations(of.signoffs),
+        **gates.operations(of.gatehouse),
+        **accepted.operations(of.baselines, of.conductor.run),
+        **scaling.operations(of.ledger),
+        **failed.operations(of.incidents),
+        **past(of.catalogue, of.store, of.clock),
+        **_now(of),
+        **_report(of),
+        **_judged(of),
+        **_series(of),
+        **_alerts(of),
     }
 
 
-def _reads(
-    *,
-    catalogue: Catalogue,
-    state: State,
-    store: Store,
-    clock: Clock,
-    attestations: Attestations,
-    incidents: Incidents,
-) -> dict[str, Operation]:
-    def past(request: Mapping[str, Any], peer: Peer) -> Any:
+def past(catalogue: Catalogue, store: Store, clock: Clock) -> dict[str, Operation]:
+    """What the store remembers."""
+
+    def told(request: Mapping[str, Any], peer: Peer) -> Any:
         until = clock.now()
         since = until - 3600.0 * hours(request.get("hours", 1.0))
         return history(str(request.get("name")), catalogue, store, since=since, until=until)
@@ -135,18 +121,55 @@ def _reads(
         since = until - 3600.0 * hours(request.get("hours", 24.0))
         return accounts.document(store, job=str(request.get("job") or ""), since=since, until=until)
 
+    return {"history": Operation(told), "goodput": Operation(goodput)}
+
+
+def _now(of: Parts) -> dict[str, Operation]:
+    """What is known at this moment."""
+
+    def fit(request: Mapping[str, Any], peer: Peer) -> Any:
+        return ready(
+            of.state.snapshot(),
+            asked_of(request, "checks"),
+            asked_of(request, "left_out"),
+            booted=of.clock.now() - of.clock.boot(),
+        )
+
+    def names(request: Mapping[str, Any], peer: Peer) -> Any:
+        return {
+            "checks": sorted(of.catalogue.checks),
+            "metrics": sorted(of.catalogue.metrics),
+            "items": sorted(of.attestations.items),
+            "criteria": sorted(of.catalogue.criteria),
+            "incidents": of.incidents.ids(),
+            "gates": list(of.catalogue.gates),
+            "jobs": sorted(str(job["job"]) for job in of.state.snapshot().jobs),
+        }
+
+    return {
+        "ping": Operation(lambda request, peer: "pong"),
+        "address": Operation(lambda request, peer: of.address()),
+        "status": Operation(lambda request, peer: document(of.state.snapshot(), running=True)),
+        "taken_at": Operation(lambda request, peer: of.state.snapshot().reload.succeeded_at),
+        "ready": Operation(fit),
+        "names": Operation(names),
+    }
+
+
+def _report(of: Parts) -> dict[str, Operation]:
+    """Where a job's hours went."""
     reporting = threading.Lock()  # anybody may ask, and each report is a process of its own
 
     def job_report(request: Mapping[str, Any], peer: Peer) -> Any:
-        asked, config = request.get("request"), state.snapshot().config
+        asked, config = request.get("request"), of.state.snapshot().config
         given = Given(
             request=asked if isinstance(asked, Mapping) else {},
-            path=Path(store.health().path),
-            metrics=catalogue.metrics,
+            path=Path(of.store.health().path),
+            metrics=of.catalogue.metrics,
             node=config.node.name,
             cost=config.cost,
         )
-        store.flush()
+        of.store.flush()
         if not reporting.acquire(timeout=QUEUE):
             raise DvfdError("other reports are being made: ask again")
         try:
@@ -154,108 +177,87 @@ def _reads(
         finally:
             reporting.release()
 
-    def names(request: Mapping[str, Any], peer: Peer) -> Any:
-        return {
-            "checks": sorted(catalogue.checks),
-            "metrics": sorted(catalogue.metrics),
-            "items": sorted(attestations.items),
-            "criteria": sorted(catalogue.criteria),
-            "incidents": incidents.ids(),
-            "gates": list(catalogue.gates),
-            "jobs": sorted(str(job["job"]) for job in state.snapshot().jobs),
-        }
-
-    return {
-        "status": Operation(lambda request, peer: document(state.snapshot(), running=True)),
-        "ready": Operation(
-            lambda request, peer: ready(
-                state.snapshot(),
-                asked_of(request, "checks"),
-                asked_of(request, "left_out"),
-                booted=clock.now() - clock.boot(),
-            )
-        ),
-        "history": Operation(past),
-        "goodput": Operation(goodput),
-        "job_report": Operation(job_report),
-        "names": Operation(names),
-        "taken_at": Operation(lambda request, peer: state.snapshot().reload.succeeded_at),
-    }
+    return {"job_report": Operation(job_report)}
 
 
-def _changes(
-    *,
-    catalogue: Catalogue,
-    store: Store,
-    judgements: Judgements,
-    drilled: Drilled,
-    sender: Sender,
-    receiver: Ranks,
-    clock: Clock,
-    witness: Witness,
-) -> dict[str, Operation]:
+def _judged(of: Parts) -> dict[str, Operation]:
+    """What is judged because somebody asks."""
     one = threading.Lock()  # the findings that are judged are those that are written down
+    checks = of.catalogue.checks
 
     def check(request: Mapping[str, Any], peer: Peer) -> Any:
-        report = judgements.run_check(catalogue.checks[known(request, "check", catalogue.checks)])
-        return report_document(report)
+        return report_document(of.judgements.run_check(checks[known(request, "check", checks)]))
 
     def found(request: Mapping[str, Any], peer: Peer) -> Any:
         document = request.get("findings")
         findings = Findings.from_dict(document if isinstance(document, Mapping) else {})
         findings = replace(findings, by=peer.name)
         with one:
-            drilled.keep(findings, at=clock.now())
+            of.drilled.keep(findings, at=of.clock.now())
             log.info("drill ran", check=findings.check, by=peer.name)
-            report = judgements.run_check(catalogue.checks[findings.check])
-            witness.tested(report, findings)
+            report = of.judgements.run_check(checks[findings.check])
+            of.witness.tested(report, findings)
         return report_document(report)
-
-    def forget(request: Mapping[str, Any], peer: Peer) -> Any:
-        job = str(request.get("job"))
-        if not receiver.forget(job):
-            raise DvfdError(f"no job {job!r} is known here; `dvfd status` lists them")
-        log.info("job forgotten", job=job, by=peer.name)
-        return f"job {job} is not expected any more"
-
-    def forget_series(request: Mapping[str, Any], peer: Peer) -> Any:
-        metric = str(request.get("metric"))
-        over = series_of(catalogue, store, metric, dict(request.get("where") or {}))
-        for where in over:
-            store.end_series(where, clock.now(), metric)
-        log.info("series forgotten", metric=metric, series=over, by=peer.name)
-        return f"{metric}: {len(over)} series are not expected any more: {spelt(over)}"
-
-    def alerts_test(request: Mapping[str, Any], peer: Peer) -> Any:
-        trial, over = str(request.get("trial", "")), request.get("over") is True
-        log.info("test alert", by=peer.name, trial=trial, over=over)
-        return [
-            {"url": url, "accepted": accepted, "detail": detail}
-            for url, accepted, detail in sender.send_test(clock.now(), trial, over=over)
-        ]
-
-    def acknowledge(request: Mapping[str, Any], peer: Peer) -> Any:
-        notice = store.health().reason
-        log.info("store notice acknowledged", by=peer.name, notice=notice)
-        store.acknowledge()
-        return notice or "there was nothing to acknowledge"
 
     return {
         "check": Operation(check, changes=True),
         "drilled": Operation(found, changes=True),
         "allowed": Operation(lambda request, peer: "yes", changes=True),
+    }
+
+
+def _series(of: Parts) -> dict[str, Operation]:
+    """What is not expected any more, and a notice that was read."""
+
+    def forget(request: Mapping[str, Any], peer: Peer) -> Any:
+        job = str(request.get("job"))
+        if not of.receiver.forget(job):
+            raise DvfdError(f"no job {job!r} is known here; `dvfd status` lists them")
+        log.info("job forgotten", job=job, by=peer.name)
+        return f"job {job} is not expected any more"
+
+    def chosen(request: Mapping[str, Any]) -> tuple[str, list[dict[str, str]]]:
+        metric, where = str(request.get("metric")), dict(request.get("where") or {})
+        return metric, series_of(of.catalogue, of.store, metric, where)
+
+    def forget_series(request: Mapping[str, Any], peer: Peer) -> Any:
+        metric, over = chosen(request)
+        for where in over:
+            of.store.end_series(where, of.clock.now(), metric)
+        log.info("series forgotten", metric=metric, series=over, by=peer.name)
+        return f"{metric}: {len(over)} series are not expected any more: {spelt(over)}"
+
+    def acknowledge(request: Mapping[str, Any], peer: Peer) -> Any:
+        notice = of.store.health().reason
+        log.info("store notice acknowledged", by=peer.name, notice=notice)
+        of.store.acknowledge()
+        return notice or "there was nothing to acknowledge"
+
+    return {
         "forget": Operation(forget, changes=True),
         "forget_series": Operation(forget_series, changes=True),
-        "site_series": Operation(
-            lambda request, peer: series_of(
-                catalogue, store, str(request.get("metric")), dict(request.get("where") or {})
-            )
-        ),
+        "site_series": Operation(lambda request, peer: chosen(request)[1]),
         "acknowledge": Operation(acknowledge, changes=True),
-        "alerts_test": Operation(alerts_test, changes=True),
-        "alerts_seen": Operation(
-            lambda request, peer: sender.seen(str(request.get("trial"))), changes=True
-        ),
+    }
+
+
+def _alerts(of: Parts) -> dict[str, Operation]:
+    """Whether an alert arrives."""
+
+    def test(request: Mapping[str, Any], peer: Peer) -> Any:
+        trial, over = str(request.get("trial", "")), request.get("over") is True
+        log.info("test alert", by=peer.name, trial=trial, over=over)
+        return [
+            {"url": url, "accepted": accepted, "detail": detail}
+            for url, accepted, detail in of.sender.send_test(of.clock.now(), trial, over=over)
+        ]
+
+    def seen(request: Mapping[str, Any], peer: Peer) -> Any:
+        return of.sender.seen(str(request.get("trial")))
+
+    return {
+        "alerts_test": Operation(test, changes=True),
+        "alerts_seen": Operation(seen, changes=True),
     }
 
 

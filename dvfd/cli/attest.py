@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import asked, output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import tint, wrapped
 from dvfd.errors import DvfdError
@@ -65,11 +65,7 @@ def attest(
     until = end(expires) if expires is not None else after(days)
     if until is not None:
         request["expires"] = until
-    answer = daemon("attest", **request)
-    if answer is None:
-        from dvfd.alone import attest_alone
-
-        answer = attest_alone(request)
+    answer = asked("attest", **request)
     show(answer, output, _made)
 
 
@@ -83,11 +79,7 @@ def attestations(*, history: bool, output: str) -> None:
 
     Example: dvfd attestations --history
     """
-    answer = daemon("attestations")
-    if answer is None:
-        from dvfd.alone import attestations_alone
-
-        answer = attestations_alone()
+    answer = asked("attestations")
     show(answer, output, lambda document: _listed(document, history=history))
 
 

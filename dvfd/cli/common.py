@@ -62,6 +62,16 @@ def daemon(op: str, **arguments: Any) -> Any:
     return ask(control_path(), op, **arguments)
 
 
+def asked(op: str, **arguments: Any) -> Any:
+    """The daemon's answer, or where none lives that of what one left on the disk."""
+    answer = daemon(op, **arguments)
+    if answer is not None:
+        return answer
+    from dvfd import alone  # loads what a daemon needs
+
+    return alone.answer(op, **arguments)
+
+
 def control_path() -> Path:
     """Where the daemon's control socket is: the user's own, else the node's, which all may ask."""
     own, nodes = runtime_dir() / "control.sock", NODES_RUNTIME / "control.sock"

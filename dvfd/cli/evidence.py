@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dvfd.cli.attest import when
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import asked, output_option, show
 from dvfd.cli.text import columns, paint, shortened, tint, wrapped
 
 if TYPE_CHECKING:
@@ -38,11 +38,7 @@ def list_(kind: str | None, subject: str | None, output: str) -> None:
 
     Example: dvfd evidence list --kind run
     """
-    answer = daemon("evidence", kind=kind, subject=subject)
-    if answer is None:
-        from dvfd.alone import evidence_alone
-
-        answer = evidence_alone().listed(kind, subject)
+    answer = asked("evidence", kind=kind, subject=subject)
     show(answer, output, _listed)
 
 
@@ -56,11 +52,7 @@ def show_(number: int) -> None:
 
     Example: dvfd evidence show 3
     """
-    answer = daemon("evidence_record", number=number)
-    if answer is None:
-        from dvfd.alone import evidence_alone
-
-        answer = evidence_alone().one(number)
+    answer = asked("evidence_record", number=number)
     show(answer, "json", str)
 
 
@@ -85,12 +77,7 @@ def verify(file: Path | None, cluster: str, head: str, output: str) -> None:
 
         answer: Any = bundle_checked(file, cluster=cluster, head=head)
     else:
-        answer = daemon("evidence_verify", cluster=cluster, head=head)
-        if answer is None:
-            from dvfd.alone import evidence_alone
-            from dvfd.evidence.shown import document
-
-            answer = document(evidence_alone().verified(head, cluster))
+        answer = asked("evidence_verify", cluster=cluster, head=head)
     show(answer, output, _verified)
     sys.exit(_code(answer))
 
@@ -109,10 +96,9 @@ def export(file: Path, output: str) -> None:
 
     Example: dvfd evidence export phase1.tar
     """
-    from dvfd.alone import evidence_alone
-    from dvfd.evidence.shown import document
+    from dvfd.alone import exported
 
-    answer = document(evidence_alone().export(file))
+    answer = exported(file)
     show(answer, output, _verified)
     sys.exit(_code(answer))
 
@@ -133,11 +119,7 @@ def renew(name: str, role: str, reason: str, output: str) -> None:
     Example: dvfd evidence renew --name "Ann Lee" --role CTO --reason "the disk lost a block"
     """
     request = {"name": name, "role": role, "reason": reason}
-    answer = daemon("evidence_renew", **request)
-    if answer is None:
-        from dvfd.alone import renew_alone
-
-        answer = renew_alone(request)
+    answer = asked("evidence_renew", **request)
     show(answer, output, _renewed)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import asked, output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import MARK, columns, paint, shortened, tint, wrapped
 from dvfd.errors import DvfdError
@@ -76,11 +76,7 @@ def sign(
     if override != bool(reason.strip()):
         raise click.UsageError("--override and --reason TEXT go together")
     request = {"gate": phase, "name": name, "role": role, "note": note, "override": reason}
-    answer = daemon("sign", **request)
-    if answer is None:
-        from dvfd.alone import sign_alone
-
-        answer = sign_alone(request)
+    answer = asked("sign", **request)
     show(answer, output, lambda document: "\n".join(_signed(document)))
 
 
@@ -103,11 +99,7 @@ def summary(output: str) -> None:
 
 def _asked() -> Any:
     """All gates. Raises DvfdError where they are not decided."""
-    found = daemon("gates")
-    if found is None:
-        from dvfd.alone import gates_alone
-
-        found = gates_alone()
+    found = asked("gates")
     if lead := found["elsewhere"]:
         raise DvfdError(f"{found['node']} does not lead: gates are decided on {lead}, ask there")
     return found

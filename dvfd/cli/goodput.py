@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import asked, daemon, output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import columns, wrapped
 from dvfd.places import state_dir
@@ -53,11 +53,7 @@ def goodput(job: str | None, run: str | None, hours: float, output: str) -> None
 
 
 def _of_jobs(job: str, hours: float) -> Mapping[str, Any]:
-    answer: Mapping[str, Any] | None = daemon("goodput", job=job, hours=hours)
-    if answer is None:
-        from dvfd.alone import goodput_alone
-
-        answer = goodput_alone(job, hours)
+    answer: Mapping[str, Any] = asked("goodput", job=job, hours=hours)
     return answer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon, outputs, show
+from dvfd.cli.common import asked, outputs, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import paint
 from dvfd.errors import DvfdError
@@ -37,20 +37,16 @@ def history(name: str, hours: float, engine: bool, output: str) -> None:
 
     Example: dvfd history job_loss --hours 24
     """
-    answer = _of_engine(name, hours) if engine else daemon("history", name=name, hours=hours)
-    if answer is None:
-        from dvfd.alone import history_alone
-
-        answer = history_alone(name, hours)
+    answer = _of_engine(name, hours) if engine else asked("history", name=name, hours=hours)
     if not answer["rows"]:
         raise DvfdError(f"{name}: nothing in the last {hours:g} h")
     show(answer, output, _text)
 
 
 def _of_engine(name: str, hours: float) -> dict[str, Any]:
-    from dvfd.history.asked import asked
+    from dvfd.history import asked as engine
 
-    return asked(name, hours)
+    return engine.asked(name, hours)
 
 
 def _text(answer: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import asked, output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import tint, wrapped
 from dvfd.errors import DvfdError
@@ -49,11 +49,7 @@ def listed(output: str) -> None:
 
     Example: dvfd incident list
     """
-    answer = daemon("incidents")
-    if answer is None:
-        from dvfd.alone import incidents_alone
-
-        answer = incidents_alone()
+    answer = asked("incidents")
     show(answer, output, _listed)
 
 
@@ -67,11 +63,7 @@ def shown(id_: str, output: str) -> None:
 
     Example: dvfd incident show stability_phase1-41
     """
-    answer = daemon("incident", id=id_)
-    if answer is None:
-        from dvfd.alone import incident_alone
-
-        answer = incident_alone({"id": id_})
+    answer = asked("incident", id=id_)
     show(answer, output, _shown)
 
 
@@ -116,11 +108,7 @@ def update(
     request |= {"cause": cause, "delay": delay}
     if attach is not None:
         request |= _file(attach)
-    answer = daemon("incident_update", **request)
-    if answer is None:
-        from dvfd.alone import incident_update_alone
-
-        answer = incident_update_alone(request)
+    answer = asked("incident_update", **request)
     show(answer, output, _shown)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon
+from dvfd.cli.common import asked
 from dvfd.cli.completion import names
 from dvfd.errors import DvfdError
 
@@ -112,14 +112,8 @@ def _asked(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """The daemon's answer, or that of the store on disk."""
     from dvfd.reporting.asked import PATIENCE, QUEUE
 
-    answer: Mapping[str, Any] | None = daemon(
-        "job_report", timeout=PATIENCE + QUEUE, request=dict(request)
-    )
-    if answer is None:
-        from dvfd.alone import job_report_alone
-
-        answer = job_report_alone(request)
-    return answer
+    found: Mapping[str, Any] = asked("job_report", timeout=PATIENCE + QUEUE, request=dict(request))
+    return found
 
 
 def as_json(found: Mapping[str, Any]) -> str:

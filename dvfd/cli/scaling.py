@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dvfd.cli.checks import Duration
-from dvfd.cli.common import daemon, output_option, say_on_a_terminal, show
+from dvfd.cli.common import asked, daemon, output_option, say_on_a_terminal, show
 from dvfd.cli.text import wrapped
 from dvfd.errors import DvfdError
 from dvfd.words import NONE
@@ -207,12 +207,7 @@ def _task() -> Task:
 
 
 def _kept(op: str, request: Mapping[str, Any]) -> Any:
-    answer = daemon(op, **request)
-    if answer is None:
-        from dvfd.alone import scaling_kept_alone
-
-        answer = scaling_kept_alone(op, request)
-    return answer
+    return asked(op, **request)
 
 
 def _added(op: str, request: Mapping[str, Any], output: str) -> None:

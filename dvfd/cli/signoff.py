@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dvfd.cli.attest import when
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import asked, output_option, show
 from dvfd.cli.text import tint, wrapped
 
 if TYPE_CHECKING:
@@ -32,18 +32,10 @@ def signoff(role: str | None, *, name: str, note: str, output: str) -> None:
         raise click.UsageError("ROLE and --name NAME go together: who signs does so by name")
     if role:
         request = {"role": role, "name": name, "note": note}
-        made = daemon("signoff", **request)
-        if made is None:
-            from dvfd.alone import signoff_alone
-
-            made = signoff_alone(request)
+        made = asked("signoff", **request)
         show(made, output, _made)
         return
-    answer = daemon("signoffs")
-    if answer is None:
-        from dvfd.alone import signoffs_alone
-
-        answer = signoffs_alone()
+    answer = asked("signoffs")
     show(answer, output, _listed)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import asked, output_option, show
 from dvfd.cli.text import wrapped
 
 if TYPE_CHECKING:
@@ -37,11 +37,7 @@ def accept(
     if override != bool(reason.strip()):
         raise click.UsageError("--override and --reason TEXT go together")
     request = {"id": run, "name": name, "note": note, "replaces": replace, "override": reason}
-    answer = daemon("stability_accept", **request)
-    if answer is None:
-        from dvfd.alone import accept_alone
-
-        answer = accept_alone(request)
+    answer = asked("stability_accept", **request)
     show(answer, output, lambda found: "\n".join(_lines(found)))
 
 
@@ -54,11 +50,7 @@ def accepted(output: str) -> None:
 
     Example: dvfd stability accepted -o json
     """
-    answer = daemon("stability_accepted")
-    if answer is None:
-        from dvfd.alone import accepted_alone
-
-        answer = accepted_alone()
+    answer = asked("stability_accepted")
     show(answer, output, _text)
 
 

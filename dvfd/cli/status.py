@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon, fail_on_option, judged_option, show
+from dvfd.cli.common import asked, fail_on_option, judged_option, show
 from dvfd.cli.formats import criteria, exit_code
 from dvfd.cli.text import MARK, causes, columns, paint, wrapped
 from dvfd.words import CALLS, SOURCES, ago, counted, duration, source_state
@@ -33,11 +33,7 @@ def status(output: str, fail_on: str) -> None:
 
     Example: dvfd status -o json
     """
-    answer = daemon("status")
-    if answer is None:
-        from dvfd.alone import status_alone
-
-        answer = status_alone()
+    answer = asked("status")
     show(answer, output, text)
     sys.exit(exit_code(answer, fail_on))
 

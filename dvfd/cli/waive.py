@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dvfd.cli.attest import after, end, when
-from dvfd.cli.common import daemon, output_option, show
+from dvfd.cli.common import asked, output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import tint, wrapped
 
@@ -57,11 +57,7 @@ def waive(
     }
     if not ended:
         request["expires"] = end(expires) if expires is not None else after(days)
-    answer = daemon("waive", **request)
-    if answer is None:
-        from dvfd.alone import waive_alone
-
-        answer = waive_alone(request)
+    answer = asked("waive", **request)
     show(answer, output, _made)
 
 
@@ -76,11 +72,7 @@ def waivers(*, history: bool, output: str) -> None:
 
     Example: dvfd waivers --history
     """
-    answer = daemon("waivers")
-    if answer is None:
-        from dvfd.alone import waivers_alone
-
-        answer = waivers_alone()
+    answer = asked("waivers")
     show(answer, output, lambda document: _listed(document, history=history))
 
 

@@ -10,7 +10,6 @@ alone.
 from __future__ import annotations
 
 import os
-import pwd
 import signal
 import time
 from contextlib import suppress
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dvfd.telemetry.processes import GONE, Process, Processes
+from dvfd.telemetry.processes import GONE, Process, Processes, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -188,17 +187,10 @@ def _signal(process: Process, number: signal.Signals, table: Processes, halted: 
             return False
         signal.pidfd_send_signal(held, number)
     except PermissionError:
-        halted.refused[process.pid] = _owner(process.pid)
+        halted.refused[process.pid] = owner_of(process.pid)
         return False
     except ProcessLookupError:
         return False
     finally:
         os.close(held)
     return True
-
-
-def _owner(pid: int) -> str:
-    try:
-        return pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name
-    except (OSError, KeyError):
-        return "another user"

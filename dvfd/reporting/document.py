@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from dvfd import __version__
+from dvfd.jsonable import jsonable
 from dvfd.masking import masked
 from dvfd.reporting.courses import thinned
 from dvfd.reporting.shares import SMALL, hours
@@ -111,7 +112,7 @@ def document(story: Story, cost: Cost, *, made_at: float) -> dict[str, Any]:
         "made": {"at": made_at, "iso": iso(made_at), "dvfd": __version__, "hashes": story.hashes},
     }
     found["headline"] = headline(found)
-    masked_: dict[str, Any] = _plain(masked(found))
+    masked_: dict[str, Any] = jsonable(masked(found))
     return masked_
 
 
@@ -448,19 +449,6 @@ def _bill(found: dict[str, Any]) -> Iterator[str]:
     if cost is not None:
         bill.append(f"{cost['total']:,.2f} {cost['currency']}")
     yield ", ".join(bill)
-
-
-def _plain(value: Any) -> Any:
-    """*value* as JSON can hold it: no number that is none, no half of a letter."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_plain(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
 
 
 def named(found: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import signal
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.drills import tree
 from dvfd.errors import ToolError
+from dvfd.telemetry.processes import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,7 @@ def end_holder(pid: int, start: int, *, patience: float) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        owner = _owner(pid)
+        owner = owner_of(pid)
         raise ToolError(
             f"pid {pid} holds the training and is {owner}'s: only {owner} or root can end it"
         ) from None
@@ -114,10 +114,3 @@ def end_holder(pid: int, start: int, *, patience: float) -> bool:
             break
         time.sleep(LOOK)
     return True
-
-
-def _owner(pid: int) -> str:
-    try:
-        return pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name
-    except (OSError, KeyError):
-        return "another user"

@@ -7,12 +7,12 @@ same bytes. HTML and JUnit are made of this document alone.
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dvfd import __version__
+from dvfd.jsonable import jsonable
 from dvfd.masking import STARS, masked
 from dvfd.model import Severity, Verdict, worst
 from dvfd.runs.courses import courses
@@ -82,7 +82,7 @@ def document(
         "versions": {"dvfd": __version__, "report": SCHEMA},
         **happened(run, rows.events(), until),
     }
-    plain: dict[str, Any] = _plain(found)
+    plain: dict[str, Any] = jsonable(found)
     return plain
 
 
@@ -105,19 +105,6 @@ def _command(argv: Sequence[str]) -> list[str]:
         found.append(STARS if hide else f"{name}={STARS}" if named and sign else word)
         hide = named and not sign and word.startswith("-")
     return found
-
-
-def _plain(value: Any) -> Any:
-    """*value* as JSON can hold it: no number that is none, no half of a letter."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_plain(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
 
 
 def uncounted(run: Run) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dvfd.asking import ask
-from dvfd.cli.common import control_path
+from dvfd.cli.common import asked
 from dvfd.scaling.frozen import Frozen
 from dvfd.scaling.points import Point
 
@@ -25,12 +24,7 @@ class Known:
 
 def read() -> Known:
     """The ledger of this node. Raises DvfdError if there is one and it cannot be read."""
-    answer = ask(control_path(), "scaling")
-    if answer is None:
-        from dvfd.alone import scaling_alone  # noqa: PLC0415  # loads what a daemon needs
-
-        answer = scaling_alone()
-    return known(answer)
+    return known(asked("scaling"))
 
 
 def known(document: Mapping[str, Any]) -> Known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,14 @@ class Process:
 
     pid: int
     start: int
+
+
+def owner_of(pid: int) -> str:
+    """The name of the user whose process that is, for a person to read."""
+    try:
+        return pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name
+    except (OSError, KeyError):
+        return "another user"
 
 
 class Processes:

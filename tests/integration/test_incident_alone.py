@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dvfd.alone import incidents_alone, judge_alone
+from dvfd.alone import answer, judge_alone
 from dvfd.drills.findings import Findings
 from dvfd.incidents.preserve import problems
 from dvfd.model import Sample
@@ -27,7 +27,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_a_store_there_is_no_incident_and_nothing_is_made(place: Path) -> None:
-    assert incidents_alone()["incidents"] == []
+    assert answer("incidents")["incidents"] == []
     assert not (place / "state").exists()
 
 
@@ -38,7 +38,7 @@ def test_a_failed_test_is_opened_and_its_evidence_sealed(place: Path) -> None:
         "hardware", Findings(check="hardware", began=now - 5, ended=now, samples=cores)
     )
 
-    (found,) = incidents_alone()["incidents"]
+    (found,) = answer("incidents")["incidents"]
     assert report["verdict"] == "FAIL"
     assert f"dvfd incident show {found['id']}" in told
     assert problems(Path(found["bundle"]["path"]), found["bundle"]["sha256"]) == []

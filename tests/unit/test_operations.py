@@ -12,7 +12,7 @@ from fakes_report import CATALOGUE
 from dvfd.control import Peer
 from dvfd.drills.findings import Findings
 from dvfd.model import Report
-from dvfd.operations import _changes
+from dvfd.operations import _judged
 
 HARDWARE = CATALOGUE.checks["hardware"]
 BESIDE = 0.3
@@ -29,15 +29,10 @@ class Node:
         self.written: list[tuple[float, float]] = []
         self.second = threading.Event()
         self.thread = threading.Thread(target=self.hand_in, args=(2.0,))
-        made: dict[str, Any] = dict.fromkeys(("store", "sender", "receiver"))
-        self.found = _changes(
-            catalogue=CATALOGUE,
-            clock=FakeClock(),
-            judgements=self,
-            drilled=self,
-            witness=self,
-            **made,
-        )["drilled"].answer
+        parts: Any = SimpleNamespace(
+            catalogue=CATALOGUE, clock=FakeClock(), judgements=self, drilled=self, witness=self
+        )
+        self.found = _judged(parts)["drilled"].answer
 
     def hand_in(self, began: float) -> None:
         findings = Findings(check="hardware", began=began, ended=began + 1)
