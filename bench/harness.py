@@ -10,16 +10,17 @@ import argparse
 import importlib
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
-from bench.record import Figure, keep, line
+from bench.record import Figure, document, keep, leave, tell
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 node = importlib.import_module("node")
@@ -90,29 +91,36 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def chosen(what: str | None, **numbers: float) -> argparse.Namespace:
+def chosen(what: str | None, **given: float | str) -> argparse.Namespace:
     """The command line of a measurement, and the load average that it found.
 
-    *numbers* are further options and their defaults.
+    *given* are further options and their defaults.
     """
     parser = argparse.ArgumentParser(
         description=what, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--short", action="store_true", help="a smoke run; its figures mean little")
     parser.add_argument("--keep", action="store_true", help="keep a short run's figures too")
-    for name, default in numbers.items():
+    for name, default in given.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.set_defaults(load=os.getloadavg())
-    return parser.parse_args()
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _on_term)
+    return options
+
+
+def _on_term(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave through every context: what was started is ended."""
+    raise SystemExit("ended by a signal")
 
 
 def finish(
     name: str, options: argparse.Namespace, figures: Sequence[Figure], raw: Mapping[str, Any]
 ) -> None:
-    """Keep what a full run found; only print what a short one did."""
+    """Keep what a full run found; of a short one print it, and leave it where bench.all asks."""
     load = {"load_at_begin": options.load, "load_at_end": os.getloadavg()}
     if options.keep or not options.short:
         keep(name, figures, raw={**raw, **load})
         return
-    for figure in figures:
-        print(line(asdict(figure)))
+    leave(document(name, figures, {**raw, **load}))
+    tell(figures)
