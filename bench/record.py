@@ -48,6 +48,36 @@ def exactly(name: str, text: str, value: float, unit: str, wanted: float) -> Fig
     return Figure(name, text, value, unit, f"{wanted:g} {unit}", value == wanted)
 
 
+def document(
+    name: str, figures: Sequence[Figure], raw: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a measurement found, with the command and the machine."""
+    module = Path(sys.argv[0]).stem
+    return {
+        "bench": name,
+        "command": " ".join(["python -m", f"bench.{module}", *sys.argv[1:]]),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "figures": [asdict(figure) for figure in figures],
+        "raw": dict(raw or {}),
+    }
+
+
+RUN = "DVFD_BENCH_RUN"
+"""Names a directory in which every measurement leaves what it found, a short one too."""
+
+
+def leave(found: Mapping[str, Any]) -> None:
+    """Write the document *found* where RUN says, if it says so; never into bench/results."""
+    if place := os.environ.get(RUN):
+        Path(place).mkdir(parents=True, exist_ok=True)
+        (Path(place) / f"{found['bench']}.json").write_text(_json(found), encoding="utf-8")
+
+
+def _json(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, indent=1) + "\n"
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     return {
@@ -70,19 +100,17 @@ def keep(name: str, figures: Sequence[Figure], *, raw: Mapping[str, Any] | None 
     """Write bench/results/NAME.json and print the figures; returns the file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    module = Path(sys.argv[0]).stem
-    document = {
-        "bench": name,
-        "command": " ".join(["python -m", f"bench.{module}", *sys.argv[1:]]),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "figures": [asdict(figure) for figure in figures],
-        "raw": dict(raw or {}),
-    }
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    found = document(name, figures, raw)
+    path.write_text(_json(found), encoding="utf-8")
+    leave(found)
+    tell(figures)
+    return path
+
+
+def tell(figures: Sequence[Figure]) -> None:
+    """Print them."""
     for figure in figures:
         print(line(asdict(figure)))
-    return path
 
 
 def line(figure: Mapping[str, Any]) -> str:
