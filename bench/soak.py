@@ -17,10 +17,10 @@ memory, so it grows until then. The wanted slope of 1 MiB/h is what three quarte
 show at all: it is half a MiB, some pages of a few arenas. Descriptors and threads must not grow.
 A `--short` soak breaks three things within two minutes and says nothing of growth.
 
-`--clean N` gives the first half N of the `--minutes`. With the rights of root everything runs in
-namespaces of its own, which end with it however it ends; without them no file system can be
-filled, and that fault is left out. A soak that was broken off is judged by `--of FILE`, where FILE
-is what it wrote on the way.
+`--clean N` gives the first half N of the `--minutes`. Everything runs from a copy of the tree. With
+the rights of root it has namespaces of its own, which end with it however it ends; without them no
+file system can be filled, and that fault is left out. A soak that was broken off is judged by
+`--of FILE`, where FILE is what it wrote on the way.
 """
 
 from __future__ import annotations
@@ -170,13 +170,14 @@ def pace(options: Any) -> Pace:
 def main() -> None:
     """Soak and keep; or judge what an earlier soak left."""
     options = chosen(__doc__, minutes=90.0, clean=-1.0, seed=9, progress="", of="")
-    if not options.of and _contained():
-        sys.exit(_within_namespaces())
-    path = Path(options.of or options.progress or _progress())
-    if not options.of:
+    path = Path(options.of or options.progress or _progress()).absolute()
+    if INSIDE in os.environ:
         _soak(path, pace(options), seed=options.seed)
-    notes = read(path.read_text(encoding="utf-8"))
+        return
     print(f"notes: {path}", file=sys.stderr)
+    if not options.of and (code := _apart(path)):
+        sys.exit(f"broken off with {code}; what there is: python -m bench.soak --of {path}")
+    notes = read(path.read_text(encoding="utf-8"))
     finish("soak", options, figures(notes), raw(notes))
 
 
@@ -184,42 +185,57 @@ def _progress() -> Path:
     return ROOT / "run" / time.strftime("soak-%Y%m%d-%H%M%S.jsonl", time.gmtime())
 
 
-# --- Namespaces -----------------------------------------------------------------------------------
+# --- A world of its own ---------------------------------------------------------------------------
 
 INSIDE = "DVFD_SOAK_INSIDE"
+"""Tells the process that soaks what it may: "mount", or nothing."""
+
+NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
 DEATH = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
-
-def _contained() -> bool:
-    """Whether this process is to start the one that soaks, in namespaces."""
-    return INSIDE not in os.environ and os.geteuid() == 0 and bool(shutil.which("unshare"))
+NOT_COPIED = shutil.ignore_patterns(".*", "run", "build", "dist", "__pycache__")
 
 
-def _within_namespaces() -> int:
-    """The same command with its own processes and mounts: when it ends, all of them do."""
-    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--",
-            sys.executable, "-m", "bench.soak", *sys.argv[1:]]  # fmt: skip
-    outer = subprocess.Popen(
-        argv, env={**os.environ, INSIDE: "1"},
-        preexec_fn=lambda: ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL),  # noqa: PLW1509  # one thread
-    )  # fmt: skip
+def _apart(path: Path) -> int:
+    """Soak in a process of a copy of this tree, which somebody may change within the time: whatever
+    is started anew is what was started first. Where it may, it has processes and mounts of its
+    own: when it ends, all of them do. Its exit code.
+    """
+    may = os.geteuid() == 0 and shutil.which("unshare") is not None
+    with tempfile.TemporaryDirectory(prefix="soak-tree-") as place:
+        tree = Path(place) / "tree"
+        shutil.copytree(ROOT, tree, ignore=NOT_COPIED, symlinks=True)
+        argv = [sys.executable, "-m", "bench.soak", *sys.argv[1:], f"--progress={path}"]
+        environment = {
+            **os.environ, INSIDE: "mount" if may else "",
+            "PYTHONPATH": os.pathsep.join((str(tree), str(tree / "tests"))),
+        }  # fmt: skip
+        process = subprocess.Popen(
+            [*NAMESPACES, *argv] if may else argv, env=environment, cwd=tree,
+            preexec_fn=lambda: ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL),  # noqa: PLW1509  # no thread yet
+        )  # fmt: skip
+        _hand_on(process.pid, inner=may)
+        return process.wait()
+
+
+def _hand_on(pid: int, *, inner: bool) -> None:
+    """Signals go on to the process that soaks, which is the child of *pid* if it is an *inner*."""
 
     def pass_on(number: int, _frame: object) -> None:
-        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text("ascii").split()
-        for child in children:
-            os.kill(int(child), number)
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        for each in children.read_text("ascii").split() if inner else [str(pid)]:
+            os.kill(int(each), number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
-    return outer.wait()
 
 
 @contextlib.contextmanager
 def _own_disk(state: Path) -> Iterator[bool]:
     """A file system for the store alone, where that may be mounted; it goes with its namespace."""
     state.mkdir(parents=True)
-    if INSIDE not in os.environ:
+    if not os.environ.get(INSIDE):
         yield False
         return
     mount = ["mount", "-t", "tmpfs", "-o", f"size={STATE_MIB}m", "tmpfs", str(state)]
@@ -605,7 +621,7 @@ def figures(notes: Sequence[Note]) -> list[Figure]:
 
 def _stretches(notes: Sequence[Note], begun: Begun) -> list[Stretch]:
     """Those that say something: after the fault half's restarts lives are short."""
-    least = min(600.0, begun.clean / 4)
+    least = max(60.0, min(600.0, begun.clean / 4))  # less shows nothing: so in a short form
     clean = stretches(notes, warm_up=begun.warm_up, least=least)
     later = stretches(notes, warm_up=begun.warm_up / 3, least=least)
     return [s for s in clean if s.half == CLEAN] + [s for s in later if s.half == FAULTS_HALF]

@@ -23,7 +23,7 @@ from bench.soaked_job import RANKS, spoil
 
 JOB = "soak"
 
-BACK = 120.0
+BACK = 300.0
 """Seconds for what was killed to be back: torchrun and four ranks on a machine that is busy."""
 
 ERROR_LINE = "RuntimeError: CUDA error: an illegal memory access was encountered\n"
@@ -107,6 +107,11 @@ class Scene:
             self.stop.wait(0.2)
         return bool(what())
 
+    def must(self, what: Callable[[], Any], text: str) -> None:
+        """Wait until *what* is true. Raises RuntimeError: a soak of a corpse says nothing."""
+        if not self.until(what, BACK) and not self.stop.is_set():
+            raise RuntimeError(f"not within {BACK:g} s: {text}")
+
 
 Harm = Callable[[Scene], contextlib.AbstractContextManager[None]]
 
@@ -134,7 +139,7 @@ def rank_killed(scene: Scene) -> Iterator[None]:
     """SIGKILL; torchrun restarts the job."""
     os.kill(scene.rank(), signal.SIGKILL)
     yield
-    scene.until(lambda: len(scene.steps()) == RANKS, BACK)
+    scene.must(lambda: len(scene.steps()) == RANKS, "the job trains again")
 
 
 @contextlib.contextmanager
@@ -239,7 +244,7 @@ def reloaded(scene: Scene) -> Iterator[None]:
     before = scene.node.said().count("watching")
     with scene.absent():
         scene.node.daemon.send_signal(signal.SIGHUP)
-        scene.until(lambda: scene.node.said().count("watching") > before, BACK)
+        scene.must(lambda: scene.node.said().count("watching") > before, "it watches again")
         scene.life += 1
     yield
 
@@ -264,7 +269,7 @@ def daemon_stopped(scene: Scene) -> Iterator[None]:
             yield
         finally:
             scene.node.daemon.send_signal(signal.SIGCONT)
-            scene.until(lambda: scene.node.ask("ping"), BACK)
+            scene.must(lambda: scene.node.ask("ping"), "it answers again")
 
 
 FAULTS = (
