@@ -35,7 +35,8 @@ from dvfd.people.attestations import moment
 from dvfd.reviews.gather import Node as Gathered
 from dvfd.reviews.gather import gathered
 from dvfd.reviews.nodes import Judging
-from dvfd.reviews.review import OBSERVED, Period, job_of
+from dvfd.reviews.period import Period
+from dvfd.reviews.review import OBSERVED, job_of
 from dvfd.sighted import by_engine
 from dvfd.store import Store
 

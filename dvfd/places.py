@@ -10,6 +10,9 @@ from pathlib import Path
 
 from dvfd.errors import ConfigError, DvfdError
 
+NODES_RUNTIME = Path("/run/dvfd")
+"""Of the daemon that runs as a service."""
+
 
 def data_dir(name: str) -> Path:
     """Where packaged data (`checks`, `systemd`, ...) lies: in the wheel, else in the checkout."""
@@ -53,3 +56,9 @@ def users_state() -> Path:
         raise DvfdError(
             f"user {os.getuid()} has no home: set HOME, or DVFD_STATE_DIR to a directory of yours"
         ) from None
+
+
+def control_path() -> Path:
+    """Where the daemon's control socket is: the user's own, else the node's, which all may ask."""
+    own, nodes = runtime_dir() / "control.sock", NODES_RUNTIME / "control.sock"
+    return nodes if nodes.exists() and not own.exists() else own

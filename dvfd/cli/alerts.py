@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import daemon, dry_run_option, must, output_option, show
+from dvfd.answers import daemon
+from dvfd.cli.common import dry_run_option, must, output_option, show
 
 
 @click.group()

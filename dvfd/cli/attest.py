@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import asked, output_option, show
+from dvfd.answers import asked
+from dvfd.cli.common import output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import tint, wrapped
 from dvfd.errors import DvfdError

@@ -16,7 +16,6 @@ import click
 
 from dvfd.cli.common import dry_run_option, say_on_a_terminal
 from dvfd.cli.config import path_option
-from dvfd.errors import DvfdError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -77,6 +76,7 @@ def calibrate(
 
     Example: dvfd calibrate -o calibration.toml -- torchrun --nproc_per_node=4 train.py
     """
+    from dvfd.cli.here import must_be_alone
     from dvfd.drills import calibrate as measuring
     from dvfd.drills.conduct import alone
 
@@ -86,7 +86,7 @@ def calibrate(
     planned = measuring.steps(task, wish)
     if dry_run:
         click.echo(_plan(planned, file))
-    _refuse_beside(task, force=force)
+    must_be_alone(force=force)
     if dry_run:
         return
     say_on_a_terminal(_plan(planned, file))
@@ -134,15 +134,6 @@ def _may(file: Path, *, replace: bool, by: str, reason: str) -> None:
     if reason and not replace:
         raise click.UsageError("--reason belongs to --replace")
     may_write(file, replace=replace)
-
-
-def _refuse_beside(task: Task, *, force: bool) -> None:
-    from dvfd.cli.checks import training_here
-
-    if not force and (job := training_here()):
-        raise DvfdError(
-            f"a training job runs: {job}: each would slow the other; --force measures all the same"
-        )
 
 
 def _plan(planned: list[Step], file: Path) -> str:

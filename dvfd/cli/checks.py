@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,14 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import (
-    daemon,
-    fail_on_option,
-    judged_option,
-    report_text,
-    say_on_a_terminal,
-    show,
-)
+from dvfd.answers import daemon
+from dvfd.cli.common import fail_on_option, judged_option, report_text, say_on_a_terminal, show
 from dvfd.cli.completion import names
 from dvfd.cli.formats import exit_code, together
 from dvfd.errors import DvfdError
@@ -239,7 +232,7 @@ def _tests(names_: Sequence[str], options: Options) -> dict[str, Callable[[], Fi
     """
     from dvfd import log
     from dvfd.catalogue import load as load_catalogue
-    from dvfd.cli.cluster import around
+    from dvfd.cli.here import around, training_here
     from dvfd.config import load as load_config
     from dvfd.drills.conduct import conduct, kept, timed
     from dvfd.drills.memo import Memo
@@ -274,17 +267,6 @@ def _countable(check: Check, processes: int) -> None:
         return
     judges = " or ".join(map(str, told)) if told else "no process counts apart"
     raise DvfdError(f"{check.id}: --processes {processes}: it judges {judges}")
-
-
-def training_here(*, inside: bool = False) -> str:
-    """What trains here, in words: by the processes that we can see, and by the daemon's jobs."""
-    from dvfd.drills.training import training, words
-
-    if seen := words(training(launcher=os.getppid() if inside else None)):
-        return seen
-    status = daemon("status") or {}
-    jobs = [job["job"] for job in status.get("jobs", ()) if job["state"] != "ended"]
-    return f"job {', '.join(jobs)}" if jobs else ""
 
 
 def _judge(name: str, findings: Findings | None) -> tuple[Any, str]:

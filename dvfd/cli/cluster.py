@@ -14,7 +14,7 @@ from dvfd.cli.common import output_option, show
 from dvfd.errors import DvfdError
 
 if TYPE_CHECKING:
-    from dvfd.config import Config, Member
+    from dvfd.config import Member
 
 RUN = "dvfd"
 """What a rendezvous is called where nobody names it: the same on all nodes."""
@@ -76,6 +76,7 @@ class Told:
 
 def _told(run: str) -> Told:
     from dvfd import cluster, config
+    from dvfd.cli.here import around
     from dvfd.drills.interface import interfaces
 
     settings, job = around(config.load())
@@ -92,13 +93,6 @@ def _told(run: str) -> Told:
         variables=cluster.environment(nodes, me, run=run or job or RUN, over=over),
         missing=missing,
     )
-
-
-def around(settings: Config) -> tuple[Config, str]:
-    """*settings* with the nodes of Slurm's job that we are in, and its id; else as they are."""
-    from dvfd import doctor, slurm
-
-    return slurm.configured(settings, os.environ, slurm.hostnames(doctor.run))
 
 
 def _addresses(me: Member) -> tuple[list[str], tuple[str, ...]]:

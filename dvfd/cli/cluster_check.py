@@ -92,7 +92,7 @@ def _told(node: str, group: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _world() -> World:
     from dvfd import config, remote
-    from dvfd.cli.cluster import around
+    from dvfd.cli.here import around
     from dvfd.cluster import here, resolved
     from dvfd.drills.interface import interfaces
     from dvfd.knocking import knock
@@ -132,7 +132,7 @@ def _own(settings: Config) -> Own:
 
 def _training() -> str | None:
     """What trains here, in words; None where the daemon is there and does not answer."""
-    from dvfd.cli.checks import training_here
+    from dvfd.cli.here import training_here
 
     try:
         return training_here()

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
-from dvfd.asking import ask
 from dvfd.cli.formats import LEVELS, rendered
 from dvfd.cli.text import causes, columns, paint, wrapped
 from dvfd.errors import DvfdError
 from dvfd.model import Severity, Verdict, worst
-from dvfd.places import runtime_dir
+from dvfd.places import control_path
 from dvfd.words import counted, printable
-
-NODES_RUNTIME = Path("/run/dvfd")
 
 
 def outputs(*more: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -55,27 +51,6 @@ def fail_on(default: str) -> Callable[[Callable[..., None]], Callable[..., None]
 
 
 fail_on_option = fail_on("warning")
-
-
-def daemon(op: str, **arguments: Any) -> Any:
-    """The daemon's answer, or None where none lives on this node."""
-    return ask(control_path(), op, **arguments)
-
-
-def asked(op: str, **arguments: Any) -> Any:
-    """The daemon's answer, or where none lives that of what one left on the disk."""
-    answer = daemon(op, **arguments)
-    if answer is not None:
-        return answer
-    from dvfd import alone  # loads what a daemon needs
-
-    return alone.answer(op, **arguments)
-
-
-def control_path() -> Path:
-    """Where the daemon's control socket is: the user's own, else the node's, which all may ask."""
-    own, nodes = runtime_dir() / "control.sock", NODES_RUNTIME / "control.sock"
-    return nodes if nodes.exists() and not own.exists() else own
 
 
 def must(answer: Any, doing: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from dvfd.cli.common import daemon
+from dvfd.answers import daemon
 from dvfd.errors import DvfdError
 
 PATIENCE = 1.0

@@ -10,9 +10,11 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import control_path, daemon, output_option, show
+from dvfd.answers import daemon
+from dvfd.cli.common import output_option, show
 from dvfd.cli.config import path_option
 from dvfd.cli.text import columns, tint, wrapped
+from dvfd.places import control_path
 
 MARKS = {"ok": "green", "improve": "yellow", "broken": "red", "unknown": "yellow"}
 WIDTH = 9

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dvfd.answers import asked
 from dvfd.cli.attest import when
-from dvfd.cli.common import asked, output_option, show
+from dvfd.cli.common import output_option, show
 from dvfd.cli.text import columns, paint, shortened, tint, wrapped
 
 if TYPE_CHECKING:

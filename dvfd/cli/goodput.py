@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import asked, daemon, output_option, show
+from dvfd.answers import asked, daemon
+from dvfd.cli.common import output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import columns, wrapped
 from dvfd.places import state_dir

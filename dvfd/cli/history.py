@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import asked, outputs, show
+from dvfd.answers import asked
+from dvfd.cli.common import outputs, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import paint
 from dvfd.errors import DvfdError

@@ -10,11 +10,13 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import control_path, daemon, fail_on, judged_option, show
+from dvfd.answers import daemon
+from dvfd.cli.common import fail_on, judged_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.formats import SCHEMA, exit_code, loudest_first
 from dvfd.cli.text import causes, paint, wrapped
 from dvfd.errors import NoAnswer
+from dvfd.places import control_path
 from dvfd.words import counted, duration
 
 UNKNOWN = 3

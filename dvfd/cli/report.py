@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import asked
+from dvfd.answers import asked
 from dvfd.cli.completion import names
 from dvfd.errors import DvfdError
 

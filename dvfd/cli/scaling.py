@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dvfd.answers import asked, daemon
 from dvfd.cli.checks import Duration
-from dvfd.cli.common import asked, daemon, output_option, say_on_a_terminal, show
+from dvfd.cli.common import output_option, say_on_a_terminal, show
 from dvfd.cli.text import wrapped
 from dvfd.errors import DvfdError
 from dvfd.words import NONE
@@ -80,15 +81,12 @@ def measure(
 
     Example: dvfd scaling measure --processes 1 -- torchrun --nproc_per_node=1 train.py
     """
-    from dvfd.cli.checks import training_here
+    from dvfd.cli.here import must_be_alone
     from dvfd.drills.conduct import alone
     from dvfd.scaling import measuring
 
     daemon("allowed")
-    if not force and (job := training_here()):
-        raise DvfdError(
-            f"a training job runs: {job}: each would slow the other; --force measures all the same"
-        )
+    must_be_alone(force=force)
     name = by.strip() or os.environ.get("SUDO_USER") or getpass.getuser()
     with alone(), tempfile.TemporaryDirectory(prefix="dvfd-scaling-") as scratch:
         task = dataclasses.replace(_task(), scratch=Path(scratch))
@@ -234,10 +232,10 @@ def _moment(text: str) -> float:
 
 def _known(configuration: str) -> tuple[Known, str]:
     from dvfd.scaling.ledger import chosen
-    from dvfd.scaling.reading import read
+    from dvfd.scaling.reading import known
 
-    known = read()
-    return known, chosen(known.points, configuration)
+    found = known(asked("scaling"))
+    return found, chosen(found.points, configuration)
 
 
 def _view(configuration: str, targets: Sequence[int], below: int | None) -> View:
@@ -256,26 +254,26 @@ def _listed(configuration: str) -> dict[str, Any]:
     """The points of one configuration, with their efficiencies, as JSON."""
     from dvfd.scaling.efficiency import rows
     from dvfd.scaling.ledger import chosen
-    from dvfd.scaling.reading import read
+    from dvfd.scaling.reading import known
     from dvfd.scaling.series import series
 
-    known = read()
-    if not known.points and not configuration:
+    ledger = known(asked("scaling"))
+    if not ledger.points and not configuration:
         return {"configuration": "", "points": [], "rows": [], "others": [], "left_out": [],
-                "projections": [], "damaged": list(known.damaged)}  # fmt: skip
-    mine = series(known.points, chosen(known.points, configuration))
-    found = rows(mine, known.points, known.frozen)
-    frozen = [f for f in known.frozen if f.configuration == mine.configuration]
+                "projections": [], "damaged": list(ledger.damaged)}  # fmt: skip
+    mine = series(ledger.points, chosen(ledger.points, configuration))
+    found = rows(mine, ledger.points, ledger.frozen)
+    frozen = [f for f in ledger.frozen if f.configuration == mine.configuration]
     return {
         "configuration": mine.configuration,
         "points": [{**p.to_document(), "words": p.words, "windows": len(p.windows)}
                    for p in mine.points],
         "rows": [_row(row) for row in found],
-        "others": sorted({p.configuration for p in known.points} - {mine.configuration}),
+        "others": sorted({p.configuration for p in ledger.points} - {mine.configuration}),
         "left_out": list(mine.left_out),
         "projections": [{"number": f.number, "words": f.words, "sha256": f.sha256,
                          "targets": [t.processes for t in f.projection.targets]} for f in frozen],
-        "damaged": list(known.damaged),
+        "damaged": list(ledger.damaged),
     }  # fmt: skip
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dvfd.cli.common import daemon, dry_run_option, must, output_option, said
+from dvfd.answers import daemon
+from dvfd.cli.common import dry_run_option, must, output_option, said
 from dvfd.cli.completion import names
 
 

@@ -14,22 +14,16 @@ from typing import Any
 
 import click
 
+from dvfd.answers import daemon
 from dvfd.cli import INTERRUPTED, progress
 from dvfd.cli.checks import YEAR, Duration
-from dvfd.cli.common import (
-    control_path,
-    daemon,
-    judged_option,
-    must,
-    output_option,
-    say_on_a_terminal,
-    show,
-)
+from dvfd.cli.common import judged_option, must, output_option, say_on_a_terminal, show
 from dvfd.cli.formats import exit_code
 from dvfd.cli.stability_accept import accept, accepted
 from dvfd.cli.stability_report import judge, report
 from dvfd.cli.text import columns, shortened
 from dvfd.errors import DvfdError
+from dvfd.places import control_path
 from dvfd.words import printable
 
 PHASES = ("phase1", "phase2a", "phase2b", "phase2c")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import asked, output_option, show
+from dvfd.answers import asked
+from dvfd.cli.common import output_option, show
 from dvfd.cli.text import wrapped
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from dvfd.cli.common import asked, fail_on_option, judged_option, show
+from dvfd.answers import asked
+from dvfd.cli.common import fail_on_option, judged_option, show
 from dvfd.cli.formats import criteria, exit_code
 from dvfd.cli.text import MARK, causes, columns, paint, wrapped
 from dvfd.words import CALLS, SOURCES, ago, counted, duration, source_state

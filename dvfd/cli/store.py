@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvfd.cli.common import daemon, dry_run_option, must, output_option, said, show
+from dvfd.answers import daemon
+from dvfd.cli.common import dry_run_option, must, output_option, said, show
 from dvfd.errors import StoreError
 from dvfd.places import state_dir
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dvfd.answers import asked
 from dvfd.cli.attest import after, end, when
-from dvfd.cli.common import asked, output_option, show
+from dvfd.cli.common import output_option, show
 from dvfd.cli.completion import names
 from dvfd.cli.text import tint, wrapped
 

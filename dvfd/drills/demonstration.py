@@ -22,10 +22,10 @@ from typing import Any
 import psutil
 
 from dvfd.asking import ask
-from dvfd.cli.common import control_path
 from dvfd.cli.formats import EXIT
 from dvfd.config import state_dir
 from dvfd.errors import DvfdError
+from dvfd.places import control_path
 
 START_TIMEOUT = 20.0
 """Seconds in which the daemon must answer: it takes about one, a cold disk several."""

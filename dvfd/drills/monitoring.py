@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dvfd import remote
+from dvfd.answers import daemon
 from dvfd.catalogue import load as load_catalogue
-from dvfd.cli.common import daemon
 from dvfd.drills.all_nodes import leads, lists, look, well
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.prometheus import Prometheus, duration, moment
@@ -44,7 +44,7 @@ NAMED = 5
 """Things of one kind that a remark names: a person mends the first and asks again."""
 
 Ask = Callable[..., Any]
-"""dvfd.cli.common.daemon, or a fake: the daemon's answer, None where none lives."""
+"""dvfd.answers.daemon, or a fake: the daemon's answer, None where none lives."""
 
 
 Look = Callable[..., "list[Seen]"]

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dvfd.cli.common import daemon
+from dvfd.answers import daemon
 from dvfd.drills.drill import Fact, Remark
 from dvfd.drills.ear import Ear
 from dvfd.errors import DvfdError, ProbeError

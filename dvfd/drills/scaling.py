@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dvfd import answers
 from dvfd.catalogue import load
 from dvfd.drills.drill import About, Fact, Remark, Trouble
 from dvfd.errors import ProbeError
@@ -40,13 +41,18 @@ FEWEST = 3
 Found = Sample | Remark | Trouble | Fact
 
 
+def ledger() -> Known:
+    """What this node's ledger holds. Raises DvfdError if there is one and it cannot be read."""
+    return reading.known(answers.asked("scaling"))
+
+
 class Efficiency:
     """Every process count of the ledger against one process, and against what was foretold."""
 
     name = "efficiency"
     metrics = (EFFICIENCY, SMALLER, SHARE, SMALLER_SHARE, ERROR)
 
-    def __init__(self, read: Callable[[], Known] = reading.read) -> None:
+    def __init__(self, read: Callable[[], Known] = ledger) -> None:
         self._read = read
 
     def run(self, task: Task) -> Iterator[Found | Ran | About]:
@@ -196,7 +202,7 @@ class ToCome:
         "projection_extrapolation_ratio",
     )
 
-    def __init__(self, read: Callable[[], Known] = reading.read) -> None:
+    def __init__(self, read: Callable[[], Known] = ledger) -> None:
         self._read = read
 
     def run(self, task: Task) -> Iterator[Found | Ran]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dvfd.answers import daemon
 from dvfd.catalogue import load as load_catalogue
-from dvfd.cli.common import daemon
 from dvfd.drills.drill import OF, Fact, Trouble
 from dvfd.errors import DvfdError
 from dvfd.model import Sample, labels

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dvfd.config import Cost
     from dvfd.model import Sample
-    from dvfd.reviews.review import Job, Past, Period
+    from dvfd.reviews.period import Job, Past, Period
 
 SAMPLES = "job_samples_total"
 ENERGY = ("cpu_package_energy_joules_total", "gpu_energy_joules_total")

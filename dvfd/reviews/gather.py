@@ -14,13 +14,13 @@ from dvfd.errors import HistoryError
 from dvfd.history.course import Period as Stretch
 from dvfd.history.course import Reading
 from dvfd.history.past import EnginePast, patterns, where
+from dvfd.reviews.period import Period
 from dvfd.reviews.review import (
     AVAILABILITY,
     BEFORE,
     OBSERVED,
     SYNC,
     TREND,
-    Period,
     Wanted,
     agreement,
     job_of,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dvfd.fleet import Seen
     from dvfd.history.engine import Engine
     from dvfd.model import Catalogue, Check, Criterion
-    from dvfd.reviews.review import Days, Job
+    from dvfd.reviews.period import Days, Job
 
 MADE = frozenset({AVAILABILITY, TREND, SYNC})
 """Figures that are made of an engine's series; all others are the nodes' own words."""

@@ -18,10 +18,10 @@ from dvfd.fleet import SCHEMA, counts
 from dvfd.judge import judge
 from dvfd.model import WORST_FIRST, Result, Sample, Scope, Severity, Verdict, worst
 from dvfd.reviews.gather import MADE, made
+from dvfd.reviews.period import Period
 from dvfd.reviews.review import (
     SYNC,
     TREND,
-    Period,
     Wanted,
     agreement,
     availability,
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from dvfd.drills.drill import Runner
     from dvfd.model import Catalogue, Check, Criterion
     from dvfd.reviews.gather import Node
-    from dvfd.reviews.review import Found, Job
+    from dvfd.reviews.period import Job
+    from dvfd.reviews.review import Found
     from dvfd.reviews.trend import Trend
 
 

@@ -7,8 +7,7 @@ no figure, and the words say how much there is and how much is wanted.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -21,14 +20,14 @@ from dvfd.model import REVIEW, Sample, labels
 from dvfd.reduce import seconds
 from dvfd.reviews import cost, trend
 from dvfd.reviews.accepted import Yardstick, yardstick
+from dvfd.reviews.period import DAY, Days, Job, Past, Period
 from dvfd.reviews.trend import Trend, by_hour
 from dvfd.reviews.uptime import HOUR, Stretch, Uptime, counted, grown, uptime
-from dvfd.state import Past as Everything
 
 if TYPE_CHECKING:
     from dvfd.config import Maintenance
     from dvfd.drills.drill import Runner
-    from dvfd.model import Check, Clock, Criterion, Labels
+    from dvfd.model import Check, Clock, Criterion
     from dvfd.reviews.restore import Restored
     from dvfd.runs.baselines import Accepted
 
@@ -47,40 +46,12 @@ UP, OBSERVED = "job_up_seconds_total", "job_observed_seconds_total"
 COMPARED, DIFFERED = "job_hash_comparisons_total", "job_hash_mismatches_total"
 THROUGHPUT, PROCESSES = "job_throughput_samples_per_second", "job_processes"
 
-DAY = 86_400.0
-
 BEFORE = DAY
 """Seconds before a period in which the value that a counter had at its start is looked for."""
 
 NOT_RESTORED = "no checkpoint is restored here"
 
-PERIOD = re.compile(r"(\d+)d")
-
 Found = Sample | Remark | Trouble | Fact
-
-
-class Days(Protocol):
-    """What the figures of one job are made of: the store's, or an engine's."""
-
-    def latest(self, metric: str) -> Sequence[Sample]:
-        """The newest sample of each live series of *metric*."""
-        ...
-
-    def series(
-        self, metric: str, labels: Labels, *, since: float, until: float
-    ) -> Sequence[Sample]:
-        """The course of one series over [since, until], oldest first."""
-        ...
-
-    def medians(
-        self, metric: str, labels: Labels, *, since: float, until: float
-    ) -> Sequence[Sample]:
-        """The course of a gauge, whole hours as their medians."""
-        ...
-
-
-class Past(Everything, Days, Protocol):
-    """What is asked of the store."""
 
 
 class Named(Past, Protocol):
@@ -106,51 +77,6 @@ class Standing(Protocol):
     def standing(self) -> Sequence[Accepted]:
         """Those that stand."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """The days that a list is about; `name` as in the catalogue, like `7d`. It begins at a whole
-    hour, so it is up to an hour longer than its name says.
-    """
-
-    name: str
-    since: float
-    until: float
-
-    @classmethod
-    def ending(cls, name: str, until: float) -> Period:
-        """The one that ends at *until*."""
-        days = PERIOD.fullmatch(name)
-        if days is None:
-            raise DvfdError(f"period {name!r}: wanted a number of days, like 7d")
-        return cls(name, math.floor((until - int(days[1]) * DAY) / HOUR) * HOUR, until)
-
-    @property
-    def hours(self) -> int:
-        """Whole hours in it."""
-        return int((self.until - self.since) // HOUR)
-
-    @property
-    def length(self) -> float:
-        """Seconds that its name says."""
-        return int(self.name.removesuffix("d")) * DAY
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One live job over a period."""
-
-    name: str
-    up: Sequence[Sample]
-    observed: Sequence[Sample]
-    processes: int
-    pace: Mapping[int, float]  # median throughput by hour, on as many processes as now
-
-    @property
-    def labels(self) -> Labels:
-        """Of its own series."""
-        return labels(job=self.name)
 
 
 class Reviews:

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from dvfd.asking import ask
 from dvfd.cli import progress
-from dvfd.cli.common import control_path
 from dvfd.cli.formats import exit_code
 from dvfd.cli.stability_report import in_words
 from dvfd.errors import DvfdError
-from dvfd.places import state_dir
+from dvfd.places import control_path, state_dir
 from dvfd.runs import ending, shelf
 from dvfd.shell import LIBC, PR_SET_PDEATHSIG
 

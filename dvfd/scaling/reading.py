@@ -1,11 +1,10 @@
-"""Read the ledger: the daemon's, or the one in the store where none lives."""
+"""Read a ledger of scaling out of the document that a daemon, or the disk, gave."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dvfd.cli.common import asked
 from dvfd.scaling.frozen import Frozen
 from dvfd.scaling.points import Point
 
@@ -20,11 +19,6 @@ class Known:
     points: tuple[Point, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     damaged: tuple[str, ...] = ()
-
-
-def read() -> Known:
-    """The ledger of this node. Raises DvfdError if there is one and it cannot be read."""
-    return known(asked("scaling"))
 
 
 def known(document: Mapping[str, Any]) -> Known:

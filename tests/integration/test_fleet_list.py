@@ -20,7 +20,7 @@ from dvfd.config import Config, parse
 from dvfd.history.engine import Engine
 from dvfd.reviews.gather import gathered
 from dvfd.reviews.nodes import Judging
-from dvfd.reviews.review import Period
+from dvfd.reviews.period import Period
 from dvfd.sighted import by_engine
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from fakes_calibration import node, seen
 
 from dvfd import calibration, cli
-from dvfd.cli import checks
+from dvfd.cli import here as surroundings
 from dvfd.drills import calibrate, conduct
 from dvfd.drills.calibrate import Found
 from dvfd.drills.trial import Throughput
@@ -44,7 +44,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     monkeypatch.setattr(calibrate, "measure", measure)
     monkeypatch.setattr(calibration, "conditions", lambda _config, _torch: here)
     monkeypatch.setattr(calibration, "torch_of", lambda _python: "2.13.0")
-    monkeypatch.setattr(checks, "training_here", lambda: "")
+    monkeypatch.setattr(surroundings, "training_here", lambda: "")
     monkeypatch.setattr(conduct, "LOCK", f"\0dvfd-test-{tmp_path}"[:100])
     monkeypatch.setenv("DVFD_CONFIG", str(tmp_path / "dvfd.toml"))
     (tmp_path / "dvfd.toml").write_text("")
@@ -156,7 +156,7 @@ def test_without_a_throughput_nothing_is_written(
 def test_beside_a_training_job_it_is_refused_unless_forced(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "training_here", lambda: "train.py: rank 0 (pid 7)")
+    monkeypatch.setattr(surroundings, "training_here", lambda: "train.py: rank 0 (pid 7)")
     code, _, err = call("-o", str(tmp_path / "c.toml"))
     assert code == 3
     assert "train.py: rank 0 (pid 7)" in err

@@ -338,7 +338,7 @@ def test_the_command_judges_this_very_machine(tmp_path, monkeypatch):
     from dvfd.cli.doctor import doctor
 
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    monkeypatch.setattr("dvfd.cli.common.NODES_RUNTIME", tmp_path / "nobody")
+    monkeypatch.setattr("dvfd.places.NODES_RUNTIME", tmp_path / "nobody")
     monkeypatch.setenv("DVFD_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("DVFD_CONFIG", str(tmp_path / "dvfd.toml"))
     (tmp_path / "dvfd.toml").touch()
@@ -355,7 +355,7 @@ def test_another_user_is_told_of_the_nodes_own_socket(tmp_path, monkeypatch):
     (tmp_path / "control.sock").touch()
     monkeypatch.delenv("DVFD_SOCKET", raising=False)
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "own"))
-    monkeypatch.setattr("dvfd.cli.common.NODES_RUNTIME", tmp_path)
+    monkeypatch.setattr("dvfd.places.NODES_RUNTIME", tmp_path)
 
     assert _world(None).socket == tmp_path / "ingest.sock"
 

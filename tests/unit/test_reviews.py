@@ -15,7 +15,8 @@ from dvfd.errors import ToolError
 from dvfd.judgements import Judgements
 from dvfd.model import NONE_YET, Sample, Verdict, labels
 from dvfd.reviews.capacity import capacity
-from dvfd.reviews.review import AVAILABILITY, Period
+from dvfd.reviews.period import Period
+from dvfd.reviews.review import AVAILABILITY
 from dvfd.reviews.uptime import HOUR, grown, pieces, uptime
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN

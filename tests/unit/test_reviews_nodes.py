@@ -15,7 +15,8 @@ from dvfd.fleet import Seen
 from dvfd.model import Verdict
 from dvfd.reviews.gather import Node
 from dvfd.reviews.nodes import Judging
-from dvfd.reviews.review import OBSERVED, Period, job_of
+from dvfd.reviews.period import Period
+from dvfd.reviews.review import OBSERVED, job_of
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 

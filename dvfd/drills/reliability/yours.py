@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from dvfd.asking import ask
-from dvfd.cli.common import control_path
 from dvfd.drills import trail, training
 from dvfd.drills.drill import Fact, Remark, Trouble
 from dvfd.drills.lint import World, timeouts
@@ -32,6 +31,7 @@ from dvfd.drills.reliability.namespaces import missing
 from dvfd.drills.reliability.recovery import RETURN
 from dvfd.errors import DvfdError, ProbeError
 from dvfd.model import labels
+from dvfd.places import control_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
