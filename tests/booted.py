@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testbed import eventually
+from testbed import eventually, outside
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", ROOT / ".cache")) / "dvfd-tests"
@@ -42,7 +42,14 @@ def tree() -> Path:
     if not made.is_dir():
         part = CACHE / f"{RELEASE}.{os.getpid()}"
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, str(part)]
+        command = [
+            *outside(),
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={PACKAGES}",
+            RELEASE,
+            str(part),
+        ]
         try:
             subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=280)
             part.rename(made)
@@ -53,7 +60,7 @@ def tree() -> Path:
 
 def wheelhouse(directory: Path) -> Path:
     """dvfd and all that it needs, as wheels for the tree's Python."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [*outside(), sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", str(directory), str(ROOT)], check=True)
     [wheel] = directory.glob("dvfd-*.whl")
     only = ["--only-binary=:all:", f"--python-version={PYTHON}"]

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import pytest
 from fakes_telemetry import Listener, listening
+from testbed import outside
 
 from dvfd.telemetry import wire
 
 ROOT = Path(__file__).resolve().parents[1]
 
 INSTALLED, OLD = "installed", "2024"
-YEARS = (INSTALLED, OLD)
+YEARS = (INSTALLED, pytest.param(OLD, marks=pytest.mark.long))
 
 PINNED = (
     "accelerate==1.1.1",
@@ -134,7 +135,7 @@ def _install(directory: Path, requirements: tuple[str, ...]) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
     done = subprocess.run(
-        [*command, "--target", str(directory), *requirements],
+        [*outside(), *command, "--target", str(directory), *requirements],
         capture_output=True,
         text=True,
         timeout=280,

@@ -38,6 +38,12 @@ def need(program: str) -> str:
     return path
 
 
+def outside() -> list[str]:
+    """What a command begins with that asks a registry: `scripts/apart` took the network away."""
+    network = os.environ.get("DVFD_TEST_OUTSIDE")
+    return ["nsenter", f"--net={network}"] if network else []
+
+
 def free_port() -> int:
     """A port that nobody listens on now, below those that the kernel gives to who asks for any: so
     nobody else is given it before it is listened on.

@@ -13,7 +13,7 @@ import pytest
 from hosts import Ended, Lan, hosts, together
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch]
 
 TESTS = Path(__file__).parents[1]
 PATH = {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}

@@ -19,7 +19,7 @@ from dvfd.calibration import checksum, conditions, torch_of, write
 from dvfd.config import Config
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(600)]
 
 TINY = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 JOB = ["-m", "dvfd.drills.reference_job", "--job=tiny", "--width=64", "--layers=1"]

@@ -24,7 +24,7 @@ from dvfd.drills.supervise import supervise
 from dvfd.model import Verdict
 
 torch = pytest.importorskip("torch")
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = [pytest.mark.long, pytest.mark.torch, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO = "[profile]\nprocesses_per_node = 2\n"

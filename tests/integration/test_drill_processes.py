@@ -88,7 +88,7 @@ def test_what_a_killed_command_left_behind_a_script_is_ended_by_the_next(tmp_pat
     tool = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
     code = f"from dvfd.drills import tree; tree.run(['sh', '-c', {tool!r}], timeout=60)"
     command = subprocess.Popen([sys.executable, "-c", code])
-    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 20)
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 60)
     assert not {int((tmp_path / "pid").read_text())} & set(tree.orphans())
     command.kill()
     command.wait()
@@ -101,7 +101,7 @@ def test_the_training_of_a_stability_run_is_nobodys_orphan() -> None:
     held = {**os.environ, tree.MARK: f"{tree.HELD}phase1_x"}
     training = subprocess.Popen(["sleep", "60"], env=held)  # its supervisor is gone
     try:
-        eventually(lambda: training.pid in tree.marked(held[tree.MARK]), 20)
+        eventually(lambda: training.pid in tree.marked(held[tree.MARK]), 60)
         with conduct.alone():
             assert training.poll() is None
     finally:
@@ -171,7 +171,7 @@ def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         [sys.executable, "-c", code, bare.__file__, "worker", str(tmp_path / "pid")],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
-    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 20)
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 60)
     parent.kill()
     parent.wait()
     eventually(lambda: not alive(tmp_path / "pid"), 5)
@@ -196,7 +196,7 @@ def test_not_even_sigkill_of_the_command_leaves_a_tool_running(tmp_path: Path) -
     tool = f"echo $$ > {tmp_path}/pid; exec sleep 60"
     code = f"from dvfd.drills import tree; tree.run(['sh', '-c', {tool!r}], timeout=60)"
     command = subprocess.Popen([sys.executable, "-c", code])
-    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 20)
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 60)
     assert alive(tmp_path / "pid")
     command.kill()
     command.wait()
@@ -217,9 +217,9 @@ def test_asked_to_end_a_drill_takes_its_tools_and_its_files_with_it(
     command = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL
     )
-    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 20)
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 60)
     command.send_signal(number)
-    assert command.wait(20) in {128 + number, -number}
+    assert command.wait(60) in {128 + number, -number}
     assert not alive(tmp_path / "pid")
     assert [path.name for path in tmp_path.iterdir()] == ["pid"]
 
@@ -244,11 +244,11 @@ def test_an_impatient_second_signal_does_not_break_off_the_cleaning_up(
     command = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL
     )
-    eventually((tmp_path / "runs").exists, 20)
+    eventually((tmp_path / "runs").exists, 60)
     command.send_signal(number)
-    eventually((tmp_path / "cleans").exists, 20)
+    eventually((tmp_path / "cleans").exists, 60)
     command.send_signal(number)
-    assert command.wait(20) in {128 + number, -number}
+    assert command.wait(60) in {128 + number, -number}
     assert (tmp_path / "clean").exists()
 
 

@@ -13,7 +13,7 @@ from dvfd.telemetry.job import LossWatch
 
 pytest.importorskip("torch")
 
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch]
 
 
 class Watching:

@@ -23,6 +23,7 @@ groups:
 """Beside the delivered ones: what the measurement finds must not hang on their names."""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fifty_nodes_are_scraped_the_ill_ones_named_and_every_mark_reached(tmp_path: Path) -> None:
     testbed.need(testbed.PROMETHEUS)

@@ -17,7 +17,7 @@ from dvfd.config import Http
 from dvfd.sinks.server import HttpServer
 from dvfd.sinks.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 MARKUP = "<script>document.title='owned'</script>" + "W" * 500
 

@@ -17,7 +17,7 @@ from dvfd.reporting.compare import comparison
 from dvfd.reporting.document import document
 from dvfd.reporting.render import compared, html
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 NAMES = pytest.mark.parametrize("name", ["whole", "bare", "hostile", "compared"])
 LOOKS = pytest.mark.parametrize(

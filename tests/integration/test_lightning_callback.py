@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes_frameworks import OLD, YEARS, environment
+from fakes_frameworks import INSTALLED, OLD, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch]
 
@@ -30,7 +30,14 @@ def fits(year: str, package: str, directory: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.fixture(scope="module", params=[(y, p) for y in YEARS for p in PACKAGES], ids="-".join)
+PAIRS = [(year, package) for year in (INSTALLED, OLD) for package in PACKAGES]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[PAIRS[0], *(pytest.param(pair, marks=pytest.mark.long) for pair in PAIRS[1:])],
+    ids="-".join,
+)
 def told(request: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the callback told of each fit."""
     return fits(*request.param, str(tmp_path_factory.mktemp("fits")))

@@ -21,7 +21,7 @@ from dvfd.model import Verdict
 from dvfd.sinks.server import HttpServer
 from dvfd.sinks.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -12,7 +12,7 @@ import pytest
 from hosts import Ended, hosts, together
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch]
 
 ROOT = Path(__file__).parents[2]
 ALONE = """

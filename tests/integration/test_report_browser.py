@@ -16,7 +16,7 @@ from dvfd.runs.render import html
 from dvfd.runs.rows import What
 from dvfd.runs.run import Run, Stage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 DAY = 86_400.0
 SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from browser import DESKTOP, PHONE, chromium, violations, visit
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).parents[2] / "docs" / "examples" / "scaling" / "projection.html"
 LOOKS = [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")]

@@ -60,6 +60,7 @@ def test_each_task_of_a_step_knows_its_node_and_all_know_the_same_lead(cluster):
 
 
 @pytest.mark.torch
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_srun_tests_what_lies_between_the_nodes_of_a_job(cluster):
     """MPI, too: mpirun must not take the step around it for its own allocation."""

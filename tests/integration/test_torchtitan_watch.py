@@ -34,7 +34,7 @@ def run(version: str, place: Path, *arguments: str) -> Run:
     return Run(done.returncode, json.loads(lines[-1]), done.stdout + done.stderr)
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
+@pytest.fixture(scope="module", params=[NEW, pytest.param(VERSIONS[1], marks=pytest.mark.long)])
 def trained(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
     """A training of this release by name: the whole one, one that goes on, one that breaks."""
     place = tmp_path_factory.mktemp("titan")

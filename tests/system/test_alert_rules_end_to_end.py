@@ -12,7 +12,7 @@ from example_alertmanager import pages, shortened
 from node import Node, running
 from testbed import Webhook, alertmanager, eventually, prometheus, query
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 RULES = Path(__file__).resolve().parents[2] / "alert_rules"
 

@@ -18,7 +18,7 @@ from node import Node, running, training
 from testbed import eventually
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(900)]
 
 SMALL = ("--job=gpt", "--width=64", "--layers=1", "--checkpoint-every=40", "--print-every=0")
 EXTRA = '[sampling]\ninterval = 1\n[cost]\nper_hour = 36.0\ncurrency = "EUR"\n'

@@ -76,7 +76,13 @@ def left_over(state: str) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module", params=SCRIPTS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "hardware",
+        *(pytest.param(n, marks=pytest.mark.long) for n in SCRIPTS if n != "hardware"),
+    ],
+)
 def script(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Ran]:
     need("mpirun")
     path = str(ROOT / "tests" / SCRIPTS[request.param])
@@ -123,6 +129,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return run(directory, "-m", "dvfd", "check", *SCRIPTS, "--no-soak", toml=small_node())
 
 
+@pytest.mark.long
 def test_a_small_node_that_is_what_its_profile_says_passes(small: Ran) -> None:
     bad = [
         (row["criterion"], row["reason"])

@@ -28,7 +28,7 @@ from dvfd.drills.reliability.partition import CUT, Partition
 from dvfd.model import Result, Sample, Verdict
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch]
 
 TWO = "profile.processes_per_node = 2\n"
 LONG = 100.0

@@ -203,6 +203,8 @@ PHASE2C = [
 
 ITEMS = {"phase1": PHASE1, "phase2a": PHASE2A, "phase2b": PHASE2B, "phase2c": PHASE2C}
 EACH = [(phase, item) for phase, items in ITEMS.items() for item in items]
+LONG = {"phase2b", "phase2c"}
+"""Their criteria are those of phase 2a, over more ranks."""
 
 ONE_NODE = {"phase2b": {"balance"}, "phase2c": {"balance"}}
 """What one node cannot show: balance between nodes."""
@@ -217,7 +219,8 @@ def test_a_healthy_run_passes(phase: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "item"), EACH,
+    ("phase", "item"),
+    [pytest.param(p, i, marks=pytest.mark.long) if p in LONG else (p, i) for p, i in EACH],
     ids=[f"{p}-{i.name}-{'fails' if i.name in i.failed else 'blind'}-{n}"
          for n, (p, i) in enumerate(EACH)],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from fakes_torchtitan import EXAMPLE, NEW, STAND_IN, titan_environment
 from node import Node, running
 from testbed import eventually, fetch
 
-pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(600)]
 
 LIGHTNING = ROOT / "examples" / "lightning_job.py"
 SUMS, DEBUG = "lightning-sums", "llama3-debug"

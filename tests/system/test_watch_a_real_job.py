@@ -22,7 +22,7 @@ import pytest
 from node import Node, running, training
 from testbed import Server, Webhook, alertmanager, eventually, fetch, prometheus, promtool, query
 
-pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(600)]
 
 JOB = "reference"
 OPTIONS = ("--step-time=0.2", "--checkpoint-every=100", "--timeout=60", "--validate-every=50")

@@ -248,6 +248,7 @@ def events(draw: st.DrawFn) -> Event:
 ROWS = st.lists(windows() | events(), max_size=25)
 
 
+@pytest.mark.slow
 @given(ROWS, TIMES, st.floats(0, 140))
 @settings(max_examples=300)
 def test_the_parts_add_up_to_the_whole_and_none_is_negative(rows, since, length):
@@ -257,6 +258,7 @@ def test_the_parts_add_up_to_the_whole_and_none_is_negative(rows, since, length)
     assert math.isclose(math.fsum(found.parts.values()), found.whole, rel_tol=1e-12, abs_tol=1e-9)
 
 
+@pytest.mark.slow
 @given(ROWS, st.randoms(use_true_random=False))
 @settings(max_examples=200)
 def test_the_order_of_the_rows_makes_no_difference(rows, random):

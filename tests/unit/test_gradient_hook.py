@@ -102,6 +102,7 @@ def train(model: Any, steps: int, ledger: Any = None, *, first: int = 1, used: i
     return found
 
 
+@pytest.mark.slow
 def test_each_sample_is_the_hash_of_other_gradients_in_turn(watch: Any) -> None:
     model = parallel()
     ledger = watch(model, every=2, limit=LAYER)
@@ -230,6 +231,7 @@ def test_a_tensor_that_is_not_contiguous_is_hashed_as_what_it_holds() -> None:
     assert hash64([tensor.t()]) == hash64([tensor.t().contiguous()]) != hash64([tensor])
 
 
+@pytest.mark.slow
 def test_the_file_works_alone_without_dvfd(tmp_path: Path) -> None:
     copy(gradient_hook.__file__, tmp_path)
     script = "import sys, gradient_hook; sys.exit(any(m.startswith('dvfd') for m in sys.modules))"

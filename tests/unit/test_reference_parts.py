@@ -151,6 +151,7 @@ def test_a_random_state_of_numpys_is_not_made_of_a_files_words(tmp_path: Path) -
     assert "a pickle is code" in why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rng_state.pth", "rng_state_1.pth", "random_states_0.pkl"])
 def test_a_trainers_random_state_is_named_as_not_loaded_and_the_rest_is(
     tmp_path: Path, name: str
@@ -163,6 +164,7 @@ def test_a_trainers_random_state_is_named_as_not_loaded_and_the_rest_is(
     assert not (tmp_path / "boom").exists()
 
 
+@pytest.mark.slow
 def test_a_random_state_is_loaded_where_pickles_are_trusted(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "optimizer.pt")
     torch.save({"x": Bomb(tmp_path / "boom")}, tmp_path / "rng_state.pth")
@@ -184,6 +186,7 @@ def test_a_damaged_random_state_is_still_found_broken(tmp_path: Path) -> None:
     assert checkpoint_verify.verify(tmp_path).intact is False
 
 
+@pytest.mark.slow
 def test_a_trainers_pickled_arguments_are_no_state_that_must_load(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "optimizer.pt")
     torch.save(SimpleNamespace(lr=1.0), tmp_path / "training_args.bin")

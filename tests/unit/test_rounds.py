@@ -33,6 +33,7 @@ def test_a_bisection_has_the_rounds_of_both_directions_already() -> None:
     assert not any(name.endswith("both") for name in names)
 
 
+@pytest.mark.slow
 def test_4096_nodes_meet_in_4095_rounds() -> None:
     count = met = 0
     for pairs in rounds.pairings(4096):

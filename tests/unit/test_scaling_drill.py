@@ -272,6 +272,7 @@ BAD: Sequence[dict[str, Any]] = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     places=st.sets(st.integers(0, 3), min_size=1, max_size=3),
@@ -395,6 +396,7 @@ def test_measurements_too_unsure_to_determine_a_fit_pass_nothing_on_it(tmp_path:
     assert "too unsure to determine it" in found["throughput"].reason
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sets(st.integers(0, 3), min_size=1, max_size=4), st.sampled_from(BAD[:3]))
 def test_no_typed_or_foreign_point_makes_a_projection_pass(

@@ -239,6 +239,7 @@ def question(points: list[Any]) -> bytes:
     return json.dumps(asked).encode()
 
 
+@pytest.mark.slow
 def test_the_same_question_gives_the_same_bytes() -> None:
     argv = [sys.executable, "-P", "-m", "dvfd.scaling.fits"]
     said = {

@@ -118,7 +118,8 @@ COURSES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
 @given(COURSES, st.integers(0, 20))
 @example([(UP, 24 * H), (AWAY_UP, 23 * H), (AWAY_DOWN, H), (UP, 40 * H), (DOWN, 8 * H)], 52)
 @example([(UP, 20 * H), (STEP, H), (UP, 2 * H), (DOWN, H), (UP, 9 * H)], 5)
