@@ -62,6 +62,10 @@ class Alarm:
     evidence: float | None = None
     problem: str = ""
 
+    def began(self, at: float) -> float:
+        """When the breach began: at the latest *at*."""
+        return _earlier(self.since, at)
+
     def to_dict(self) -> Document:
         """As a document for the store."""
         return _document(self)
@@ -95,6 +99,10 @@ class Sight:
     counted: float = 0.0
     last: float | None = None
     problem: str = ""
+
+    def began(self, at: float) -> float:
+        """When sight was lost: at the latest *at*."""
+        return _earlier(self.since, at)
 
     def to_dict(self) -> Document:
         """As a document for the store."""
@@ -156,7 +164,7 @@ def _breached(alarm: Alarm, result: Result) -> tuple[Alarm, Transition | None]:
     rule, at = result.criterion, result.at
     # Woken by events, a criterion is judged many times on one sample, which counts once.
     evidence = at if result.sampled_at is None else result.sampled_at
-    began = at if alarm.state is State.CLEAR or alarm.since is None else min(alarm.since, at)
+    began = at if alarm.state is State.CLEAR else alarm.began(at)
     pending = replace(
         alarm,
         state=State.PENDING,
@@ -224,14 +232,12 @@ def blind(sight: Sight, result: Result, *, grace: float) -> tuple[Sight, Transit
     )
     if lost.counted < grace:
         return lost, None
-    raised = replace(lost, state=State.RAISED, raised_at=result.at, counted=0.0, last=None)
-    return replace(raised, since=_earlier(lost.since, result.at)), Transition.RAISED
+    since = lost.began(result.at)
+    return replace(lost, state=State.RAISED, since=since, raised_at=result.at), Transition.RAISED
 
 
 def forget(sight: Sight, at: float) -> tuple[Sight, Transition | None]:
     """Start over by an act: the series ended as they should, so nothing is left to see."""
-    if not sight.known and sight.state is State.CLEAR:
-        return sight, None
     seen, transition = _seen(sight, at)
     return replace(seen, known=False), transition
 
@@ -328,7 +334,7 @@ def _same(criterion_id: str, result: Result) -> None:
 def _document(state: Alarm | Sight) -> Document:
     document = asdict(state)
     del document["problem"]
-    return {**document, "state": state.state.value}
+    return document
 
 
 def _checked(criterion_id: str, document: object) -> Mapping[str, Any]:

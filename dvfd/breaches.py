@@ -97,6 +97,9 @@ class Breaches:
         self._breaker = Breaker.from_dict(
             documents.get(STORM), count=self._breaker.count, window=self._breaker.window
         )
+        for name in self._breaker.held:  # of a criterion that is gone nobody tells the end
+            if not self._raised(name):
+                self._breaker = self._breaker.drop(name)
         ours = {key for key in self._pager.firing() if ":" not in key or key.startswith(BLIND)}
         for key in ours - self._backed():  # what others raised, others look after
             log.warning("alert without a breach cleared", subject=key)
@@ -158,9 +161,8 @@ class Breaches:
 
     def _page(self, result: Result, alarm: Alarm) -> None:
         self._worded[alarm.criterion_id] = self._clock.boot()
-        since = result.at if alarm.since is None else alarm.since
         held = result.criterion.check in self._held
-        alert = criterion_alert(result, since, TEAM_LEAD if held else "")
+        alert = criterion_alert(result, alarm.began(result.at), TEAM_LEAD if held else "")
         self._pager.raise_alert(alert, alarm.to_dict())
 
     def _reword(self, result: Result, alarm: Alarm) -> None:
@@ -184,8 +186,8 @@ class Breaches:
         """Tell the held breaches as one, or that the last of them is over."""
         document, held = self._breaker.to_dict(), self._breaker.held
         if held:
-            began = [since for n in held if (since := self._alarms[n].since) is not None]
-            alert = storm_alert(held, min(began, default=at), self._breaker.window)
+            since = min(self._alarms[name].began(at) for name in held)
+            alert = storm_alert(held, since, self._breaker.window)
             self._pager.raise_alert(alert, document)
         else:
             self._pager.clear_alert(STORM, at, document)
@@ -223,11 +225,10 @@ class Breaches:
         if not lost:
             self._pager.clear_alert(BLIND + source, result.at, {})
             return
-        began = [since for name in lost if (since := self._sights[name].since) is not None]
         known_by = f"UNKNOWN now: {', '.join(sorted(lost))}. {result.reason}"
         severities = {self._criteria[name].severity for name in lost}
         severity = Severity.CRITICAL if Severity.CRITICAL in severities else Severity.WARNING
-        since = min(began, default=result.at)
+        since = min(self._sights[name].began(result.at) for name in lost)
         self._pager.raise_alert(blind_alert(source, since, known_by, severity=severity), {})
 
 

@@ -115,18 +115,18 @@ def _combine(criterion: Criterion, readings: list[Reading]) -> list[Reading]:
 
 def _group(combine: Combine, labels: Labels, members: Sequence[Reading]) -> Reading:
     """A group is blind with any of its members."""
-    blind = next((f"{_braces(m.labels)} {m.blind}" for m in members if m.blind), "")
     try:
         value, none = _COMBINERS[combine](members)
     except OverflowError:
         value, none = ANYTHING, "their sum is beyond any number"
+    blind = next((f"{_braces(m.labels)} {m.blind}" for m in members if m.blind), none)
     return Reading(
         labels,
         value,
         sum(m.count for m in members),
         max(m.newest for m in members),
         min((m.coverage for m in members if m.coverage is not None), default=None),
-        blind or none,
+        blind,
     )
 
 

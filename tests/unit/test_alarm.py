@@ -98,6 +98,7 @@ def test_a_pass_clears_at_once_by_default():
 
     assert told == [(5, "cleared")]
     assert (alarm.state, alarm.cleared_at, alarm.since) == (State.CLEAR, NOW + 5, NOW - 60)
+    assert alarm.raised_at == NOW - 50
 
 
 def test_a_raised_alarm_survives_any_time_of_blindness():
@@ -106,6 +107,12 @@ def test_a_raised_alarm_survives_any_time_of_blindness():
 
 def test_with_recovery_it_clears_after_that_time_of_passes():
     assert play(*steady("PASS", 0, 60), alarm=RAISED, recovery=30)[0] == [(30, "cleared")]
+
+
+def test_the_time_of_the_breach_is_none_of_the_recovery():
+    story = [*steady("FAIL", 0, 60), *steady("PASS", 65, 100)]
+
+    assert play(*story, hold=60, recovery=30)[0] == [(60, "raised"), (95, "cleared")]
 
 
 def test_a_breach_begins_the_recovery_anew_and_is_not_raised_again():
@@ -151,7 +158,10 @@ def test_a_latched_alarm_does_not_clear_by_itself():
 
 @pytest.mark.parametrize("verdict", ["NOT_APPLICABLE", "WAIVED"])
 def test_what_is_waived_or_does_not_apply_clears_even_a_latched_alarm(verdict):
-    assert play((0, verdict), alarm=RAISED, latch=True, recovery=60)[0] == [(0, "cleared")]
+    told, alarm = play((0, verdict), alarm=RAISED, latch=True, recovery=60)
+
+    assert told == [(0, "cleared")]
+    assert alarm.cleared_at == NOW
 
 
 def test_an_alarm_is_released_by_an_act():
@@ -229,6 +239,7 @@ def test_a_restart_in_the_middle_changes_nothing():
         {"since": "yesterday"},
         {"since": float("nan")},
         {"since": 10**400},
+        {"since": 1e12 + 1},
         {"counted": -1},
         {"streak": "3"},
         {"streak": True},
@@ -241,6 +252,22 @@ def test_a_bad_document_gives_a_clear_alarm_and_a_problem(change):
 
     assert (alarm.criterion_id, alarm.state) == ("live.m", State.CLEAR)
     assert "stored alarm of live.m is bad" in alarm.problem
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"criterion_id": "other"}, "it is that of 'other'"),
+        ({"since": None}, "raised since never"),
+        ({"last": [1]}, "last [1]"),
+    ],
+)
+def test_the_problem_of_a_bad_document_says_what_was_read(change, why):
+    assert Alarm.from_dict("live.m", {**RAISED.to_dict(), **change}).problem.endswith(why)
+
+
+def test_a_breach_of_which_nobody_knows_the_beginning_began_now():
+    assert (Alarm("live.m").began(NOW), RAISED.began(NOW)) == (NOW, NOW - 60)
 
 
 @pytest.mark.parametrize("document", [None, [], "raised", 1, {}])

@@ -57,6 +57,13 @@ def test_what_is_known_again_is_cleared(known):
 
     assert told == [(5, "cleared")]
     assert (sight.state, sight.known, sight.cleared_at) == (State.CLEAR, True, NOW + 5)
+    assert (sight.since, sight.raised_at) == (NOW - 60, NOW - 30)
+
+
+def test_a_short_blindness_is_over_without_having_been_cleared():
+    _, sight = play((0, "PASS"), (5, "UNKNOWN"), (10, "PASS"))
+
+    assert (sight.state, sight.since, sight.cleared_at) == (State.CLEAR, NOW + 5, None)
 
 
 @pytest.mark.parametrize("excuse", ["NOT_APPLICABLE", "WAIVED"])
@@ -67,8 +74,15 @@ def test_what_is_excused_is_cleared_and_starts_over(excuse):
 def test_series_that_ended_as_they_should_are_forgotten():
     sight, transition = forget(LOST, NOW)
 
-    assert transition is Transition.CLEARED
+    assert (transition, sight.known) == (Transition.CLEARED, False)
     assert play(*steady("UNKNOWN", 0, 90), sight=sight)[0] == []
+
+
+def test_series_that_were_known_until_they_ended_leave_nothing_to_see():
+    sight, transition = forget(KNOWN, NOW)
+
+    assert (sight, transition) == (Sight("live.m"), None)
+    assert forget(sight, NOW + 5) == (sight, None)
 
 
 def test_time_that_nobody_observed_is_not_blindness_beyond_the_gap():
@@ -80,6 +94,12 @@ def test_time_that_nobody_observed_is_not_blindness_beyond_the_gap():
 def test_a_clock_stepped_back_neither_raises_nor_clears():
     assert play((0, "UNKNOWN"), (-3600, "UNKNOWN"), (-3580, "UNKNOWN"), sight=KNOWN)[0] == []
     assert play((-3600, "UNKNOWN"), sight=LOST) == ([], LOST)
+
+
+def test_a_clock_stepped_back_leaves_a_blindness_that_did_not_begin_after_it_was_raised():
+    _, sight = play((0, "UNKNOWN"), *steady("UNKNOWN", -3600, -3550), sight=KNOWN)
+
+    assert sight.since == sight.raised_at == NOW - 3570
 
 
 def test_sight_does_not_change_while_nothing_happens():

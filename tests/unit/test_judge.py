@@ -40,6 +40,7 @@ def test_a_criterion_that_does_not_apply_says_why():
     found = judge(criterion(inapplicable="no GPU in the profile"), [sample(0)], at=NOW)
 
     assert (found.verdict, found.reason) == (Verdict.NOT_APPLICABLE, "no GPU in the profile")
+    assert found.at == NOW
 
 
 def test_a_metric_that_nothing_measures_is_unknown_even_beside_samples():
@@ -59,7 +60,10 @@ def test_a_profile_key_that_is_not_set_is_unknown_and_says_what_to_do():
 
 
 def test_a_limit_that_is_no_number_is_unknown():
-    assert verdict(criterion(limit=Limit(value=math.nan)), [sample(1)]) == "UNKNOWN"
+    found = judge(criterion(limit=Limit(value=math.nan)), [sample(1)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.reason.startswith("m: the limit nan is no number; latest of 1 sample is 1")
 
 
 def test_a_criterion_without_any_limit_is_unknown():
@@ -76,6 +80,19 @@ def test_the_trouble_of_the_source_stands_in_the_reason_of_an_unknown():
     found = judge(criterion(), [], at=NOW, trouble="/proc/stat: denied")
 
     assert found.reason == "no sample of m; its source: /proc/stat: denied"
+
+
+def test_the_trouble_of_the_source_explains_a_silent_series_too():
+    found = judge(criterion(), [sample(1, 60)], at=NOW, trouble="/proc/stat: denied")
+
+    assert found.reason.endswith("wanted >= 1; its source: /proc/stat: denied")
+
+
+@pytest.mark.parametrize("samples", [[], [sample(1)]])
+def test_a_result_is_of_its_criterion(samples):
+    rule = criterion()
+
+    assert judge(rule, samples, at=NOW).criterion is rule
 
 
 def test_the_trouble_of_the_source_does_not_stand_in_the_reason_of_a_pass():
@@ -124,6 +141,15 @@ def test_a_value_outside_the_possible_is_unknown_not_a_failure():
     assert "implausible value 4096, possible -20 to 130" in found.reason
 
 
+@pytest.mark.parametrize("silent", [sample(1, 60), sample(1, 60, span=60)])
+def test_a_silent_series_is_told_with_the_time_at_which_it_was_last_seen(silent):
+    assert judge(criterion(), [silent], at=NOW).sampled_at == NOW - 60
+
+
+def test_an_implausible_value_is_told_with_its_time():
+    assert judge(criterion(), [sample(math.nan, 3)], at=NOW).sampled_at == NOW - 3
+
+
 @pytest.mark.parametrize("ago", [-2.1, -3600, -math.inf, math.nan])
 def test_a_sample_from_the_future_is_unknown(ago):
     found = judge(criterion(), [sample(1, 5), sample(1, ago)], at=NOW)
@@ -133,7 +159,7 @@ def test_a_sample_from_the_future_is_unknown(ago):
 
 
 def test_a_sample_a_moment_ahead_is_taken():
-    assert verdict(criterion(), [sample(1, -1.5)]) == "PASS"
+    assert verdict(criterion(), [sample(1, -2)]) == "PASS"
 
 
 def test_only_the_newest_sample_counts_for_latest():
@@ -188,6 +214,31 @@ def test_a_pass_shows_the_series_with_the_least_margin():
     assert found.reason.endswith("all 2 series pass")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "value", "margin"),
+    [
+        ("<= 5", 7, -2),
+        (">= 5", 7, 2),
+        ("> 5", 3, -2),
+        ("< 5", 3, 2),
+        ("== 5", 7, -2),
+        ("== 5", 5, 0),
+    ],
+)
+def test_the_margin_is_positive_inside_the_limit_and_none_is_left_where_it_is_met(
+    wanted, value, margin
+):
+    assert judge(criterion(wanted), [sample(value)], at=NOW).margin == margin
+
+
+def test_of_the_unknown_the_series_of_which_nothing_is_known_is_told_first():
+    straddling, silent = sample(255, low=249, high=260, rank=0), sample(255, 60, rank=1)
+    found = judge(criterion(">= 250"), [straddling, silent], at=NOW)
+
+    assert found.labels == labels(rank=1)
+    assert found.reason.endswith("2 of 2 series unknown")
+
+
 def test_numbers_that_print_alike_are_told_apart():
     found = judge(criterion(">= 0.95"), [sample(0.94999999)], at=NOW)
 
@@ -207,10 +258,17 @@ def test_a_value_above_the_expected_is_a_note_and_not_a_failure():
     assert "312 is above the expected 250 to 300" in found.note
 
 
+def test_the_note_names_the_series_and_the_side_on_which_it_lies():
+    rule = criterion(">= 100", expected=Range(250, 300))
+    found = judge(rule, [sample(275, rank=0), sample(200, rank=1)], at=NOW)
+
+    assert found.note.startswith("m{rank=1}: 200 is below the expected 250 to 300")
+
+
 def test_a_value_within_the_expected_needs_no_note():
     rule = criterion(">= 250", expected=Range(250, 300))
 
-    assert judge(rule, [sample(260)], at=NOW).note == ""
+    assert [judge(rule, [sample(v)], at=NOW).note for v in (250, 260, 300)] == [""] * 3
 
 
 @pytest.mark.parametrize(
@@ -266,20 +324,41 @@ def test_a_relative_limit_takes_the_newest_value():
     assert verdict(relative(), [sample(1), *base]) == "PASS"
 
 
+def test_the_reason_shows_what_is_added_to_a_relative_limit():
+    rule = criterion(">= 1", limit=Limit(of="metric.base", times=0.5, plus=3))
+    found = judge(rule, [sample(1), sample(2, metric="base")], at=NOW)
+
+    assert "is 1, wanted >= 4 (0.5 x metric.base + 3)" in found.reason
+
+
+def test_a_relative_limit_of_a_window_is_the_newest_value_all_the_same():
+    base = [sample(9, 10, metric="base"), sample(1, metric="base")]
+    rule = relative(reduce="min", window=10, max_age=15)
+
+    assert verdict(rule, [*series(2, 2, 2), *base]) == "PASS"
+
+
+def test_a_relative_limit_needs_none_of_the_labels_that_the_criterion_chooses():
+    rule = relative(where=labels(log="train"))
+
+    assert verdict(rule, [sample(1, log="train"), sample(1, metric="base")]) == "PASS"
+
+
 @pytest.mark.parametrize(
-    "base",
+    ("base", "reason"),
     [
-        [],
-        [sample(1, 60, metric="base")],
-        [sample(math.nan, metric="base")],
-        [sample(1, -60, metric="base")],
+        ([], "no sample of base to compare with; latest of 1 sample is 5"),
+        ([sample(1, 60, metric="base", rank=0)], "base{rank=0}: silent for 60 s"),
+        ([sample(math.nan, metric="base")], "base: implausible value nan"),
+        ([sample(1, -60, metric="base")], "base: implausible: sampled in the future"),
+        ([sample(1.7e308, metric="base")], "base gives a limit beyond any number"),
     ],
 )
-def test_a_relative_limit_that_is_not_known_now_is_unknown(base):
-    found = judge(relative(), [sample(5), *base], at=NOW)
+def test_a_relative_limit_that_is_not_known_now_is_unknown(base, reason):
+    found = judge(relative(times=2), [sample(5), *base], at=NOW)
 
-    assert found.verdict is Verdict.UNKNOWN
-    assert "base" in found.reason
+    assert (found.verdict, found.limit, found.margin) == (Verdict.UNKNOWN, None, None)
+    assert found.reason.startswith(f"m: {reason}")
 
 
 def test_a_relative_limit_is_that_of_the_same_labels():

@@ -9,6 +9,7 @@ from fakes_judge import NOW, criterion, sample, series
 
 from dvfd.judge import judge
 from dvfd.model import Combine, Range, Verdict
+from dvfd.reduce import seconds
 
 
 def windowed(wanted: str, reduce: str, window: float = 60, **changes):
@@ -66,7 +67,7 @@ def test_a_reducer_without_a_window_is_unknown():
     assert verdict(windowed("<= 9", "mean", window=0), [sample(3)]) == "UNKNOWN"
 
 
-@pytest.mark.parametrize("reduce", ["average", "p101", "p", "px", "fraction_within"])
+@pytest.mark.parametrize("reduce", ["average", "p101", "p", "px", "p9.9.9", "fraction_within"])
 def test_a_reducer_that_is_not_there_is_unknown(reduce):
     assert verdict(windowed("<= 9", reduce), series(1, 2)) == "UNKNOWN"
 
@@ -84,6 +85,73 @@ def test_one_implausible_sample_poisons_its_window(reduce, bad):
     rule = windowed("<= 1e9", reduce, band=2, possible=Range(0, 1e6))
 
     assert verdict(rule, series(1, bad, 1)) == "UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("reduce", "samples", "reason"),
+    [
+        ("mean", series(1, math.nan), "implausible value nan"),
+        ("mean", series(1.7e308, -1.7e308, 1.7e308, 1.7e308), "mean of 4 samples: "),
+        ("sum", series(1.7e308, 1.7e308), "sum of 2 samples: "),
+        ("rate", series(-1.7e308, 1.7e308), "rate of 2 samples is beyond any number"),
+        ("rate", series(1), "rate needs two samples at two times, there is one"),
+        ("increase", series(1), "increase needs two samples, there is one"),
+        ("stdev", series(1), "stdev needs two samples, there is one"),
+        ("fraction_within", series(1), "fraction_within needs two samples, there is one"),
+        (
+            "stdev",
+            series(1, 2, low=0, high=3),
+            "stdev of values that are known only as intervals says nothing",
+        ),
+        ("average", series(1, 2), "there is no reducer 'average', or it lacks its band"),
+    ],
+)
+def test_a_window_that_gives_no_value_says_why(reduce, samples, reason):
+    found = judge(windowed("<= 9", reduce, band=2), samples, at=NOW)
+
+    assert (found.verdict, found.observed) == (Verdict.UNKNOWN, None)
+    assert found.reason.startswith(f"m: {reason}")
+
+
+def test_a_window_may_be_as_short_as_a_second():
+    assert verdict(windowed("<= 9", "max", window=1), series(1, 1, every=1)) == "PASS"
+    assert judge(windowed("<= 9", "rate", window=1), series(1, 4, every=1), at=NOW).observed == 3
+
+
+@pytest.mark.parametrize("bounds", [{"low": 8.0}, {"high": 9.5}])
+def test_one_bound_that_is_given_is_enough_to_doubt(bounds):
+    samples = [sample(9, 5, **bounds), sample(9, 0, **bounds)]
+
+    assert verdict(windowed("== 9", "mean", coverage=0), samples) == "UNKNOWN"
+
+
+def test_a_raw_sample_before_all_rollups_stands_for_no_longer_than_its_greatest_age():
+    samples = [sample(0, 120), sample(6, 60, span=60), sample(6, 0, span=60)]
+    found = judge(windowed("<= 9", "mean", window=120, max_age=15), samples, at=NOW)
+
+    assert found.observed == pytest.approx(6 * 120 / 135)
+
+
+def test_rollups_of_one_span_count_as_raw_samples_do():
+    samples = [sample(1, 60, span=60), sample(3, 0, span=60)]
+    found = judge(windowed("<= 9", "stdev", window=120), samples, at=NOW)
+
+    assert found.observed == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("duration", "words"),
+    [
+        (179.6, "180 s"),
+        (180, "3 min"),
+        (10_799, "180 min"),
+        (10_800, "3 h"),
+        (259_199, "72 h"),
+        (259_200, "3 d"),
+    ],
+)
+def test_a_duration_is_told_in_the_unit_that_shows_it_best(duration, words):
+    assert seconds(duration) == words
 
 
 def test_an_implausible_sample_before_the_window_does_no_harm():
@@ -104,6 +172,12 @@ def test_ninety_five_percent_of_windows_within_ten_of_the_mean():
 
 
 # --- Coverage ---------------------------------------------------------------------------------
+
+
+def test_of_a_window_that_was_not_seen_enough_neither_value_nor_margin_is_told():
+    found = judge(windowed("<= 9", "mean", window=600, coverage=0.9), series(1, 1), at=NOW)
+
+    assert (found.verdict, found.observed, found.margin) == (Verdict.UNKNOWN, None, None)
 
 
 def test_a_window_seen_whole_is_covered_whole():

@@ -1,0 +1,193 @@
+"""Which wrong changes of the deciding modules no test sees.
+
+Every mutant is one small change: a comparison turned, a number one higher, an argument left out.
+The unit tests that reach it must fail. One that survives them is either a promise without a test,
+or changes nothing that anybody was promised: those stand in bench/mutants_explained.toml, each
+with its reason, read by a person. Any other survivor is a failure of this check.
+
+    python -m bench.mutants                            every mutant of every module: an hour
+    python -m bench.mutants dvfd/judge.py --sample 50  some of one
+    python -m bench.mutants --short                    a few of each, other ones with --seed
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench.harness import finish
+from bench.mutant_tests import Mutants, Outcome
+from bench.mutation import Key, Mutant, mutants
+from bench.record import Figure, exactly
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPLAINED = ROOT / "bench" / "mutants_explained.toml"
+
+SHORT = 6
+"""Mutants of each module in a smoke run."""
+
+MODULES = {
+    "dvfd/judge.py": ("judge", "judge_windows"),
+    "dvfd/reduce.py": ("judge", "judge_windows"),
+    "dvfd/derive.py": ("derive", "derive_loss", "norm_watch"),
+    "dvfd/alarm.py": ("alarm", "alarm_blindness", "breaches"),
+    "dvfd/breaches.py": ("breaches",),
+    "dvfd/sinks/pager.py": ("sink_alertmanager", "breaches"),
+    "dvfd/sinks/alertmanager.py": ("sink_alertmanager",),
+    "dvfd/store/pending.py": ("store_pending",),
+    "dvfd/gates/decide.py": ("gates", "gatehouse"),
+    "dvfd/gates/decision.py": ("gates", "gatehouse"),
+    "dvfd/gates/proof.py": ("gates", "gatehouse"),
+    "dvfd/gates/gatehouse.py": ("gates", "gatehouse"),
+    "dvfd/gates/programme.py": ("programme", "gatehouse"),
+    "dvfd/gates/words.py": ("gates", "gatehouse", "programme"),
+    "dvfd/incidents/incident.py": ("incidents",),
+    "dvfd/incidents/protocol.py": ("incidents",),
+    "dvfd/incidents/preserve.py": ("preserve", "incidents"),
+    "dvfd/incidents/halt.py": ("halt", "incidents"),
+    "dvfd/incidents/at_once.py": ("at_once", "incidents"),
+}
+"""What decides, and the unit tests that hold it to its promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of the mutants of one module."""
+
+    module: str
+    outcomes: Counter[Outcome]
+    explained: int
+
+    @property
+    def score(self) -> float:
+        """The share that some test saw, in percent."""
+        whole = self.outcomes.total()
+        return 100.0 * (whole - self.outcomes[Outcome.SURVIVED]) / whole if whole else 100.0
+
+    def document(self) -> dict[str, object]:
+        """As JSON."""
+        return {
+            "mutants": self.outcomes.total(),
+            "killed": self.outcomes[Outcome.KILLED],
+            "timed_out": self.outcomes[Outcome.TIMED_OUT],
+            "survived_and_explained": self.explained,
+            "survived_unexplained": self.outcomes[Outcome.SURVIVED] - self.explained,
+            "score_percent": round(self.score, 1),
+        }
+
+
+def main() -> int:
+    """Try them; 1 where a survivor is not explained, or an explanation is of nothing any more."""
+    options = _options()
+    explained = explanations(EXPLAINED.read_text(encoding="utf-8"))
+    sample = options.sample or (SHORT if options.short else 0)
+    chosen = [
+        mutant
+        for module in options.modules
+        for mutant in mutants(ROOT, module, sample=sample, seed=options.seed)
+    ]
+    outcomes, seconds = attempt(chosen, options.jobs)
+    found = list(zip(chosen, outcomes, strict=True))
+    tried = [_tried(module, found, explained) for module in options.modules]
+    unexplained = survivors(found, explained)
+    for mutant in unexplained:
+        print(f"survived: {mutant}")
+    old = [] if sample else stale(chosen, explained)
+    for key in old:
+        print("explained, but there is no such mutant: " + ", ".join(key))
+    raw = {each.module: each.document() for each in tried}
+    sampling = {"sample_of_each_module": sample, "seed": options.seed} if sample else {}
+    finish("mutants", options, figures(tried, len(unexplained)), {**raw, **sampling, "s": seconds})
+    return 1 if unexplained or old else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("modules", nargs="*", default=list(MODULES), metavar="MODULE")
+    parser.add_argument("--short", action="store_true", help=f"{SHORT} mutants of each module")
+    parser.add_argument("--keep", action="store_true", help="keep a short run's figures too")
+    parser.add_argument("--sample", type=int, default=0, help="mutants of each module; 0: all")
+    parser.add_argument("--seed", type=int, default=1, help="which ones")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time")
+    parser.set_defaults(load=os.getloadavg())
+    options = parser.parse_args()
+    if unknown := set(options.modules) - set(MODULES):
+        parser.error(f"{', '.join(sorted(unknown))}: wanted some of {', '.join(MODULES)}")
+    return options
+
+
+def attempt(chosen: Sequence[Mutant], jobs: int) -> tuple[list[Outcome], float]:
+    """What became of each, and the seconds that it took."""
+    began = time.monotonic()
+    modules = {mutant.module for mutant in chosen}
+    tests = {module: frozenset(f"test_{name}.py" for name in MODULES[module]) for module in modules}
+    plugin = Mutants(ROOT, chosen, tests, jobs=jobs, tell=lambda said: print(said, flush=True))
+    files = sorted(
+        {str(ROOT / "tests" / "unit" / name) for names in tests.values() for name in names}
+    )
+    pytest.main(["-q", "-p", "no:cacheprovider", "--capture=no", *files], plugins=[plugin])
+    if plugin.broken:
+        sys.exit("\n".join(plugin.broken))
+    return plugin.outcomes, time.monotonic() - began
+
+
+def explanations(text: str) -> dict[Key, str]:
+    """Why a change that no test sees breaks no promise, by the change."""
+    return {
+        (entry["module"], entry["function"], was, now): entry["why"]
+        for entry in tomllib.loads(text).get("explained", [])
+        for was, now in entry["changes"]
+    }
+
+
+def survivors(
+    found: Iterable[tuple[Mutant, Outcome]], explained: Mapping[Key, str]
+) -> list[Mutant]:
+    """Those that nobody has explained."""
+    return [m for m, outcome in found if outcome is Outcome.SURVIVED and m.key not in explained]
+
+
+def stale(chosen: Sequence[Mutant], explained: Mapping[Key, str]) -> list[Key]:
+    """Explanations of changes that are none of *chosen*, which are all of their modules."""
+    modules, known = {m.module for m in chosen}, {m.key for m in chosen}
+    return [key for key in explained if key[0] in modules and key not in known]
+
+
+def _tried(
+    module: str, found: Iterable[tuple[Mutant, Outcome]], explained: Mapping[Key, str]
+) -> Tried:
+    mine = [(mutant, outcome) for mutant, outcome in found if mutant.module == module]
+    outcomes = Counter(outcome for _, outcome in mine)
+    return Tried(module, outcomes, outcomes[Outcome.SURVIVED] - len(survivors(mine, explained)))
+
+
+def figures(tried: Sequence[Tried], unexplained: int) -> list[Figure]:
+    """Each module's score, and the survivors that nobody has explained."""
+    return [
+        *(
+            Figure(
+                each.module,
+                f"{each.module}: killed of {each.outcomes.total()} mutants, "
+                f"{each.explained} of which survive and are explained",
+                each.score,
+                "%",
+            )
+            for each in tried
+        ),
+        exactly("unexplained", "survivors that nobody has explained", unexplained, "mutants", 0),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
