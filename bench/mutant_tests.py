@@ -28,13 +28,16 @@ from typing import Any
 
 import pytest
 
-from bench.mutation import STATEMENT, Mutant, Place
+from bench.mutation import STATEMENT, Mutant, Place, unchanged
 
 MEMORY = 4 << 30
 """Bytes that a child may hold: a mutant may make a list without an end."""
 
 KILLER = "killer"
 """File in which a child says which test it is at."""
+
+TEMPORARY = "t"
+"""Directory in which a child's tests have theirs."""
 
 HANG = 60.0
 """Seconds that a child may idle beyond 20 times what its tests took, on a busy machine."""
@@ -118,6 +121,8 @@ class Mutants:
             self._functions = self._known_functions()
             gc.freeze()  # the children share what is there
             if not self.broken:
+                self._try_unchanged(session.items, reach)
+            if not self.broken:
                 self._try_all(session.items, reach)
         finally:
             shutil.rmtree(self._room, ignore_errors=True)
@@ -161,6 +166,26 @@ class Mutants:
 
     # --- Mutants --------------------------------------------------------------------------------
 
+    def _try_unchanged(self, items: Sequence[pytest.Item], reach: Sequence[Reach]) -> None:
+        """The proof that a child fails for its mutant alone: with all of a module replaced by what
+        it is, no test fails.
+        """
+        modules = sorted(self._tests)
+
+        def attempt(number: int) -> tuple[Callable[[Path], None], float]:
+            module = modules[number]
+            same = unchanged(self._root, module)
+            mine = [n for n in range(len(items)) if items[n].path.name in self._tests[module]]
+            seconds = sum(reach[n].seconds for n in mine)
+            return lambda room: self._attempt(same, items, mine, room), seconds
+
+        def take(number: int, room: Path, status: int | None) -> None:
+            if status != 0:
+                test = items[int((room / KILLER).read_text(encoding="ascii"))].nodeid
+                self.broken.append(f"{test} fails with all of {modules[number]} as it is")
+
+        self._children(len(modules), attempt, take)
+
     def _try_all(self, items: Sequence[pytest.Item], reach: Sequence[Reach]) -> None:
         """Each with the tests that reach it: first what killed others of its function, then the
         quick ones.
@@ -179,7 +204,7 @@ class Mutants:
             killed = kills[mutant.place]
             reaching.sort(key=lambda n: (-killed[n], reach[n].seconds))
             seconds = sum(reach[n].seconds for n in reaching)
-            return lambda room: self._attempt(mutant, items, reaching, room), seconds
+            return lambda room: self._attempt([mutant], items, reaching, room), seconds
 
         def take(number: int, room: Path, status: int | None) -> None:
             results[number] = _outcome(status)
@@ -194,13 +219,19 @@ class Mutants:
         self.outcomes = [results[number] for number in range(len(self._mutants))]
 
     def _attempt(
-        self, mutant: Mutant, items: Sequence[pytest.Item], numbers: Sequence[int], room: Path
+        self,
+        mutants: Sequence[Mutant],
+        items: Sequence[pytest.Item],
+        numbers: Sequence[int],
+        room: Path,
     ) -> None:
-        self._apply(mutant)
+        (room / TEMPORARY).mkdir()
+        for mutant in mutants:
+            self._apply(mutant)
         for number, following in zip(numbers, [*numbers[1:], None], strict=True):
             (room / KILLER).write_text(str(number), encoding="ascii")
             factory: Any = items[number].config
-            factory._tmp_path_factory._basetemp = room / "t"
+            factory._tmp_path_factory._basetemp = room / TEMPORARY
             _run(items[number], None if following is None else items[following])
         (room / KILLER).unlink(missing_ok=True)
 
@@ -211,7 +242,7 @@ class Mutants:
             _set_constant(mutant, path, space)
             return
         changed = _changed(mutant, path, space)
-        for function in self._functions[mutant.place]:
+        for function in self._functions.get(mutant.place, ()):  # a Protocol's are nobody's
             function.__code__ = changed.__code__
             function.__defaults__ = changed.__defaults__
             function.__kwdefaults__ = changed.__kwdefaults__

@@ -99,6 +99,11 @@ def mutants(root: Path, module: str, *, sample: int = 0, seed: int = 0) -> list[
     return list({(each.line, each.text): each for each in found}.values())
 
 
+def unchanged(root: Path, module: str) -> list[Mutant]:
+    """Each function and statement of *module* as it is: what replaces it must change nothing."""
+    return _Source(module, (root / module).read_text(encoding="utf-8")).unchanged()
+
+
 class _Source:
     """A module that is parsed once; a mutant's text is made when it is asked for."""
 
@@ -130,11 +135,17 @@ class _Source:
         """The whole function, or statement, with the change in it."""
         inside = self._inside(change)
         assert inside is not None
-        place = self._places[inside]
-        before = _code(self._tree, inside)
         changed = inside.deep_replace(change.original_node, change.mutated_node)
         assert isinstance(changed, cst.CSTNode)
-        after = _code(self._tree, changed)
+        return self._with(inside, changed)
+
+    def unchanged(self) -> list[Mutant]:
+        """Everything that mutants could replace, as it is."""
+        return [self._with(node, node) for node in self._places]
+
+    def _with(self, inside: cst.CSTNode, changed: cst.CSTNode) -> Mutant:
+        place = self._places[inside]
+        before, after = _code(self._tree, inside), _code(self._tree, changed)
         return Mutant(
             self._module,
             place.name,

@@ -32,7 +32,7 @@ SPIKE_Z = 6.6
 SPIKE_GAP = 21
 """A loss spike is a robust z above 6.6 against the rolling median and MAD of 101 steps
 (procedures, 6). Simulated on Gaussian noise: 5e-8 false points a step once 101 are known, 1e-4
-with the first 21, 1e-3 with fewer. Spikes less than 21 steps apart are one event."""
+with the first 21, 1e-3 with fewer. Spikes with less than 21 steps between them are one event."""
 
 MAD_SIGMA = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation: 1 / 0.6745."""

@@ -43,7 +43,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._waiting: dict[Key, Operation] = {}
-        self._weights: Counter[str] = Counter(dict.fromkeys(LIMITS, 0))
+        self._weights: Counter[str] = Counter()
         self._numbers = count()
         self._refused: set[str] = set()
         self._taken: frozenset[Key] = frozenset()

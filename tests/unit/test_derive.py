@@ -58,7 +58,9 @@ def test_a_wrapped_counter_goes_on():
 
 def test_communication_is_a_share_of_the_step():
     assert derive.communication_ratio(0.03, 0.2) == pytest.approx(0.15)
+    assert derive.communication_ratio(0, 0.2) == 0
     assert derive.communication_ratio(0.03, 0) is None
+    assert derive.communication_ratio(-0.1, 0.2) is None
 
 
 def test_the_busier_direction_saturates_a_link():
@@ -111,6 +113,13 @@ def test_step_statistics_forget_the_oldest_and_stay_small():
     assert (len(stats), stats.percentile(100)) == (4, 4)
 
 
+def test_step_statistics_remember_256_steps():
+    stats = StepStats()
+    stats.extend([1.0] * 300)
+
+    assert len(stats) == 256
+
+
 @pytest.mark.parametrize("nonsense", [math.nan, math.inf, -1.0])
 def test_step_statistics_leave_out_what_no_clock_gives(nonsense):
     stats = StepStats()
@@ -136,3 +145,8 @@ def test_weighted_statistics_give_the_known_answers():
     assert derive.percentile([9, 1, 5], 99, [1, 98, 1]) == 5
     assert derive.stdev([1, 5], [3, 1]) == pytest.approx(math.sqrt(3))
     assert derive.fraction_within([1, 1, 9], 2, [10, 10, 1]) == pytest.approx(20 / 21)
+
+
+def test_each_value_needs_its_weight():
+    with pytest.raises(ValueError, match="zip"):
+        derive.median([1, 5], [3])

@@ -52,6 +52,11 @@ def test_spikes_close_together_are_one_event():
     assert watched([*noise(101), 9, 9, 3, 9, 3, 3, 9]).spikes == 1
 
 
+@pytest.mark.parametrize(("between", "events"), [(20, 1), (21, 2)])
+def test_spikes_with_less_than_21_steps_between_them_are_one_event(between, events):
+    assert watched([*noise(101), 9, *[3.0] * between, 9]).spikes == events
+
+
 def test_spikes_far_apart_are_events_of_their_own():
     assert watched([*noise(101), 9, *noise(30, 2), 9]).spikes == 2
 
@@ -76,6 +81,17 @@ def test_a_loss_that_is_not_finite_is_counted_apart_and_takes_no_part(bad):
     watch = watched([*noise(60), bad, *noise(60, 2)])
 
     assert (watch.nonfinite, watch.spikes) == (1, 0)
+    assert not watch.add(bad)
+    assert watch.nonfinite == 2
+
+
+def test_whether_the_newest_loss_stands_out_is_known():
+    watch = LossWatch()
+    assert watch.out is False
+
+    for loss in [*noise(101), 9.0]:
+        watch.add(loss)
+    assert watch.out is True
 
 
 def test_losses_that_are_equal_do_not_make_the_last_digit_a_spike():

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from testbed import eventually
 
-from dvfd.incidents.halt import halt
+from dvfd.incidents.halt import LONGEST, Halted, halt
 from dvfd.telemetry.processes import Process, Processes
 
 TABLE = Processes()
@@ -52,6 +53,15 @@ WRITES = (
     "signal.signal(15, lambda *_: sys.exit(0))\n"
     f"subprocess.Popen([sys.executable, '-c', {CHILD!r}])\n"
     "time.sleep(60)"
+)
+
+FORKS_LATE = (
+    "import signal,subprocess,sys,time\n"
+    "def end(*_):\n"
+    f"    subprocess.Popen([sys.executable, '-c', {CHILD!r}])\n"
+    "    time.sleep(1.5)\n"
+    "    sys.exit(0)\n"
+    "signal.signal(15, end); print('ready', flush=True); time.sleep(60)"
 )
 
 LEAVES = (
@@ -168,6 +178,27 @@ def test_what_was_forked_after_it_was_asked_goes_with_the_group(job: Job) -> Non
     assert eventually(lambda: TABLE.identify(worker) is None, 10)
 
 
+def test_a_child_that_was_forked_after_its_rank_was_asked_has_time_too(job: Job) -> None:
+    process, _ = job.start(FORKS_LATE)
+
+    found = halt(lambda: [process], grace=20)
+
+    assert job.rest() == "up\nwritten\n"
+    assert len(found.asked) == 2
+
+
+def test_the_group_that_we_are_in_ourselves_is_left_alone(job: Job, monkeypatch) -> None:
+    process, said = job.start(FORKS)
+    monkeypatch.setattr(os, "getpgrp", lambda: process.pid)
+
+    halt(lambda: [process], grace=0.3)
+
+    worker = TABLE.identify(int(said))
+    assert worker
+    assert TABLE.state(worker) not in "ZX"
+    os.kill(worker.pid, signal.SIGKILL)
+
+
 def test_the_group_of_somebody_else_is_left_alone(job: Job) -> None:
     """A rank that was started from a shell is in that shell's group, as this one is in ours."""
     process, _ = job.start(IGNORES, own_group=False)
@@ -277,3 +308,113 @@ def test_our_own_process_and_init_are_never_touched() -> None:
     assert init
 
     assert not halt(lambda: [ours, init], grace=0.1).asked
+
+
+# --- Without processes: a clock in hand, and a table in which everybody lives ------------------
+
+NOBODY = Process(2**22 + 1, 1)
+"""Of a pid beyond the greatest that Linux gives."""
+
+
+class Clock:
+    """Time that passes while it is waited."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def halt(self, registered: Callable[[], list[Process]], **how: float) -> Halted:
+        """Of a table in which everybody lives."""
+        return halt(registered, **how, processes=Late(), wait=self.wait, monotonic=lambda: self.now)
+
+
+def test_what_was_done_is_told_in_a_sentence() -> None:
+    found = Halted({1, 2}, {2}, {9: "ann", 8: "root"}, {7, 5}, 12.4)
+
+    assert found.words("j") == (
+        "2 processes of job j were asked to end; 1 did not within the grace and were killed; "
+        "not allowed to signal pid 8 of root, 9 of ann: install systemd/drop-ins/stop-jobs.conf, "
+        "or end them; still there: pid 5, 7; after 12 s"
+    )
+
+
+def test_a_job_that_starts_again_and_again_is_left_to_people() -> None:
+    clock = Clock()
+    found = clock.halt(lambda: [Process(NOBODY.pid, int(clock.now * 10))], grace=1e6)
+
+    assert LONGEST <= found.seconds < LONGEST + 6
+    assert found.left == {NOBODY.pid}
+
+
+def test_the_time_to_come_back_begins_when_the_last_one_went() -> None:
+    clock = Clock()
+    found = clock.halt(lambda: [NOBODY] if clock.now < 30 else [], grace=1e6, linger=10)
+
+    assert 39 < found.seconds < 41
+
+
+def test_what_cannot_be_killed_is_given_up_and_named() -> None:
+    found = Clock().halt(lambda: [NOBODY], grace=1)
+
+    assert (found.asked, found.killed, found.left) == (set(), set(), {NOBODY.pid})
+    assert 6 <= found.seconds < 7
+
+
+def test_the_number_that_stands_for_ones_own_group_is_no_process() -> None:
+    assert Clock().halt(lambda: [Process(0, 1)], grace=1).seconds == 0
+
+
+def refusing(error: type[OSError], *numbers: int) -> Callable[[int, int], None]:
+    """A kernel that does not let *numbers* be sent."""
+    send = signal.pidfd_send_signal
+
+    def refuse(held: int, number: int) -> None:
+        if number in numbers:
+            raise error
+        send(held, number)
+
+    return refuse
+
+
+def test_what_may_not_be_signalled_is_named_with_its_owner_and_not_waited_for(
+    job: Job, monkeypatch
+) -> None:
+    process, _ = job.start(OBEYS)
+    kernel = refusing(PermissionError, signal.SIGTERM, signal.SIGKILL)
+    monkeypatch.setattr(signal, "pidfd_send_signal", kernel)
+    clock = Clock()
+
+    found = halt(lambda: [process], grace=30, wait=clock.wait, monotonic=lambda: clock.now)
+
+    assert found == Halted(refused={process.pid: Path(f"/proc/{process.pid}").owner()})
+
+
+def test_what_may_be_asked_but_not_killed_is_named_too(job: Job, monkeypatch) -> None:
+    process, _ = job.start(IGNORES, own_group=False)
+    monkeypatch.setattr(signal, "pidfd_send_signal", refusing(PermissionError, signal.SIGKILL))
+
+    found = halt(lambda: [process], grace=0.2)
+
+    assert (found.asked, found.killed, found.left) == ({process.pid}, set(), set())
+    assert list(found.refused) == [process.pid]
+
+
+def test_what_ends_by_itself_meanwhile_was_not_asked(job: Job, monkeypatch) -> None:
+    process, _ = job.start(OBEYS)
+    monkeypatch.setattr(signal, "pidfd_send_signal", refusing(ProcessLookupError, signal.SIGTERM))
+
+    assert not halt(lambda: [process], grace=0.2).asked
+
+
+@pytest.mark.parametrize("error", [PermissionError, ProcessLookupError])
+def test_a_group_that_may_not_be_killed_as_one_is_killed_one_by_one(
+    job: Job, monkeypatch, error: type[OSError]
+) -> None:
+    process, _ = job.start(FORKS)
+    monkeypatch.setattr(os, "killpg", lambda *_: (_ for _ in ()).throw(error))
+
+    found = halt(lambda: [process], grace=0.2)
+
+    assert len(found.killed) == 2

@@ -49,6 +49,20 @@ def test_a_rare_run_of_low_norms_in_gaussian_noise_is_none() -> None:
     assert watch.excursions == 0
 
 
+def test_two_medians_that_stand_out_are_an_excursion_and_one_is_none() -> None:
+    found = []
+    for steps in (7, 14):
+        watch = NormWatch()
+        found.append(sum(map(watch.add, [1.0] * 7 * 110 + [50.0] * steps + [1.0] * 70)))
+    assert found == [0, 1]
+
+
+def test_an_excursion_is_seen_from_the_hundred_and_second_median_on() -> None:
+    watch = NormWatch()
+    seen = [watch.add(norm) for norm in [1.0] * 7 * 99 + [50.0] * 100]
+    assert seen.index(True) == 7 * 102 - 1
+
+
 def test_noise_is_none() -> None:
     assert excursions(1.0, 0, noise=0.5) == 0
 

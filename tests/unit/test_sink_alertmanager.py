@@ -206,6 +206,16 @@ def test_a_refused_alert_is_forgotten_when_it_is_over():
     assert bench.pager.entries() == ()
 
 
+def test_a_refused_alert_is_tried_again_when_it_ends():
+    bench = Bench(receiver=FakeAlertmanager(bad="live"))
+    bench.pager.raise_alert(alert(), {})
+    bench.sent()
+    bench.receiver.bad = ""
+    bench.pager.clear_alert("live.responding", NOW, {})
+
+    assert len(bench.sent(1)) == 1
+
+
 @pytest.mark.parametrize("status", [301, 401, 404, 429, 500, 503])
 def test_an_answer_that_does_not_blame_the_alert_keeps_it(status):
     bench = Bench(receiver=FakeAlertmanager(answers={URL: Answer(status, "no")}))
@@ -328,8 +338,9 @@ def test_a_day_old_resolution_that_nobody_took_is_dropped():
     bench = Bench(receiver=FakeAlertmanager(answers={URL: DOWN}))
     bench.pager.raise_alert(alert(), {})
     bench.pager.clear_alert("live.responding", NOW, {})
-    bench.sent(86_401)
-
+    bench.sent(86_400)
+    assert bench.store.rows
+    bench.sent(1)
     assert bench.store.rows == {}
 
 
@@ -357,3 +368,23 @@ def test_a_test_alert_reports_for_each_address():
     assert outcomes[0] == (URL, True, "HTTP 200")
     assert outcomes[1][:2] == (OTHER, False)
     assert "Connection refused" in outcomes[1][2]
+
+
+def test_a_test_alert_says_which_trial_it_is_of_and_whether_that_is_over():
+    receiver = FakeAlertmanager()
+    config = Config(alerting={"urls": (URL,), "resend": 60})
+
+    send_test(config, NOW, connect=lambda: receiver)
+    send_test(config, NOW, "t1", over=True, connect=lambda: receiver)
+
+    begun, over = receiver.alerts
+    assert (begun["labels"].get("trial"), begun["endsAt"]) == (None, timestamp(NOW + 240))
+    assert (over["labels"]["trial"], over["endsAt"]) == ("t1", timestamp(NOW))
+
+
+def test_a_test_alert_that_is_redirected_was_not_accepted():
+    receiver = FakeAlertmanager(answers={URL: Answer(300, "elsewhere")})
+
+    outcomes = send_test(Config(alerting={"urls": (URL,)}), NOW, connect=lambda: receiver)
+
+    assert outcomes == [(URL, False, "HTTP 300: elsewhere")]
