@@ -175,9 +175,8 @@ class Judgements:
             results = tuple(self._waived(self._results[c.id], at) for c in check.criteria)
             late = max(0.0, at - scheduled) if scheduled is not None else 0.0
             took = self._clock.boot() - began
-            crashes = "; ".join(
-                self._crashes[c.id] for c in check.criteria if c.id in self._crashes
-            )
+            judged = (check.id, *(criterion.id for criterion in check.criteria))
+            crashes = "; ".join(self._crashes[name] for name in judged if name in self._crashes)
             run = drilled.run if drilled else None
             report = Report(
                 check, results, at, *self._identity, late, took, crashes, scheduled, run
@@ -198,11 +197,16 @@ class Judgements:
             return None
 
     def _elsewhere(self, check: Check, at: float) -> Mapping[str, Window]:
-        """What an engine has for *check*; if asking crashes, the store is asked as ever."""
+        """What an engine has for *check*; if asking crashes, the store is asked as ever, and the
+        report says so.
+        """
+        self._crashes.pop(check.id, None)
         try:
             return self._windows(check, at)
-        except Exception:
+        except Exception as error:
             log.exception("asking for windows crashed", check=check.id)
+            told = f"asking the engine of [history]: {error!r}; judged on the store"
+            self._crashes[check.id] = told
             return {}
 
     def _judge(

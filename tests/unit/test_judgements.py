@@ -132,6 +132,16 @@ def test_a_criterion_that_crashes_is_unknown_and_the_rest_go_on(
     assert "ZeroDivisionError" in report.error
 
 
+def test_asking_the_engine_that_crashes_leaves_the_store_and_is_said() -> None:
+    def windows(check: Check, at: float) -> object:
+        raise ZeroDivisionError
+
+    shelf = Shelf(sample(value=1.0, at=NOW))
+    report = judging(LIVE, shelf, windows=windows).run_check(LIVE)
+    assert report.verdict is Verdict.PASS
+    assert "engine of [history]: ZeroDivisionError()" in report.error
+
+
 def test_a_partial_pass_keeps_what_the_others_were() -> None:
     good = criterion("live.good", source="ranks")
     both = check("live", ALIVE, good, watch=True)
