@@ -46,8 +46,11 @@ class Records:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def put(self, kind: str, key: str, document: dict[str, Any]) -> None:
-        self.kept[kind, key] = document
+    def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:
+        if document is None:
+            self.kept.pop((kind, key), None)
+        else:
+            self.kept[kind, key] = json.loads(json.dumps(document))
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         return self.kept.get((kind, key))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,9 +175,9 @@ def fingerprint(path: Path) -> int:
     The change time (ctime) cannot be set back by a program. Raises OSError.
     """
     top = path.stat()
-    if not stat.S_ISDIR(top.st_mode):
-        return hash(_trace("", top))
-    return hash(tuple(sorted(_below(path))))
+    traces = sorted(_below(path)) if stat.S_ISDIR(top.st_mode) else [_trace("", top)]
+    # Not hash(): that of a text is another in each process, and answers outlive the daemon.
+    return int.from_bytes(blake2b(repr(traces).encode(), digest_size=7).digest())
 
 
 def _below(path: Path) -> Iterator[tuple[str, int, int, int]]:

@@ -1,7 +1,8 @@
 """Have checkpoints verified, one at a time, by a child process at idle priority. Never opens one.
 
 For a checkpoint without a manifest of ours, one is made when its save is first seen and kept in
-the store, so that a bit that flips later is found.
+the store, so that a bit that flips later is found. Answers are kept there too: a daemon that starts
+anew knows what the one before had shown of the same files, and is not blind while it reads them.
 """
 
 from __future__ import annotations
@@ -9,20 +10,23 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dvfd.errors import ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from dvfd.config import Checkpoints as Settings
     from dvfd.shell import Output
 
 KIND = "checkpoint_manifest"
 """Kind of the records in the store; their key is the job."""
+
+ANSWERS = "checkpoint_answer"
+"""Kind of the records of answers; their key is the job."""
 
 DOCUMENT_LIMIT = 256 << 10
 """Characters of a manifest that are kept, about 2000 files: the store keeps records in memory."""
@@ -42,8 +46,8 @@ class Runner(Protocol):
 class Records(Protocol):
     """The small records of the store."""
 
-    def put(self, kind: str, key: str, document: dict[str, Any]) -> None:
-        """Keep one record."""
+    def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:
+        """Keep one record; None deletes it."""
         ...
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
@@ -97,12 +101,14 @@ class Verifier:
         self._lock = threading.Lock()
         self._queue: dict[str, tuple[Target, float]] = {}
         self._now: Target | None = None
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, Answer | None] = {}
 
     def answer(self, job: str) -> Answer | None:
-        """The latest answer about the job, whatever it was about."""
+        """The latest answer about the job, whatever it was about: also an earlier daemon's."""
         with self._lock:
-            return self._answers.get(job)
+            if job not in self._answers:
+                self._answers[job] = _kept(self._records.get(ANSWERS, job), self._options())
+            return self._answers[job]
 
     def request(self, target: Target, *, at: float) -> None:
         """Verify *target* as soon as the others before it are done; asking twice is asking once."""
@@ -117,6 +123,8 @@ class Verifier:
     def keep_only(self, jobs: set[str]) -> None:
         """Forget every other job."""
         with self._lock:
+            for job in self._answers.keys() - jobs:
+                self._records.put(ANSWERS, job, None)
             self._answers = {job: a for job, a in self._answers.items() if job in jobs}
             self._queue = {job: q for job, q in self._queue.items() if job in jobs}
 
@@ -124,13 +132,18 @@ class Verifier:
         try:
             while taken := self._take():
                 target, at = taken
-                intact, loadable, reason = self.verify(target)
-                with self._lock:
-                    self._answers[target.job] = Answer(target, at, intact, loadable, reason)
+                self._note(Answer(target, at, *self.verify(target)))
         except BaseException:
             with self._lock:
                 self._now = None  # the next request starts another thread
             raise
+
+    def _note(self, answer: Answer) -> None:
+        job, target = answer.target.job, answer.target
+        document = {**asdict(answer), "target": asdict(target) | {"place": str(target.place)}}
+        with self._lock:
+            self._answers[job] = answer
+            self._records.put(ANSWERS, job, {**document, "options": self._options()})
 
     def _take(self) -> tuple[Target, float] | None:
         with self._lock:
@@ -186,6 +199,18 @@ class Verifier:
         except ValueError:
             return None
         return document
+
+
+def _kept(document: Mapping[str, Any] | None, options: Sequence[str]) -> Answer | None:
+    """The answer in a record; None if there is none, it is none of ours, or others were asked."""
+    try:
+        if document is None or document["options"] != list(options):
+            return None
+        target = Target(**document["target"] | {"place": Path(document["target"]["place"])})
+        said = {key: document[key] for key in ("asked", "intact", "loadable", "reason")}
+        return Answer(target, **said)
+    except (KeyError, TypeError):
+        return None
 
 
 def _parse(done: Output) -> tuple[bool | None, bool | None, str]:

@@ -39,7 +39,7 @@ class Manifestless:
         path, _, _ = key.rpartition("#")
         return {"path": path, "saved_at": None, "manifest": None}
 
-    def put(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
+    def put(self, kind: str, key: str, document: Mapping[str, Any] | None) -> None:
         """Nothing is kept."""
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from fakes_checkpoints import FakeVerifier, Records, archive, flip
 
 from dvfd.config import Checkpoints as Settings
 from dvfd.errors import ToolTimeout
-from dvfd.probes.checkpoints import SPREAD, Checkpoints
+from dvfd.probes.checkpoints import SPREAD, Checkpoints, fingerprint
+from dvfd.probes.verifier import ANSWERS
 from dvfd.telemetry.checkpoint_state import CheckpointState
 
 if TYPE_CHECKING:
@@ -285,3 +288,75 @@ def test_the_word_on_the_one_before_stands_while_a_node_waits(tmp_path: Path) ->
     rig.state(path=str(archive(tmp_path / "b.pt")), saved_at=200.0, shared=True)
 
     assert rig.sample(at=201.0)["checkpoint_intact"] == 1.0
+
+
+def restarted(rig: Rig, **settings: object) -> Rig:
+    """The same node with a new daemon over the same store."""
+    rig.probe = Checkpoints(
+        lambda: [rig._state],
+        settings=Settings(verify_every=3600, **settings),  # type: ignore[arg-type]
+        records=rig.records,
+        run=rig.run,
+        start=rig.work.append,
+    )
+    return rig
+
+
+def test_a_daemon_that_starts_anew_knows_what_was_shown_of_the_same_files(tmp_path: Path) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"))
+    rig.verified(at=100.0)
+    assert restarted(rig).sample(at=160.0)["checkpoint_intact"] == 1.0
+    assert rig.run.verifications == 1
+
+
+def test_it_knows_what_was_wrong_with_them_too(tmp_path: Path) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"))
+    rig.run.answer["intact"] = False
+    rig.verified(at=100.0)
+    assert restarted(rig).sample(at=160.0)["checkpoint_intact"] == 0.0
+
+
+def test_what_changed_while_no_daemon_looked_is_not_known_until_it_is_verified(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(path := archive(tmp_path / "a.pt"))
+    rig.verified(at=100.0)
+    flip(path)
+    assert "checkpoint_intact" not in restarted(rig).sample(at=160.0)
+
+
+def test_what_was_shown_longer_ago_than_it_stands_is_not_known_to_the_next_daemon(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"))
+    rig.verified(at=100.0)
+    assert "checkpoint_intact" not in restarted(rig).sample(at=100.0 + 2 * 3600 + 1)
+
+
+def test_an_answer_of_another_interpreter_is_none(tmp_path: Path) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"))
+    rig.verified(at=100.0)
+    assert "checkpoint_loadable" not in restarted(rig, weights_only=False).sample(at=160.0)
+
+
+def test_a_record_that_is_none_of_ours_is_no_answer(tmp_path: Path) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"))
+    rig.verified(at=100.0)
+    rig.records.kept[ANSWERS, "gpt"]["target"] = {"place": "/"}
+    assert "checkpoint_intact" not in restarted(rig).sample(at=160.0)
+
+
+def test_the_answer_about_a_job_that_is_gone_goes_with_it(tmp_path: Path) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"))
+    rig.verified(at=100.0)
+    assert (ANSWERS, "gpt") in rig.records.kept
+    rig.probe._verifier.keep_only(set())
+    assert (ANSWERS, "gpt") not in rig.records.kept
+
+
+def test_a_fingerprint_is_the_same_in_every_process(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.pt")
+    text = "import sys; from pathlib import Path; from dvfd.probes.checkpoints import fingerprint; "
+    argv = [sys.executable, "-c", f"{text}print(fingerprint(Path(sys.argv[1])))", str(path)]
+    said = subprocess.run(argv, capture_output=True, check=True, timeout=120, text=True).stdout
+    assert int(said) == fingerprint(path)
