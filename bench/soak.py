@@ -137,8 +137,8 @@ reason = "a step is milliseconds on cores that others use: which rank comes firs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Seconds: of each half, between two faults, of a life's warm-up, between two samples; of a
-    stretch whose slope means anything; and the steps between two checkpoints.
+    """Seconds: of each half, between two faults, of a life's warm-up, between two samples, at the
+    end for what still fires. Steps between checkpoints. Whether alerts must end before what comes.
     """
 
     clean: float
@@ -146,7 +146,6 @@ class Pace:
     gap: tuple[float, float]
     warm_up: float
     sample: float
-    least: float
     saves: int
     drain: float
     settle_each: bool
@@ -156,13 +155,13 @@ def pace(options: Any) -> Pace:
     """As asked for on the command line."""
     if options.short:
         return Pace(
-            clean=15, faults=120, gap=(0.5, 1.5), warm_up=5, sample=1, least=5, saves=20,
+            clean=15, faults=120, gap=(0.5, 1.5), warm_up=5, sample=1, saves=20,
             drain=90, settle_each=False,
         )  # fmt: skip
     half = 60 * (options.minutes / 2 if options.clean < 0 else options.clean)
     return Pace(
         clean=half, faults=60 * options.minutes - half, gap=(20, 60),
-        warm_up=min(900, half / 3), sample=10, least=min(600, half / 4), saves=240, drain=300,
+        warm_up=min(900, half / 3), sample=10, saves=240, drain=300,
         settle_each=True,
     )  # fmt: skip
 
