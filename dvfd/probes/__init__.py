@@ -44,7 +44,7 @@ class Kept(Protocol):
     logs, and which series are live.
     """
 
-    def put(self, kind: str, key: str, document: dict[str, Any]) -> None:
+    def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:
         """Keep one."""
         ...
 
