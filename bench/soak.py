@@ -81,6 +81,7 @@ from bench.soak_record import (
     read,
     slope,
     stretches,
+    to_end,
     unexplained,
 )
 from bench.soak_record import FAULTS as FAULTS_HALF
@@ -394,7 +395,7 @@ class Soak:
             thread.join()
         self._scene.stop.clear()
         end = self._now() + chosen_pace.drain
-        self._go_round(rota, lambda: bool(self._firing) and self._now() < end)
+        self._go_round(rota, lambda: bool(to_end(self._firing)) and self._now() < end)
         if self._failed:
             raise self._failed
 
@@ -675,8 +676,14 @@ def _broken(notes: Sequence[Note], ended: Sequence[Ended]) -> list[Figure]:
             Figure("told", "Faults: injection to the webhook, median (least, most)",
                    quantile(heard, 0.5), "s", low=heard[0], high=heard[-1])
         )  # fmt: skip
-    left = len(ended[0].firing) if ended else len(_never_over(notes))
-    return [*figures_, exactly("firing", "Alerts that fire at the end", left, "alerts", 0)]
+    left = ended[0].firing if ended else _never_over(notes)
+    ending = to_end(left)
+    return [
+        *figures_,
+        exactly("firing", "Alerts that fire at the end", len(ending), "alerts", 0),
+        Figure("hourly", "Rules that look back an hour, and fire at the end for that",
+               len(left) - len(ending), "alerts"),
+    ]  # fmt: skip
 
 
 def _never_over(notes: Sequence[Note]) -> list[str]:

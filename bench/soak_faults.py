@@ -34,10 +34,15 @@ SETTLED = 15.0
 RESTART_AFTER = 5.0
 """RestartSec of systemd/dvfd.service."""
 
+GAPS = ("DvfdBlind:cpu", "DvfdBlind:network", "DvfdBlind:ranks")
+"""Windows of minutes of which nine tenths must be observed: after half a minute in which somebody
+was not there they are UNKNOWN, and blindness is an alert.
+"""
+
 OF_RANKS = (
     "live.responding", "live.progress", "live.step_skew", "live.ranks_missing", "live.log_errors",
     "live.exceptions", "live.throughput", "live.stragglers", "live.cpu", "live.checkpoint_missing",
-    "DvfdStorm", "DvfdUptime*",
+    "DvfdStorm", "DvfdUptime*", *GAPS,
 )  # fmt: skip
 """What a rank that is lost or stands may raise beside what it must: all of it is true then."""
 
@@ -291,9 +296,11 @@ FAULTS = (
     Fault(name="disk of the store full", harm=store_full, told=("live.disk_free",),
           also=("live.inodes_free", "DvfdStore*", "DvfdDisk*", "DvfdUptime*"), least=30,
           within=240, settles=420),
-    Fault(name="configuration taken anew", harm=reloaded, settles=30, restarts=True),
-    Fault(name="daemon killed and started", harm=daemon_killed, settles=30, restarts=True),
-    Fault(name="daemon stopped for 30 s", harm=daemon_stopped, least=30, settles=60),
+    Fault(name="configuration taken anew", harm=reloaded, also=GAPS, settles=30, restarts=True),
+    Fault(name="daemon killed and started", harm=daemon_killed, also=GAPS, settles=30,
+          restarts=True),
+    Fault(name="daemon stopped for 30 s", harm=daemon_stopped, also=("DvfdBlind:*",), least=30,
+          settles=60),
 )  # fmt: skip
 
 TMPFS = "disk of the store full"

@@ -22,6 +22,10 @@ rules wait for minutes and look back over a quarter of an hour.
 """
 
 
+HOURLY = ("DvfdUptime*", "DvfdRestarting")
+"""Rules that look back an hour or more: true of the soak's faults for longer than it lasts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
     """The soak begins: what it was asked for, in seconds; `warm_up` of a life does not count."""
@@ -199,6 +203,11 @@ def outcomes(notes: Sequence[Note]) -> list[Outcome]:
                 )
             )
     return found
+
+
+def to_end(keys: Iterable[str]) -> list[str]:
+    """Those of *keys* that are over once what raised them is: all but those that look back long."""
+    return [key for key in keys if not any(fnmatch.fnmatchcase(key, each) for each in HOURLY)]
 
 
 def unexplained(notes: Sequence[Note]) -> list[Episode]:
