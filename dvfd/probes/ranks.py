@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from dvfd.derive import communication_ratio, straggler_ratio
+from dvfd.errors import ProbeError
 from dvfd.model import Sample, labels
 from dvfd.probes.uptime import Tally
 from dvfd.telemetry.jobs import COUNTERS, told
@@ -88,7 +89,12 @@ class Ranks:
         self._validated: dict[str, float] = {}
 
     def sample(self, at: float) -> Iterable[Sample]:
-        """Measure every job that has not ended; no job at all is no sample, and no error."""
+        """Measure every job that has not ended; no job at all is no sample, and no error.
+
+        Raises ProbeError while nobody has listened to the ranks: their silence is then ours.
+        """
+        if seconds := self._book.deaf():
+            raise ProbeError(f"nobody has listened to the ranks for {seconds:.0f} s")
         self._book.look()
         with self._book.lock:
             now = self._clock.boot()
@@ -104,6 +110,8 @@ class Ranks:
 
     def silence(self, at: float) -> list[Sample]:
         """How long each rank has been silent: what can become a breach without any news."""
+        if self._book.deaf():
+            return []
         with self._book.lock:
             now = self._clock.boot()
             return [s for job in self._book.jobs() for s in _silence(job, at, now)]

@@ -55,6 +55,10 @@ cursor of its session."""
 BEFORE = 0.001
 """Seconds by which a baseline is older than what follows it."""
 
+DEAF = 5.0
+"""Seconds in which the lines were not read that count as silence of the daemon and not of ranks:
+five beats of the receiver, and half of the shortest silence that is a hang."""
+
 LATE = 60.0
 """Seconds for which a job that had ended is told of once more, if it said something then: as long
 as the window of the live criteria."""
@@ -122,6 +126,7 @@ class JobBook:
         self._conflicts = 0
         self._evicted: dict[tuple[str, str], None] = {}
         self._boot_id = self._processes.boot_id()
+        self._listened: float | None = None
         self.listener: Callable[[Job, Rank, Event], None] | None = None
         """Hears every event once, under `lock`: a stability run's recorder."""
 
@@ -225,7 +230,18 @@ class JobBook:
             seat.rank.dead = True
             return self._news(seat.job, seat.rank, set(ALIVE))
 
+    def listened(self, now: float) -> None:
+        """Every line was read up to boot time *now*: until then silence was the ranks' own."""
+        self._listened = now
+
     # --- What the probes ask --------------------------------------------------------------------
+
+    def deaf(self) -> float:
+        """For how many seconds nobody has read the lines, where nothing can be said of the ranks'
+        silence for that; else 0. A daemon that was stopped, or starved, hears late and not never.
+        """
+        since = 0.0 if self._listened is None else self._clock.boot() - self._listened
+        return since if since > DEAF else 0.0
 
     def look(self) -> list[News]:
         """Look at every rank's process, close checkpoints that outlived their limit, and have done

@@ -19,6 +19,7 @@ import structlog
 from dvfd.errors import WireError
 from dvfd.telemetry import chronicle, endpoint, wire
 from dvfd.telemetry.fold import Before, folds
+from dvfd.telemetry.jobs import DEAF
 from dvfd.telemetry.line import TURN, Line, Silent, buffer
 from dvfd.telemetry.processes import Processes
 from dvfd.telemetry.rank import Link
@@ -52,6 +53,10 @@ LOOK = 1.9
 
 HELLO_LIMIT = 10.0
 """Seconds that a line may be silent before it says who it is."""
+
+CATCH_UP = 5.0
+"""Seconds after a gap in which lines that always wait do not count as read. Then they do: who
+floods a line must not keep a hang from being seen."""
 
 MALFORMED_LIMIT = 100
 """Malformed packets after which a line is closed."""
@@ -138,7 +143,8 @@ class Receiver:
         self._buffer = buffer()
         self._done: deque[tuple[Line, int]] = deque()
         self._stopping = False
-        self._ticked = self._looked = self._beat = 0.0
+        self._ticked = self._looked = self._beat = self._passed = 0.0
+        self._woke = -CATCH_UP
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
         self._listener: socket | None = None
         self._signal = -1
@@ -154,7 +160,8 @@ class Receiver:
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._signal, select.EPOLLIN)
-        self._beat = self._clock.boot()
+        self._beat = self._passed = self._clock.boot()
+        self._book.listened(self._beat)
         self._thread.start()
 
     def stop(self) -> None:
@@ -194,15 +201,26 @@ class Receiver:
     def _run(self) -> None:
         assert self._epoll
         while not self._stopping:
-            events = self._epoll.poll(TICK)
+            waited = self._epoll.poll(0)
+            events = waited or self._epoll.poll(TICK)
             self._beat = self._clock.boot()
             for descriptor, _ in events:
                 self._serve(descriptor)
             if self._beat - self._ticked >= TICK:
                 self._ticked = self._beat
                 self._tick()
+            self._tell_listened(all_read=not waited)
             if events:
                 time.sleep(GATHER)
+
+    def _tell_listened(self, *, all_read: bool) -> None:
+        """Tell the book that the lines were read; after a gap only once none waited any more."""
+        woke = self._beat - self._passed > DEAF
+        self._passed = self._beat
+        if woke:
+            self._woke = self._beat
+        elif all_read or self._beat - self._woke >= CATCH_UP or not self._book.deaf():
+            self._book.listened(self._beat)
 
     def _serve(self, descriptor: int) -> None:
         if self._listener and descriptor == self._listener.fileno():
