@@ -39,7 +39,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -177,8 +177,17 @@ def main() -> None:
     print(f"notes: {path}", file=sys.stderr)
     if not options.of and (code := _apart(path)):
         sys.exit(f"broken off with {code}; what there is: python -m bench.soak --of {path}")
-    notes = read(path.read_text(encoding="utf-8"))
+    notes = as_known(read(path.read_text(encoding="utf-8")))
     finish("soak", options, figures(notes), raw(notes))
+
+
+def as_known(notes: Sequence[Note]) -> list[Note]:
+    """The notes with what is known of each fault now: the file says what happened, no more."""
+    also = {fault.name: fault.also for fault in FAULTS}
+    return [
+        replace(note, also=also.get(note.fault, note.also)) if isinstance(note, Tried) else note
+        for note in notes
+    ]
 
 
 def _progress() -> Path:

@@ -9,7 +9,9 @@ from fakes_telemetry import Ranks as Reporting
 from fakes_telemetry import values
 
 from dvfd.config import data_dir
+from dvfd.errors import ProbeError
 from dvfd.probes.ranks import Ranks
+from dvfd.telemetry.jobs import DEAF
 
 if TYPE_CHECKING:
     from dvfd.model import Sample
@@ -229,3 +231,21 @@ def test_silence_alone_brings_the_stall(bench: Bench) -> None:
     bench.ranks.clock.advance(10)
 
     assert values(bench.probe.silence(bench.ranks.clock.now()), "rank_stall_ratio") == [1]
+
+
+def test_while_nobody_listens_nothing_is_said_of_the_ranks(bench: Bench) -> None:
+    bench.ranks.step(bench.ranks.join(0), times=3)
+    bench.ranks.book.listened(bench.ranks.clock.boot())
+    assert bench.look()
+    bench.ranks.clock.advance(DEAF + 1)
+    with pytest.raises(ProbeError, match="nobody has listened to the ranks for 6 s"):
+        bench.look()
+    assert bench.probe.silence(bench.ranks.clock.now()) == []
+
+
+def test_once_the_lines_are_read_again_silence_counts_from_the_last_word(bench: Bench) -> None:
+    bench.ranks.step(bench.ranks.join(0), times=3)
+    bench.ranks.book.listened(bench.ranks.clock.boot())
+    bench.ranks.clock.advance(30)
+    bench.ranks.book.listened(bench.ranks.clock.boot())
+    assert values(bench.look(), "rank_stall_ratio")[0] >= 1
