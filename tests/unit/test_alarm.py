@@ -73,6 +73,13 @@ def test_time_that_nobody_observed_does_not_count_beyond_the_gap():
     assert told == [(86_460, "raised")]
 
 
+def test_the_gap_is_five_minutes():
+    story = [(0, "FAIL"), (86_400, "FAIL")]
+
+    assert play(*story, hold=300)[0] == [(86_400, "raised")]
+    assert play(*story, hold=300.5)[0] == []
+
+
 def test_a_streak_takes_as_many_failing_results():
     assert play(*steady("FAIL", 0, 20), streak=3)[0] == [(10, "raised")]
 
@@ -106,13 +113,22 @@ def test_a_raised_alarm_survives_any_time_of_blindness():
 
 
 def test_with_recovery_it_clears_after_that_time_of_passes():
-    assert play(*steady("PASS", 0, 60), alarm=RAISED, recovery=30)[0] == [(30, "cleared")]
+    told, alarm = play(*steady("PASS", 0, 60), alarm=RAISED, recovery=30)
+
+    assert told == [(30, "cleared")]
+    assert alarm.cleared_at == NOW + 30
 
 
 def test_the_time_of_the_breach_is_none_of_the_recovery():
-    story = [*steady("FAIL", 0, 60), *steady("PASS", 65, 100)]
+    story = [*steady("FAIL", 0, 60), *steady("PASS", 65, 100, every=1)]
 
     assert play(*story, hold=60, recovery=30)[0] == [(60, "raised"), (95, "cleared")]
+
+
+def test_a_breach_takes_back_even_a_second_of_recovery():
+    story = [(0, "PASS"), (1, "PASS"), (2, "UNKNOWN"), (3, "FAIL"), *steady("PASS", 4, 40, every=1)]
+
+    assert play(*story, alarm=RAISED, recovery=30)[0] == [(34, "cleared")]
 
 
 def test_a_breach_begins_the_recovery_anew_and_is_not_raised_again():
@@ -141,6 +157,13 @@ def test_near_the_limit_a_recovery_begins_anew():
     story = [(0, "PASS", far), (20, "PASS", near), (25, "PASS", far), (40, "PASS", far)]
 
     assert play(*story, alarm=RAISED, wanted="<= 75", clear=0.8, recovery=30)[0] == []
+
+
+@pytest.mark.parametrize("known", [{"margin": None, "limit": 75}, {"margin": 1, "limit": None}])
+def test_what_is_not_known_of_the_limit_keeps_no_alarm(known):
+    told, _ = play((0, "PASS", known), alarm=RAISED, wanted="<= 75", clear=0.8)
+
+    assert told == [(0, "cleared")]
 
 
 @pytest.mark.parametrize(("wanted", "limit"), [("== 1", 1), ("<= 0", 0)])
@@ -174,6 +197,7 @@ def test_releasing_what_is_not_raised_tells_nobody():
     pending = Alarm("live.m", State.PENDING, since=NOW)
 
     assert release(pending, NOW)[1] is None
+    assert release(pending, NOW)[0].cleared_at is None
     assert release(Alarm("live.m"), NOW) == (Alarm("live.m"), None)
 
 
@@ -270,6 +294,10 @@ def test_a_breach_of_which_nobody_knows_the_beginning_began_now():
     assert (Alarm("live.m").began(NOW), RAISED.began(NOW)) == (NOW, NOW - 60)
 
 
-@pytest.mark.parametrize("document", [None, [], "raised", 1, {}])
+def test_a_time_as_late_as_people_may_mean_is_taken():
+    assert not Alarm.from_dict("live.m", {**RAISED.to_dict(), "since": 1e12}).problem
+
+
+@pytest.mark.parametrize("document", [None, [], "raised", 1])
 def test_what_is_no_document_gives_a_clear_alarm_and_a_problem(document):
-    assert Alarm.from_dict("live.m", document).problem
+    assert Alarm.from_dict("live.m", document).problem.endswith(f"{document!r} is no document")

@@ -7,7 +7,7 @@ import json
 import pytest
 from fakes_judge import NOW, result
 
-from dvfd.alarm import GAP, Breaker, Sight, State, Transition, blind, forget
+from dvfd.alarm import GAP, Breaker, Sight, State, Transition, blind, explained, forget
 
 
 def play(*story, sight=None, grace=30.0):
@@ -60,6 +60,14 @@ def test_what_is_known_again_is_cleared(known):
     assert (sight.since, sight.raised_at) == (NOW - 60, NOW - 30)
 
 
+def test_lost_sight_is_pending_until_it_is_raised():
+    assert play((0, "UNKNOWN"), sight=KNOWN)[1].state is State.PENDING
+
+
+def test_a_silence_that_is_explained_makes_nothing_known():
+    assert explained(Sight("live.m"), NOW) == (Sight("live.m"), None)
+
+
 def test_a_short_blindness_is_over_without_having_been_cleared():
     _, sight = play((0, "PASS"), (5, "UNKNOWN"), (10, "PASS"))
 
@@ -68,13 +76,17 @@ def test_a_short_blindness_is_over_without_having_been_cleared():
 
 @pytest.mark.parametrize("excuse", ["NOT_APPLICABLE", "WAIVED"])
 def test_what_is_excused_is_cleared_and_starts_over(excuse):
-    assert play((0, excuse), *steady("UNKNOWN", 5, 90), sight=LOST)[0] == [(0, "cleared")]
+    told, sight = play((0, excuse), *steady("UNKNOWN", 5, 90), sight=LOST)
+
+    assert told == [(0, "cleared")]
+    assert sight.cleared_at == NOW
 
 
 def test_series_that_ended_as_they_should_are_forgotten():
     sight, transition = forget(LOST, NOW)
 
     assert (transition, sight.known) == (Transition.CLEARED, False)
+    assert sight.cleared_at == NOW
     assert play(*steady("UNKNOWN", 0, 90), sight=sight)[0] == []
 
 
@@ -120,7 +132,7 @@ def test_sight_survives_a_restart(sight):
 def test_a_bad_document_gives_a_fresh_sight_and_a_problem(document):
     sight = Sight.from_dict("live.m", document)
 
-    assert (sight.state, sight.known) == (State.CLEAR, False)
+    assert (sight.criterion_id, sight.state, sight.known) == ("live.m", State.CLEAR, False)
     assert "stored sight of live.m is bad" in sight.problem
 
 
@@ -165,6 +177,10 @@ def test_alerts_that_come_slowly_are_no_storm():
     raisings = [(i * 31, f"k{i}") for i in range(20)]
 
     assert storm(Breaker(2, 60), *raisings)[1] == [key for _, key in raisings]
+
+
+def test_what_is_as_old_as_the_window_is_of_no_storm():
+    assert storm(Breaker(2, 60), (0, "a"), (30, "b"), (60, "c"))[1] == ["a", "b", "c"]
 
 
 def test_a_held_alert_stays_held_until_it_clears():

@@ -121,9 +121,21 @@ def test_new_words_do_not_move_the_beginning_of_a_breach() -> None:
 def test_the_end_of_all_series_ends_the_alert_and_is_no_blindness() -> None:
     rig = Rig(LIVE)
     rig.tell(LIVE, FAIL)
+    rig.tell(LIVE, UNKNOWN, absent=True)
+    assert rig.store.alarms["live.responding"]["cleared_at"] == rig.clock.now()
     for _ in range(int(GRACE) + 2):
         rig.tell(LIVE, UNKNOWN, absent=True)
     assert not rig.firing()
+
+
+def test_the_end_of_all_series_ends_a_blindness() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    for _ in range(int(GRACE) + 2):
+        rig.tell(LIVE, UNKNOWN)
+    rig.tell(LIVE, UNKNOWN, absent=True)
+    assert not rig.firing()
+    assert rig.store.alarms["sight:live.responding"]["cleared_at"] == rig.clock.now()
 
 
 def test_what_was_known_and_is_not_any_more_is_told_by_its_source() -> None:

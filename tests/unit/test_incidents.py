@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,114 @@ def test_without_a_boot_id_the_wall_clock_counts() -> None:
     mark = Mark(elapsed=0.0, wall=1_800_000_000.0, boot=1000.0, boot_id="")
 
     assert mark.until(moment(60, boot_id="", step=40)) == 100.0
+
+
+def told(incident: Incident) -> list[tuple[str, str, str]]:
+    return [(entry.who, entry.what, entry.why) for entry in incident.journal]
+
+
+FAILED = f"run r7 of {STABILITY} (record 7) is FAIL: {STABILITY}.throughput: 190, wanted 250"
+
+
+def test_an_incident_says_which_test_failed_where() -> None:
+    found = opened()
+
+    assert (found.title, found.node, found.check, found.phase) == (
+        "24 hours", "n1", STABILITY, "phase1"
+    )  # fmt: skip
+    assert told(found) == [("dvfd", "opened", f"{FAILED}: the team lead's for one hour")]
+
+
+def test_a_run_is_told_with_its_first_reason_and_how_many_more() -> None:
+    several = ran(reasons=("too slow", "too hot", "too few"))
+    bare = ran(reasons=())
+    found = [
+        rules.opened(run, incident_id="i", node="n1", now=moment()).journal[0].why
+        for run in (several, bare)
+    ]
+
+    run = f"run r7 of {STABILITY} (record 7) is FAIL"
+    assert found == [
+        f"{run}: too slow (and 2 more): the team lead's for one hour",
+        f"{run}: the team lead's for one hour",
+    ]
+
+
+def test_what_comes_by_itself_is_told_with_its_reason() -> None:
+    quick = later(rules.caused(opened(), Cause.FIXED, moment(60), who="Ann", why="f", newest=9), 61)
+
+    assert told(later(opened(), HOUR))[-1][2] == "one hour is over: the team is told"
+    assert told(quick)[-2][2] == "the cause is said to be fixed: the team is told"
+
+
+def test_what_people_say_of_a_cause_is_in_the_journal_under_their_names() -> None:
+    fixed = rules.caused(opened(), Cause.FIXED, moment(60), who="Ann", why="a fan", newest=9)
+    taken = rules.caused(fixed, Cause.UNKNOWN, moment(70), who="Ben", why="not the fan", newest=9)
+    seen = rules.found(taken, "it hums", moment(80), who="Cy")
+    kept = rules.found(seen, "a picture", moment(90), who="Cy", attached="p.png")
+
+    assert told(kept)[1:] == [
+        ("Ann", "cause fixed", "a fan"),
+        ("Ben", "cause unknown", "not the fan"),
+        ("Cy", "finding", "it hums"),
+        ("Cy", "attached", "a picture"),
+    ]
+    assert (fixed.fixed_after, taken.fixed_at, taken.fixed_after) == (9, None, 0)
+
+
+@pytest.mark.parametrize(("weeks", "words"), [(1, "1 week"), (2, "2 weeks")])
+def test_a_delay_is_in_the_journal_and_is_somebodys(weeks: int, words: str) -> None:
+    found = rules.delayed(opened(), weeks, moment(DAY), who="Ann", why="no parts")
+
+    assert told(found)[-1] == ("Ann", f"phase delayed by {words}", "no parts")
+    assert found.delay is not None
+    assert found.delay.by == "Ann"
+    assert rules.due(replace(found, state=State.DECISION)) == (
+        "the delay is over", DAY + weeks * WEEK
+    )  # fmt: skip
+
+
+def test_a_delay_that_comes_by_itself_says_why() -> None:
+    failing = rules.attached(opened(), ran(8), moment(8))
+    first = later(failing, DAY)
+    second = later(first, DAY + WEEK)
+
+    assert told(first)[-1] == (
+        "dvfd", "phase delayed by 1 week", "the test still fails 24 hours after it was opened"
+    )  # fmt: skip
+    assert told(second)[-1] == (
+        "dvfd", "phase delayed by 2 weeks", "the test still fails after 1 week"
+    )  # fmt: skip
+
+
+def test_a_fix_that_is_taken_back_is_in_the_journal() -> None:
+    fixed = rules.caused(opened(), Cause.FIXED, moment(60), who="Ann", why="a fan", newest=9)
+    found = rules.attached(fixed, ran(12, reasons=("too hot",)), moment(100))
+    run = f"run r12 of {STABILITY} (record 12) is FAIL: too hot"
+
+    assert told(found)[-2:] == [
+        ("dvfd", "failure attached", run),
+        ("dvfd", "fix taken back", f"the test failed again: {run}"),
+    ]
+
+
+def test_a_fix_that_is_taken_back_after_a_day_leaves_it_decided() -> None:
+    fixed = rules.caused(opened(), Cause.FIXED, moment(60), who="Ann", why="a fan", newest=9)
+
+    assert rules.attached(later(fixed, 61), ran(12), moment(DAY)).state is State.DECISION
+
+
+def test_what_a_person_does_next_goes_by_the_state() -> None:
+    assert rules.next_step(opened(), ()).startswith("find the cause: dvfd incident show i; then")
+    assert rules.next_step(later(opened(), DAY), ()) == (
+        "infrastructure looks for the cause; once it is fixed: "
+        "dvfd incident update i --cause fixed --finding WHAT --by NAME"
+    )
+    for count, words in ((1, "1 test still"), (2, "2 tests still")):
+        needs = [rules.Need(check="c", why="not run")] * count
+        assert rules.next_step(fixed(), needs) == (
+            f"run the suite of phase1 again, {words} to pass after the fix: dvfd incident show i"
+        )
 
 
 def test_every_transition_is_in_the_journal_with_when_who_and_why() -> None:
@@ -216,6 +325,12 @@ def test_what_is_resolved_takes_no_word_more() -> None:
     over = rules.settled(fixed(), [], moment(100))
 
     assert over.over
+    assert over.resolved_at == moment(100).wall
+    assert told(over)[-1] == (
+        "dvfd",
+        "decision -> resolved",
+        "the whole suite of the phase was run again after the fix, and passed",
+    )
     with pytest.raises(DvfdError, match="a further failure opens another"):
         rules.found(over, "more", moment(101), who="Ann")
 
@@ -224,6 +339,11 @@ def test_an_incident_comes_back_from_the_store_as_it_was() -> None:
     found = rules.delayed(fixed(), 2, moment(100), who="Ann", why="so")
 
     assert Incident.from_document(json.loads(json.dumps(found.to_document()))) == found
+
+
+def test_what_is_no_incident_is_refused_with_what_is_wrong() -> None:
+    with pytest.raises(DvfdError, match="no incident of ours: KeyError\\('delay'\\)"):
+        Incident.from_document({})
 
 
 # --- On a node ------------------------------------------------------------------------------------

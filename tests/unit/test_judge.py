@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from fakes_judge import NOW, criterion, sample, series
 
-from dvfd.judge import judge
+from dvfd.judge import judge, judge_readings
 from dvfd.model import NONE_YET, Combine, Limit, Range, Verdict, labels
 
 
@@ -63,7 +63,9 @@ def test_a_limit_that_is_no_number_is_unknown():
     found = judge(criterion(limit=Limit(value=math.nan)), [sample(1)], at=NOW)
 
     assert found.verdict is Verdict.UNKNOWN
-    assert found.reason.startswith("m: the limit nan is no number; latest of 1 sample is 1")
+    assert found.reason == (
+        "m: the limit nan is no number; latest of 1 sample is 1, wanted >= a number"
+    )
 
 
 def test_a_criterion_without_any_limit_is_unknown():
@@ -88,11 +90,20 @@ def test_the_trouble_of_the_source_explains_a_silent_series_too():
     assert found.reason.endswith("wanted >= 1; its source: /proc/stat: denied")
 
 
+@pytest.mark.parametrize("rule", [criterion(), criterion(inapplicable="no GPU")])
 @pytest.mark.parametrize("samples", [[], [sample(1)]])
-def test_a_result_is_of_its_criterion(samples):
-    rule = criterion()
+def test_a_result_is_of_its_criterion_and_of_its_time(rule, samples):
+    found = judge(rule, samples, at=NOW)
 
-    assert judge(rule, samples, at=NOW).criterion is rule
+    assert (found.criterion, found.at) == (rule, NOW)
+
+
+def test_without_trouble_the_reason_names_none():
+    assert judge_readings(criterion(), [], at=NOW).reason == "no sample of m"
+
+
+def test_only_an_unknown_has_series_that_were_not_seen():
+    assert judge(criterion(), [sample(1, rank=0)], at=NOW).unseen == ()
 
 
 def test_the_trouble_of_the_source_does_not_stand_in_the_reason_of_a_pass():
@@ -154,7 +165,7 @@ def test_an_implausible_value_is_told_with_its_time():
 def test_a_sample_from_the_future_is_unknown(ago):
     found = judge(criterion(), [sample(1, 5), sample(1, ago)], at=NOW)
 
-    assert found.verdict is Verdict.UNKNOWN
+    assert (found.verdict, found.sampled_at) == (Verdict.UNKNOWN, None)
     assert "future" in found.reason
 
 
@@ -269,6 +280,7 @@ def test_a_value_within_the_expected_needs_no_note():
     rule = criterion(">= 250", expected=Range(250, 300))
 
     assert [judge(rule, [sample(v)], at=NOW).note for v in (250, 260, 300)] == [""] * 3
+    assert judge(criterion(), [sample(1)], at=NOW).note == ""
 
 
 @pytest.mark.parametrize(
@@ -289,6 +301,27 @@ def test_an_interval_that_straddles_the_limit_says_so():
 @pytest.mark.parametrize(("low", "high"), [(5, 1), (math.nan, 9), (1, math.inf), (4, 9)])
 def test_an_interval_that_cannot_be_is_unknown(low, high):
     assert verdict(criterion(">= 0"), [sample(3, low=low, high=high)]) == "UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [({"low": 5}, "implausible interval 5 to 3 of 3"), ({"high": 1}, "interval 3 to 1 of 3")],
+)
+def test_a_bound_on_the_wrong_side_of_its_value_is_unknown(bounds, reason):
+    found = judge(criterion(">= 0"), [sample(3, **bounds)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("bounds", [{"low": 2}, {"high": 4}])
+def test_one_bound_alone_is_taken(bounds):
+    assert verdict(criterion(">= 2"), [sample(3, **bounds)]) == "PASS"
+
+
+@pytest.mark.parametrize("value", [-20, 130])
+def test_the_ends_of_the_possible_are_possible(value):
+    assert verdict(criterion("<= 200", possible=Range(-20, 130)), [sample(value)]) == "PASS"
 
 
 def test_equality_of_an_interval_is_never_certain():
@@ -333,9 +366,15 @@ def test_the_reason_shows_what_is_added_to_a_relative_limit():
 
 def test_a_relative_limit_of_a_window_is_the_newest_value_all_the_same():
     base = [sample(9, 10, metric="base"), sample(1, metric="base")]
-    rule = relative(reduce="min", window=10, max_age=15)
+    rule = relative(reduce="max", window=10, max_age=15)
 
     assert verdict(rule, [*series(2, 2, 2), *base]) == "PASS"
+
+
+def test_what_is_possible_for_a_metric_says_nothing_of_its_limits_metric():
+    rule = relative(times=0.5, possible=Range(0, 1.5))
+
+    assert verdict(rule, [sample(1), sample(1.6, metric="base")]) == "PASS"
 
 
 def test_a_relative_limit_needs_none_of_the_labels_that_the_criterion_chooses():
@@ -359,6 +398,7 @@ def test_a_relative_limit_that_is_not_known_now_is_unknown(base, reason):
 
     assert (found.verdict, found.limit, found.margin) == (Verdict.UNKNOWN, None, None)
     assert found.reason.startswith(f"m: {reason}")
+    assert found.reason.endswith("is 5, wanted >= 2 x metric.base")
 
 
 def test_a_relative_limit_is_that_of_the_same_labels():
@@ -373,6 +413,14 @@ def test_of_several_relative_limits_all_must_be_met():
     rule = relative("<= 1", times=1)
 
     assert [verdict(rule, [sample(v), *base]) for v in (1, 1.5, 2.5)] == ["PASS", "UNKNOWN", "FAIL"]
+    assert "the interval 1 to 2 straddles" in judge(rule, [sample(1.5), *base], at=NOW).reason
+
+
+@pytest.mark.parametrize(("wanted", "limit"), [("<= 1", 1), ("< 1", 1), (">= 1", 2), ("> 1", 2)])
+def test_of_several_relative_limits_the_strictest_is_told(wanted, limit):
+    base = [sample(1, metric="base", rank=0), sample(2, metric="base", rank=1)]
+
+    assert judge(relative(wanted, times=1), [sample(1.5), *base], at=NOW).limit == limit
 
 
 # --- Series combined --------------------------------------------------------------------------
@@ -418,6 +466,34 @@ def test_a_group_with_a_silent_series_is_unknown_and_names_it(combine):
 
     assert found.verdict is Verdict.UNKNOWN
     assert "{rank=2} silent for 60 s" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("combine", "samples", "reason"),
+    [
+        (Combine.EQUAL, ranks(3), "one series alone has none to be equal to"),
+        (Combine.SPREAD, ranks(3), "a spread needs two series, each known exactly"),
+        (Combine.SPREAD, ranks(-1, 1), "their mean is 0"),
+        (Combine.SUM, ranks(1.7e308, 1.7e308), "their sum is beyond any number"),
+        (
+            Combine.EQUAL,
+            [*ranks(5, 5), sample(5, rank=2, low=4, high=6)],
+            "some values are known only as intervals",
+        ),
+    ],
+)
+def test_a_group_without_a_value_says_why(combine, samples, reason):
+    found = judge(across("<= 1", combine), samples, at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.reason.startswith(f"m: {reason}")
+
+
+def test_a_group_was_seen_as_little_as_the_least_seen_of_it():
+    rule = across("<= 99", Combine.SUM, reduce="mean", window=20)
+    found = judge(rule, [*series(1, 1, rank=0), *series(1, 1, 1, rank=1)], at=NOW)
+
+    assert found.coverage == 0.25
 
 
 def test_values_that_differ_fail_whatever_a_silent_series_would_say():

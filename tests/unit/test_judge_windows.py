@@ -8,7 +8,7 @@ import pytest
 from fakes_judge import NOW, criterion, sample, series
 
 from dvfd.judge import judge
-from dvfd.model import Combine, Range, Verdict
+from dvfd.model import Combine, Range, Verdict, labels
 from dvfd.reduce import seconds
 
 
@@ -57,9 +57,10 @@ def test_only_samples_of_the_window_count():
 
 
 def test_an_empty_window_is_unknown():
-    found = judge(windowed("<= 9", "mean", window=10, max_age=60), [sample(3, 30)], at=NOW)
+    found = judge(windowed("<= 9", "mean", window=10, max_age=60), [sample(3, 30, rank=1)], at=NOW)
 
     assert (found.verdict, found.observed) == (Verdict.UNKNOWN, None)
+    assert (found.labels, found.sampled_at) == (labels(rank=1), NOW - 30)
     assert "no sample in the last 10 s" in found.reason
 
 
@@ -90,7 +91,8 @@ def test_one_implausible_sample_poisons_its_window(reduce, bad):
 @pytest.mark.parametrize(
     ("reduce", "samples", "reason"),
     [
-        ("mean", series(1, math.nan), "implausible value nan"),
+        ("mean", series(1, math.nan), "implausible value nan, wanted"),
+        ("p9.9.9", series(1, 2), "there is no reducer 'p9.9.9'"),
         ("mean", series(1.7e308, -1.7e308, 1.7e308, 1.7e308), "mean of 4 samples: "),
         ("sum", series(1.7e308, 1.7e308), "sum of 2 samples: "),
         ("rate", series(-1.7e308, 1.7e308), "rate of 2 samples is beyond any number"),
@@ -111,6 +113,53 @@ def test_a_window_that_gives_no_value_says_why(reduce, samples, reason):
 
     assert (found.verdict, found.observed) == (Verdict.UNKNOWN, None)
     assert found.reason.startswith(f"m: {reason}")
+
+
+def test_a_window_that_gives_no_value_is_told_with_what_was_seen_of_it():
+    found = judge(windowed("<= 9", "mean", window=10), series(1, math.nan, rank=1), at=NOW)
+
+    assert (found.labels, found.samples, found.coverage) == (labels(rank=1), 2, 0.5)
+
+
+def test_samples_of_one_instant_count_in_the_order_of_their_values():
+    one, other = [sample(5, 10), sample(3, 10)], [sample(3, 10), sample(5, 10)]
+    found = [
+        judge(windowed("<= 9", "increase"), [sample(1, 20), *each, sample(6)], at=NOW).observed
+        for each in (one, other)
+    ]
+
+    assert found == [5, 5]
+
+
+def test_only_the_last_sample_before_a_window_counts_for_its_growth():
+    samples = [sample(0, 80), sample(10, 70), sample(12, 5)]
+
+    assert judge(windowed("<= 9", "increase", max_age=60), samples, at=NOW).observed == 2
+
+
+@pytest.mark.parametrize(("reduce", "answer"), [("increase", 2), ("rate", 2 / 70)])
+def test_a_sample_that_stands_for_the_start_of_a_window_to_the_second_counts(reduce, answer):
+    samples = [sample(10, 75), sample(12, 5)]
+    found = judge(windowed("<= 9", reduce, max_age=15), samples, at=NOW)
+
+    assert found.observed == pytest.approx(answer)
+
+
+WEIGHTED = [sample(1, 15, span=105, low=0, high=2), sample(9, 0, span=15, low=8, high=10)]
+
+
+def test_the_ends_of_weighted_intervals_have_the_weights_of_their_values():
+    found = [verdict(windowed(f"<= {n}", "mean", window=120), WEIGHTED) for n in (3, 2.9)]
+
+    assert found == ["PASS", "UNKNOWN"]
+
+
+@pytest.mark.parametrize(("reduce", "answer"), [("fraction_within", 0.875), ("p50", 1)])
+def test_a_rollup_counts_by_its_span(reduce, answer):
+    samples = [sample(1, 15, span=105), sample(9, 0, span=15)]
+    found = judge(windowed("<= 9", reduce, window=120, band=2), samples, at=NOW)
+
+    assert found.observed == answer
 
 
 def test_a_window_may_be_as_short_as_a_second():
