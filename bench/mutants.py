@@ -13,13 +13,14 @@ with its reason, read by a person. Any other survivor is a failure of this check
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ import pytest
 from bench.harness import finish
 from bench.mutant_tests import Mutants, Outcome
 from bench.mutation import Key, Mutant, mutants
-from bench.record import Figure, exactly
+from bench.record import RESULTS, Figure, exactly
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLAINED = ROOT / "bench" / "mutants_explained.toml"
@@ -63,28 +64,21 @@ MODULES = {
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What became of the mutants of one module."""
+    """What became of the mutants of one module: all of it, or a `sample` drawn with `seed`."""
 
-    module: str
-    outcomes: Counter[Outcome]
+    mutants: int
+    killed: int
+    timed_out: int
     explained: int
+    unexplained: int
+    sample: int = 0
+    seed: int = 0
+    at: str = ""
 
     @property
     def score(self) -> float:
         """The share that some test saw, in percent."""
-        whole = self.outcomes.total()
-        return 100.0 * (whole - self.outcomes[Outcome.SURVIVED]) / whole if whole else 100.0
-
-    def document(self) -> dict[str, object]:
-        """As JSON."""
-        return {
-            "mutants": self.outcomes.total(),
-            "killed": self.outcomes[Outcome.KILLED],
-            "timed_out": self.outcomes[Outcome.TIMED_OUT],
-            "survived_and_explained": self.explained,
-            "survived_unexplained": self.outcomes[Outcome.SURVIVED] - self.explained,
-            "score_percent": round(self.score, 1),
-        }
+        return 100.0 * (self.killed + self.timed_out) / self.mutants if self.mutants else 100.0
 
 
 def main() -> int:
@@ -93,24 +87,27 @@ def main() -> int:
     if not os.environ.get(ALONE):
         _go_alone()
     explained = explanations(EXPLAINED.read_text(encoding="utf-8"))
-    sample = options.sample or (SHORT if options.short else 0)
+    options.sample = sample = options.sample or (SHORT if options.short else 0)
     chosen = [
         mutant
         for module in options.modules
         for mutant in mutants(ROOT, module, sample=sample, seed=options.seed)
     ]
-    outcomes, seconds = attempt(chosen, options.jobs)
-    found = list(zip(chosen, outcomes, strict=True))
-    tried = [_tried(module, found, explained) for module in options.modules]
+    found = list(zip(chosen, attempt(chosen, options.jobs), strict=True))
     unexplained = survivors(found, explained)
     for mutant in unexplained:
         print(f"survived: {mutant}")
     old = [] if sample else stale(chosen, explained)
     for key in old:
         print("explained, but there is no such mutant: " + ", ".join(key))
-    raw = {each.module: each.document() for each in tried}
-    sampling = {"sample_of_each_module": sample, "seed": options.seed} if sample else {}
-    finish("mutants", options, figures(tried, len(unexplained)), {**raw, **sampling, "s": seconds})
+    tried = {
+        module: _tried([each for each in found if each[0].module == module], explained, options)
+        for module in options.modules
+    }
+    if options.keep or not options.short:
+        tried = kept(RESULTS / "mutants.json") | tried
+    raw = {"modules": {module: asdict(each) for module, each in tried.items()}}
+    finish("mutants", options, figures(tried), raw)
     return 1 if unexplained or old else 0
 
 
@@ -144,19 +141,17 @@ def _go_alone() -> None:
     os.execvpe(command[0], command, {**os.environ, ALONE: "1"})
 
 
-def attempt(chosen: Sequence[Mutant], jobs: int) -> tuple[list[Outcome], float]:
-    """What became of each, and the seconds that it took."""
-    began = time.monotonic()
+def attempt(chosen: Sequence[Mutant], jobs: int) -> list[Outcome]:
+    """What became of each."""
     modules = {mutant.module for mutant in chosen}
     tests = {module: frozenset(f"test_{name}.py" for name in MODULES[module]) for module in modules}
     plugin = Mutants(ROOT, chosen, tests, jobs=jobs, tell=lambda said: print(said, flush=True))
-    files = sorted(
-        {str(ROOT / "tests" / "unit" / name) for names in tests.values() for name in names}
-    )
+    names = sorted(frozenset().union(*tests.values()))
+    files = [str(ROOT / "tests" / "unit" / name) for name in names]
     pytest.main(["-q", "-p", "no:cacheprovider", "--capture=no", *files], plugins=[plugin])
     if plugin.broken:
         sys.exit("\n".join(plugin.broken))
-    return plugin.outcomes, time.monotonic() - began
+    return plugin.outcomes
 
 
 def explanations(text: str) -> dict[Key, str]:
@@ -182,28 +177,48 @@ def stale(chosen: Sequence[Mutant], explained: Mapping[Key, str]) -> list[Key]:
 
 
 def _tried(
-    module: str, found: Iterable[tuple[Mutant, Outcome]], explained: Mapping[Key, str]
+    found: Sequence[tuple[Mutant, Outcome]],
+    explained: Mapping[Key, str],
+    options: argparse.Namespace,
 ) -> Tried:
-    mine = [(mutant, outcome) for mutant, outcome in found if mutant.module == module]
-    outcomes = Counter(outcome for _, outcome in mine)
-    return Tried(module, outcomes, outcomes[Outcome.SURVIVED] - len(survivors(mine, explained)))
+    outcomes = Counter(outcome for _, outcome in found)
+    unexplained = len(survivors(found, explained))
+    return Tried(
+        mutants=len(found),
+        killed=outcomes[Outcome.KILLED],
+        timed_out=outcomes[Outcome.TIMED_OUT],
+        explained=outcomes[Outcome.SURVIVED] - unexplained,
+        unexplained=unexplained,
+        sample=options.sample,
+        seed=options.seed if options.sample else 0,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
-def figures(tried: Sequence[Tried], unexplained: int) -> list[Figure]:
+def kept(path: Path) -> dict[str, Tried]:
+    """What earlier runs found of modules: a run of some leaves the others as they were."""
+    if not path.exists():
+        return {}
+    modules = json.loads(path.read_text(encoding="utf-8"))["raw"]["modules"]
+    return {module: Tried(**each) for module, each in modules.items() if module in MODULES}
+
+
+def figures(tried: Mapping[str, Tried]) -> list[Figure]:
     """Each module's score, and the survivors that nobody has explained."""
+    unexplained = sum(each.unexplained for each in tried.values())
     return [
-        *(
-            Figure(
-                each.module,
-                f"{each.module}: killed of {each.outcomes.total()} mutants, "
-                f"{each.explained} of which survive and are explained",
-                each.score,
-                "%",
-            )
-            for each in tried
-        ),
-        exactly("unexplained", "survivors that nobody has explained", unexplained, "mutants", 0),
+        *(_score(module, tried[module]) for module in MODULES if module in tried),
+        exactly("unexplained", "mutants that survive unexplained", unexplained, "mutants", 0),
     ]
+
+
+def _score(module: str, tried: Tried) -> Figure:
+    drawn = ", drawn at random" if tried.sample else ""
+    text = (
+        f"{module}: killed of {tried.mutants} mutants{drawn}; {tried.explained} survive and are "
+        "explained"
+    )
+    return Figure(module, text, tried.score, "%")
 
 
 if __name__ == "__main__":

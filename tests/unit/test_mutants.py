@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from bench.mutant_tests import Outcome
-from bench.mutants import MODULES, ROOT, explanations, stale, survivors
+from bench.mutants import (
+    MODULES,
+    ROOT,
+    Tried,
+    explanations,
+    figures,
+    kept,
+    stale,
+    survivors,
+)
 from bench.mutation import STATEMENT, mutants
 
 SOURCE = '''
@@ -130,3 +139,20 @@ def test_every_explanation_is_of_a_module_under_check_and_gives_a_reason():
 
     assert {module for module, *_ in explained} <= set(MODULES)
     assert all(explained.values())
+
+
+def test_what_is_kept_of_other_modules_stays(tmp_path):
+    path = tmp_path / "mutants.json"
+    before = Tried(mutants=10, killed=8, timed_out=1, explained=1, unexplained=0)
+    path.write_text(json.dumps({"raw": {"modules": {"dvfd/judge.py": asdict(before), "gone": {}}}}))
+
+    assert kept(tmp_path / "none.json") == {}
+    assert kept(path) == {"dvfd/judge.py": before}
+    assert before.score == 90
+
+
+def test_a_survivor_that_nobody_explained_misses_the_figure():
+    well = Tried(mutants=10, killed=9, timed_out=0, explained=1, unexplained=0)
+    ill = Tried(mutants=10, killed=9, timed_out=0, explained=0, unexplained=1)
+
+    assert [figures({"dvfd/judge.py": each})[-1].reached for each in (well, ill)] == [True, False]
