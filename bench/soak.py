@@ -52,6 +52,7 @@ from bench.soak_faults import (
     JOB,
     SHORT,
     TMPFS,
+    TRIES,
     Fault,
     Scene,
     Switch,
@@ -104,6 +105,9 @@ START = 300.0
 
 LONG = 450.0
 """Seconds: an alert that stands for longer is not waited for before something else is broken."""
+
+WHOLE = 3600.0
+"""Seconds below which a soak is a trial: its figures are kept only where that is asked for."""
 
 STATE_MIB = 512
 """Of the store's own file system: it writes some ten MiB in the time."""
@@ -178,6 +182,8 @@ def main() -> None:
     if not options.of and (code := _apart(path)):
         sys.exit(f"broken off with {code}; what there is: python -m bench.soak --of {path}")
     notes = as_known(read(path.read_text(encoding="utf-8")))
+    begun = of_kind(notes, Begun)[0]
+    options.short |= begun.clean + begun.faults < WHOLE
     finish("soak", options, figures(notes), raw(notes))
 
 
@@ -516,8 +522,11 @@ class Soak:
         """Scrapes of the clean half that failed, as Prometheus counts them."""
         seconds = max(15, int(self._now() - self._ready))
         expression = f'count_over_time((up{{job="dvfd"}} == 0)[{seconds}s:15s])'
-        found = testbed.query(self._scene.prometheus.server, expression)
-        return int(float(found[0]["value"][1])) if found else 0
+        for _ in range(TRIES):
+            with contextlib.suppress(OSError):
+                found = testbed.query(self._scene.prometheus.server, expression)
+                return int(float(found[0]["value"][1])) if found else 0
+        return None
 
     # --- What is broken ---------------------------------------------------------------------------
 
@@ -661,10 +670,10 @@ def _clean(notes: Sequence[Note], ended: Sequence[Ended]) -> list[Figure]:
         exactly("unanswered", f"Without a fault: of {len(asked)} questions not answered", failed,
                 "questions", 0),
     ]  # fmt: skip
-    if ended and ended[0].scrapes_failed is not None:
-        missed = ended[0].scrapes_failed
-        found.append(exactly("scrapes", "Without a fault: scrapes failed", missed, "scrapes", 0))
-    return found
+    if not ended or (missed := ended[0].scrapes_failed) is None:
+        return [*found, Figure("scrapes", "Without a fault: scrapes failed, not told by Prometheus",
+                               0, "known", "0 scrapes", reached=None)]  # fmt: skip
+    return [*found, exactly("scrapes", "Without a fault: scrapes failed", missed, "scrapes", 0)]
 
 
 def _broken(notes: Sequence[Note], ended: Sequence[Ended]) -> list[Figure]:
