@@ -8,8 +8,12 @@ from dataclasses import asdict
 
 import pytest
 
+from bench.soak import as_known, figures, key_of
 from bench.soak_faults import FAULTS, drawn, lasts
 from bench.soak_record import (
+    Asked,
+    Begun,
+    Ended,
     Heard,
     Notes,
     Sampled,
@@ -21,6 +25,7 @@ from bench.soak_record import (
     read,
     slope,
     stretches,
+    to_end,
     unexplained,
 )
 
@@ -162,3 +167,47 @@ def test_the_daemon_is_restarted_once_of_each_kind_however_long_it_lasts():
 
 def test_nothing_is_broken_that_cannot_settle_before_the_end():
     assert names(9, 50) == []
+
+
+def soaked(*more, firing=()):
+    """The notes of a soak of two hours, and the figures that are not reached."""
+    begun = Begun(at=0, clean=3600, faults=3600, seed=9, warm_up=900)
+    samples = [sampled(10 * n, half="clean" if n < 360 else "faults") for n in range(720)]
+    asked = Asked(at=1, half="clean", what="/", seconds=0.01)
+    ended = Ended(at=7200, why="ended", firing=firing, scrapes_failed=0)
+    notes = [begun, *samples, asked, *more, ended]
+    return {f.name for f in figures(as_known(notes)) if f.reached is False}
+
+
+def test_a_soak_in_which_nothing_went_wrong_reaches_all():
+    assert soaked() == set()
+
+
+@pytest.mark.parametrize(
+    ("more", "missed"),
+    [
+        ([heard(5, "firing", half="clean")], {"false_alarms"}),
+        ([heard(4000, "firing")], {"unexplained"}),
+        ([tried(4000, 4010, "live.responding")], {"untold"}),
+        ([tried(4000, 4010, "live.responding"), heard(4001, "firing")], {"unresolved"}),
+        ([Asked(at=9, half="clean", what="/", seconds=1, why="OSError")], {"unanswered"}),
+        ([sampled(7190, half="faults", threads=14, life=0, pss=90.0)], set()),
+    ],
+)
+def test_each_thing_that_went_wrong_misses_its_own_figure(more, missed):
+    assert soaked(*more) == missed
+
+
+def test_what_fires_at_the_end_is_told_but_for_rules_that_look_back_an_hour():
+    assert soaked(firing=("live.memory", "DvfdUptimeBurningFast")) == {"firing"}
+    assert soaked(firing=("DvfdUptimeBurningFast",)) == set()
+    assert to_end(["live.memory", "DvfdRestarting"]) == ["live.memory"]
+
+
+def test_an_alert_is_called_by_its_criterion_or_by_what_it_is_about():
+    failed = {"alertname": "DvfdCriterionFailed", "criterion": "live.memory", "node": "n"}
+    blind = {"alertname": "DvfdBlind", "probe": "ranks"}
+
+    assert [key_of(failed), key_of(blind), key_of({"alertname": "DvfdAbsent"})] == [
+        "live.memory", "DvfdBlind:ranks", "DvfdAbsent"
+    ]  # fmt: skip
