@@ -37,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
+def pytest_sessionfinish() -> None:
+    """A worker may be killed before it ends by itself: what it ran is written down before."""
+    if measuring := sys.modules.get("coverage"):
+        for running in filter(None, [measuring.Coverage.current()]):
+            running.save()
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """A command that is called in this process sets logging up for good: not for the next test."""

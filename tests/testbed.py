@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -42,6 +43,19 @@ def outside() -> list[str]:
     """What a command begins with that asks a registry: `scripts/apart` took the network away."""
     network = os.environ.get("DVFD_TEST_OUTSIDE")
     return ["nsenter", f"--net={network}"] if network else []
+
+
+def reachable(path: Path) -> None:
+    """Let every user of this machine come as far as *path*: pytest keeps its folders to ours."""
+    for folder in (path, *path.parents):
+        mode = folder.stat().st_mode
+        if mode & stat.S_ISVTX:  # /tmp
+            return
+        folder.chmod(mode | OPEN)
+
+
+OPEN = 0o055
+"""All may read and enter."""
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from testbed import eventually
+from testbed import eventually, reachable
 
 from dvfd.asking import ask
 from dvfd.cli import dvfd
@@ -55,8 +55,7 @@ def test_peers_that_leave_before_they_are_turned_away_do_not_end_the_service(pat
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_strangers_cannot_lock_the_owner_out(path: Path) -> None:
-    for folder in path.parents[:3]:
-        folder.chmod(0o755)
+    reachable(path.parent)
     code = (
         "import os, socket, sys, time\n"
         "os.setgid(65534); os.setuid(65534)\n"
@@ -157,8 +156,7 @@ def liar(directory: Path) -> Iterator[Path]:
 @pytest.fixture
 def anybodys(tmp_path: Path) -> Path:
     """A directory in which anybody may make one, as /tmp is."""
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(folder.stat().st_mode | 0o055)
+    reachable(tmp_path)
     place = tmp_path / "tmp"
     place.mkdir()
     place.chmod(0o1777)

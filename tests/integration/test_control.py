@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from testbed import eventually
+from testbed import eventually, reachable
 
 from dvfd.asking import ask
 from dvfd.control import REQUEST_LIMIT, ControlServer, Operation
@@ -137,8 +137,7 @@ def test_a_second_daemon_does_not_take_the_socket(path: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
 def test_a_stranger_may_read_but_not_change(path: Path) -> None:
-    for folder in path.parents[:3]:
-        folder.chmod(0o755)
+    reachable(path.parent)
     script = (
         "import os, sys; os.setgid(65534); os.setuid(65534)\n"
         "from pathlib import Path; from dvfd.asking import ask\n"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes_telemetry import FakeStore, without_launcher
 from rank_processes import FOREVER, Daemon, process, until
+from testbed import reachable
 
 from dvfd.telemetry import reporter as vendored
 from dvfd.telemetry.reporter import Reporter
@@ -134,7 +135,8 @@ def test_nobody_ends_renames_or_claims_the_job_of_another(daemon: Daemon, tmp_pa
     place = tmp_path / "robber"
     place.mkdir()
     shutil.copy(vendored.__file__, place / "reporter.py")
-    for folder in [place, *tmp_path.parents[:2], tmp_path]:
+    reachable(tmp_path)
+    for folder in (place, tmp_path):
         folder.chmod(0o777)
     victim = daemon.reporter(run="r", rank=0, world_size=2)
     victim.step(1, loss=1.0)

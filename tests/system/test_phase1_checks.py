@@ -140,6 +140,7 @@ def test_a_small_node_that_is_what_its_profile_says_passes(small: Ran) -> None:
     assert [name for name, _ in bad if name != "openmpi_gloo.ring_latency"] == [], bad
 
 
+@pytest.mark.long
 def test_a_site_that_changed_a_limit_says_so_in_the_report(small: Ran) -> None:
     [hardware] = [r for r in small.report["reports"] if r["check"] == "hardware"]
     changed = {row["criterion"] for row in hardware["results"] if row["overridden"]}
@@ -148,5 +149,6 @@ def test_a_site_that_changed_a_limit_says_so_in_the_report(small: Ran) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_three_take_less_than_a_minute(small: Ran) -> None:
     assert small.seconds <= MOST
