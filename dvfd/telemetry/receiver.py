@@ -38,9 +38,10 @@ log = structlog.get_logger()
 TICK = 1.0
 """Seconds between looks at lines that owe a hello or wait for the store."""
 
-GATHER = 0.03
-"""Seconds in which other ranks' packets gather, since waking is what costs: 16 ranks report at
-the same moments. It is the most that a death or a NaN waits."""
+GATHER = 0.02
+"""Seconds in which other ranks' packets gather before any is read: 16 ranks report at the same
+moments, and waking, committing and answering are what costs. It is the most that a death or a NaN
+waits."""
 
 QUIET = 0.2
 """Seconds after which a line is taken to have said one thing and no more."""
@@ -203,6 +204,9 @@ class Receiver:
         while not self._stopping:
             waited = self._epoll.poll(0)
             events = waited or self._epoll.poll(TICK)
+            if events:
+                time.sleep(GATHER)
+                events = self._epoll.poll(0)
             self._beat = self._clock.boot()
             for descriptor, _ in events:
                 self._serve(descriptor)
@@ -210,8 +214,6 @@ class Receiver:
                 self._ticked = self._beat
                 self._tick()
             self._tell_listened(all_read=not waited)
-            if events:
-                time.sleep(GATHER)
 
     def _tell_listened(self, *, all_read: bool) -> None:
         """Tell the book that the lines were read; after a gap only once none waited any more."""
