@@ -77,8 +77,12 @@ class Store:
         metrics: Mapping[str, Metric],
         clock: Clock,
         retention: Retention | None = None,
+        pacing: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep everything in the file *path*, or, if None, for as long as this object lives."""
+        """Keep everything in the file *path*, or, if None, for as long as this object lives.
+
+        *pacing*, in seconds, says when the writer's chores are due.
+        """
         chosen = retention or (Retention() if path else IN_MEMORY)
         self._path = path
         self._clock = clock
@@ -98,6 +102,7 @@ class Store:
             retention=chosen,
             opened=self._load,
             afresh=self._tell_all,
+            pacing=pacing,
         )
 
     @classmethod

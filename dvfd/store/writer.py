@@ -34,8 +34,9 @@ log = structlog.get_logger()
 COMMIT_EVERY = 0.5
 """Seconds that samples wait for company: what a kill -9 may lose of them."""
 
-LINGER = 0.01
-"""Seconds that urgent work waits for company: the ranks of a job report at the same moment."""
+LINGER = 0.03
+"""Seconds that urgent work waits for company: the ranks of a job report at the same moment, which
+a busy machine spreads over some tens of milliseconds."""
 
 IDLE = 5.0
 """Seconds between two looks at the clock and the file when nothing happens."""
@@ -63,8 +64,11 @@ class Writer:
         retention: Retention,
         opened: Callable[[Database], None],
         afresh: Callable[[], None],
+        pacing: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*opened* gets the first database that opens; *afresh*: a new file replaced a lost one."""
+        """*opened* gets the first database that opens; *afresh*: a new file replaced a lost one;
+        *pacing* says when chores and new attempts are due.
+        """
         self._path = path
         self._pending = pending
         self._clock = clock
@@ -75,7 +79,8 @@ class Writer:
         self._tables = Tables(self._rollups)
         self._thread = threading.Thread(target=self._run, name="dvfd-writer", daemon=True)
         self._stopping = False
-        self._pace = Pace()
+        self._now = pacing
+        self._pace = Pace(pacing)
         self._chores: Iterator[None] = iter(())
         self._distrusted: Exception | None = None
         self._replaced = False
@@ -90,9 +95,9 @@ class Writer:
 
     def start(self) -> None:
         """Open here and now, then write in a thread of its own."""
-        self._turn()
+        self.turn()
         if self._replaced:
-            self._turn()
+            self.turn()
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -114,6 +119,11 @@ class Writer:
         self._wake()
 
     @property
+    def busy(self) -> bool:
+        """Whether more chores are due at once."""
+        return self._pace.busy
+
+    @property
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
@@ -125,7 +135,7 @@ class Writer:
     def _run(self) -> None:
         while not self._stopping:
             self._await_work()
-            self._turn()
+            self.turn()
         self._finish()
 
     def _await_work(self) -> None:
@@ -140,7 +150,7 @@ class Writer:
         """Seconds until there is something to do, if nothing happens before."""
         if self._stopping:
             return 0.0
-        now = time.monotonic()
+        now = self._now()
         if self._pace.retry_at > now:
             return self._pace.retry_at - now
         if self._pending.urgent or self._pace.busy or self._distrusted or not self.database:
@@ -148,9 +158,12 @@ class Writer:
         chores = self._pace.chores_at - now
         return min(chores, self._pace.due(now)) if self._pending else chores
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Open if need be, commit what waits, do one chore that is due: what the thread does over
+        and over, and whoever simulates time without it.
+        """
         self.beat = self._clock.boot()
-        if time.monotonic() < self._pace.retry_at:
+        if self._now() < self._pace.retry_at:
             return
         try:
             self._open()
@@ -166,7 +179,7 @@ class Writer:
         left = -1
         while self._pending and self._pending.size != left and not self._pace.retry_at:
             left = self._pending.size
-            self._turn()
+            self.turn()
         self._close()
         self.trouble = self.trouble or "stopped"
 
@@ -313,7 +326,7 @@ class Writer:
 
     def _chore(self) -> None:
         """One small step of what is due besides committing."""
-        now = time.monotonic()
+        now = self._now()
         if not self._pace.busy:
             if now < self._pace.chores_at:
                 return
@@ -332,16 +345,17 @@ class Writer:
             self._saved_notice = self.notice
         keep_from = now - self._retention.raw + HOURS.size
         yield from self._rollups.close(database, now, keep_from)
-        if time.monotonic() >= self._pace.prune_at:
+        if self._now() >= self._pace.prune_at:
             rolled_until = min(self._rollups.closed(level) for level in LEVELS)
             yield from prune(database, now, self._retention, rolled_until)
-            self._pace.prune_at = time.monotonic() + PRUNE_EVERY
+            self._pace.prune_at = self._now() + PRUNE_EVERY
 
 
 class Pace:
     """When the thread does what, in its own monotonic time: real pacing, not data."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self.retry_at = 0.0
         self.pause = 0.0
         self.first_waited = 0.0
@@ -358,7 +372,7 @@ class Pace:
         """Wait longer after each failure; return the seconds."""
         first, longest = PATIENCE
         self.pause = min(longest, max(first, 2 * self.pause))
-        self.retry_at = time.monotonic() + self.pause
+        self.retry_at = self._now() + self.pause
         return self.pause
 
     def worked(self) -> None:
