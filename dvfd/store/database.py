@@ -20,7 +20,15 @@ CACHE_KIB = 512
 """Page cache of each connection: SQLite's own default, 2 MiB, is a thirtieth of our budget."""
 
 WAL_BYTES = 8 << 20
-"""To which the WAL is cut after a checkpoint; checkpoints come every 4 MiB."""
+"""To which the WAL is cut after a checkpoint."""
+
+CHECKPOINT = 4 << 20
+"""Bytes of WAL after which its pages are taken into the file."""
+
+PAGE = 1024
+"""Bytes of a page of a new file; an older one keeps its 4096. Samples lie by series and come by
+time, so every commit writes one page of each series, whole: small ones are a third of the bytes.
+"""
 
 ASIDE_LIMIT = 5
 """Corrupt files kept. More than this is a dying disk, and starting afresh again hides it."""
@@ -193,7 +201,10 @@ def _open_both(path: Path, lock: int) -> Database:
     try:
         # NORMAL: a kill -9 loses nothing committed; a power cut may lose the last commits.
         writer.execute("PRAGMA synchronous = NORMAL")
+        writer.execute(f"PRAGMA page_size = {PAGE}")
         writer.execute("PRAGMA journal_mode = WAL")
+        page = int(writer.execute("PRAGMA page_size").fetchone()[0])
+        writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT // page}")
         writer.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         try:
             migrate(writer)

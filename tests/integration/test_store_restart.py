@@ -185,3 +185,20 @@ def test_telemetry_is_on_the_disk_within_fifty_milliseconds(tmp_path: Path) -> N
 def test_the_lock_names_who_holds_it(tmp_path: Path) -> None:
     with opened(tmp_path / NAME):
         assert (tmp_path / f"{NAME}.lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_file_with_larger_pages_keeps_them_and_is_written_on(tmp_path: Path) -> None:
+    older = tmp_path / NAME
+    with sqlite3.connect(older) as connection:
+        connection.execute("PRAGMA page_size = 4096")
+        migrate(connection)
+    connection.close()
+    with opened(older) as store, opened(tmp_path / "new.db") as new:
+        for each in (store, new):
+            each.write([sample(70.0, 1_000.0)])
+            assert each.flush()
+            assert each.health().ok
+
+    assert rows(older, "PRAGMA page_size") == [(4096,)]
+    assert rows(tmp_path / "new.db", "PRAGMA page_size") == [(1024,)]
+    assert rows(older, "SELECT count(*) FROM samples") == [(1,)]
