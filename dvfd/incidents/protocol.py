@@ -46,8 +46,8 @@ KIND, SEEN = "incident", "incidents seen"
 KEY = "incident:"
 """How the keys of our alerts begin; check and phase follow, and whom it calls."""
 
-BEAT = 1.0
-"""Seconds between looks at the deadlines, which are hours away."""
+BEAT = 5.0
+"""Seconds between looks at the deadlines, which are hours away; news of the ledger wakes us."""
 
 MARKED = 60.0
 """Seconds after which an incident's age is written down again: a reboot is measured from there by

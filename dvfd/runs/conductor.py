@@ -36,6 +36,9 @@ KIND = "run"
 BEAT = 1.0
 """Seconds between looks at a run: its transitions are resolved to this, 5 s are wanted."""
 
+IDLE = 5.0
+"""The same while there is no run; one that begins waits for none."""
+
 ROUND = 2.0
 """Seconds between rounds through the other nodes of a run."""
 
@@ -117,6 +120,7 @@ class Conductor:
         self._reporting = False
         self._unreported: tuple[Run, Check] | None = None
         self._stop = threading.Event()
+        self._called = threading.Event()
         self._beat = clock.boot()
         self._thread = threading.Thread(target=self._go, name="run", daemon=True)
         self._others = threading.Thread(target=self._go_round, name="peers", daemon=True)
@@ -132,6 +136,7 @@ class Conductor:
     def stop(self) -> None:
         """Stop looking; the run goes on, and shows a gap."""
         self._stop.set()
+        self._called.set()
         for thread in (self._thread, self._others):
             if thread.is_alive():
                 thread.join(5)
@@ -149,7 +154,7 @@ class Conductor:
         return self._clock.boot() if self._reporting else self._beat
 
     def _go(self) -> None:
-        while not self._stop.wait(BEAT):
+        while not self._called_off():
             self._beat = self._clock.boot()
             try:
                 self._report_late()
@@ -157,6 +162,12 @@ class Conductor:
             except Exception as error:  # a run that cannot be watched is a gap, not a dead daemon
                 log.exception("looking at the run failed")
                 self._trouble = f"looking at the run failed: {error!r}; see the log"
+
+    def _called_off(self) -> bool:
+        """Wait until it is time for a look; whether there is to be none any more."""
+        self._called.wait(BEAT if self._on is not None or self._unreported else IDLE)
+        self._called.clear()
+        return self._stop.is_set()
 
     def _go_round(self) -> None:
         """Ask the other nodes of the run, in a thread that may wait for them."""
@@ -464,6 +475,7 @@ class Conductor:
     def _set(self, on: Watched | None) -> None:
         """Watch *on*; its telemetry goes to its file, its job's events to its recorder."""
         self._on = on
+        self._called.set()
         listens = on is not None and not on.run.stage.over
         self._store.record(on.file if on is not None and listens else None)
         self._book.listener = on.heard if on is not None and listens else None

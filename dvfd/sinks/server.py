@@ -38,6 +38,12 @@ LINGER = 1.0
 """Seconds to wait for the client's end after the answer: closing at once on unread bytes would
 reset the connection and could destroy the answer on its way."""
 
+BEAT = 5.0
+"""Most seconds that the loop sleeps: /healthz must see it alive while nobody asks anything."""
+
+LOOK = 0.5
+"""The same while there are clients, whose deadlines are to be kept."""
+
 CONNECTIONS = 128
 """Sockets held at a time: far above any scraper's need, far below the usual limit of 1024."""
 
@@ -144,7 +150,7 @@ class HttpServer:
     def _loop(self) -> None:
         while not self._stop.is_set():
             self._beat = self._clock.boot()
-            for key, _ in self._selector.select(0.5):
+            for key, _ in self._selector.select(LOOK if self._connections else BEAT):
                 key.data()
             self._expire(self._clock.boot())
 
