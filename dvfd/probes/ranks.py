@@ -6,7 +6,8 @@ do not blur them. What was not reported since the last look brings no sample.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from operator import attrgetter, sub
 from typing import TYPE_CHECKING
 
 from dvfd.derive import communication_ratio, straggler_ratio
@@ -33,6 +34,8 @@ TALLIES = {
     "job_samples_total": "samples",
 }
 """Counters that this probe folds itself, by the field of the tally that holds them."""
+
+_TOTALS = attrgetter(*Totals.__slots__)  # astuple would copy every number deeply
 
 PAST_PERCENT = 10.0
 PAST_MEDIANS = 10
@@ -148,11 +151,11 @@ class Ranks:
         mark = self._marks.get(key)
         if mark is None or mark.rank is not rank:
             mark = _Mark(rank, Totals(), None)
-        moved = Totals(*(a - b for a, b in zip(astuple(totals), astuple(mark.totals), strict=True)))
+        stands = _TOTALS(totals)
+        moved = Totals(*map(sub, stands, _TOTALS(mark.totals)))
         rate = _rate(mark, moved, job, now)
         stepped = rank.stepped if moved.steps else mark.stepped
-        kept = Totals(*astuple(totals))
-        self._marks[key] = _Mark(rank, kept, stepped, rate)
+        self._marks[key] = _Mark(rank, Totals(*stands), stepped, rate)
         return _Change(rank, moved, rate)
 
     def _tallied(self, job: Job, changes: list[_Change], at: float, now: float) -> Iterator[Sample]:
