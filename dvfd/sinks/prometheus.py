@@ -11,14 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from dvfd.model import ATTESTATION, DRILL, NONE_YET, REVIEW, RUN, Kind, Severity
+from dvfd.sinks.text_format import Family, lines
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric as Family
-
     from dvfd.config import Config
     from dvfd.model import Metric, Sample
     from dvfd.state import Delivery, Raised, RunState, Snapshot
@@ -36,27 +33,14 @@ class Exposition:
     """The text of /metrics."""
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Reading(snapshot))
-        ProcessCollector(namespace="dvfd", registry=self._registry)
+        self._snapshot = snapshot
+        self._process = CollectorRegistry(auto_describe=False)
+        ProcessCollector(namespace="dvfd", registry=self._process)
 
     def text(self) -> bytes:
         """Everything that is known now. Takes one snapshot."""
-        return generate_latest(self._registry)
-
-
-class _Reading(Collector):
-    """A collector that holds nothing."""
-
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterator[Family]:
-        snapshot = self._snapshot()
-        yield from families(snapshot)
-
-    def describe(self) -> Iterable[Family]:
-        return ()
+        told = "".join(line for family in families(self._snapshot()) for line in lines(family))
+        return told.encode() + generate_latest(self._process)
 
 
 def families(snapshot: Snapshot) -> Iterator[Family]:
@@ -71,7 +55,7 @@ def families(snapshot: Snapshot) -> Iterator[Family]:
         *_alerts(snapshot),
         *_counts(snapshot),
     ):
-        if family.samples:
+        if family.values:
             yield family
 
 
@@ -82,21 +66,20 @@ Prometheus gives every target a `job` of its own."""
 
 def gauge(name: str, text: str, labels: Iterable[str], values: Iterable[Value]) -> Family:
     """A gauge family of the finite ones among *values*."""
-    family = GaugeMetricFamily(f"dvfd_{name}", text, labels=tuple(labels))
-    for label_values, value in values:
-        if value is not None and math.isfinite(value):
-            family.add_metric(label_values, value)
-    return family
+    return Family(f"dvfd_{name}", "gauge", text, tuple(labels), _known(values))
 
 
 def counter(name: str, text: str, labels: Iterable[str], values: Iterable[Value]) -> Family:
-    """A counter family; *name* ends in _total, which the client library adds by itself."""
-    bare = name.removesuffix("_total")
-    family = CounterMetricFamily(f"dvfd_{bare}", text, labels=tuple(labels))
-    for label_values, value in values:
-        if value is not None and math.isfinite(value):
-            family.add_metric(label_values, value)
-    return family
+    """A counter family; *name* ends in _total."""
+    return Family(f"dvfd_{name}", "counter", text, tuple(labels), _known(values))
+
+
+def _known(values: Iterable[Value]) -> list[tuple[tuple[str, ...], float]]:
+    return [
+        (label_values, value)
+        for label_values, value in values
+        if value is not None and math.isfinite(value)
+    ]
 
 
 def _measured(snapshot: Snapshot) -> Iterator[Family]:
@@ -115,7 +98,7 @@ def _series(metric: Metric, samples: Iterable[Sample]) -> list[Value]:
     newest: dict[tuple[str, ...], Sample] = {}
     for sample in samples:
         pairs = dict(sample.labels)
-        key = tuple(pairs.get(label, "") for label in metric.labels)
+        key = tuple([pairs.get(label, "") for label in metric.labels])
         if key not in newest or newest[key].at < sample.at:
             newest[key] = sample
     return [(key, sample.value) for key, sample in sorted(newest.items())]
