@@ -45,15 +45,20 @@ class Prometheus:
             raise LookupError(f"{expression}: {len(found)} series, wanted 1")
         return float(found[0]["value"][1])
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that PromQL finds now."""
-        return list(self._ask("query", query=expression)["result"])
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """The series that PromQL finds now, or *at* a Unix time."""
+        when: dict[str, Any] = {} if at is None else {"time": at}
+        return list(self._ask("query", query=expression, **when)["result"])
 
     def query_range(self, expression: str, seconds: float, step: float) -> tuple[float, int]:
         """How long a graph of the last *seconds* takes, and how many series it has."""
         now = time.time()
+        return self.course(expression, now - seconds, now, step)
+
+    def course(self, expression: str, since: float, until: float, step: float) -> tuple[float, int]:
+        """How long a graph of [since, until] takes, and how many series it has."""
         began = time.perf_counter()
-        found = self._ask("query_range", query=expression, start=now - seconds, end=now, step=step)
+        found = self._ask("query_range", query=expression, start=since, end=until, step=step)
         return time.perf_counter() - began, len(found["result"])
 
     def rules(self) -> list[dict[str, Any]]:

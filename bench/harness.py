@@ -86,6 +86,13 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+def written(pid: int | str) -> dict[str, int]:
+    """Bytes that a process has handed to the kernel (wchar), and bound for a disk (write_bytes)."""
+    told = Path(f"/proc/{pid}/io").read_text(encoding="utf-8").splitlines()
+    pairs = (text.split(": ") for text in told)
+    return {key: int(value) for key, value in pairs if key in {"wchar", "write_bytes"}}
+
+
 def quantile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least *share* of all do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

@@ -43,6 +43,11 @@ def at_most(
     return Figure(name, text, value, unit, f"<= {limit:g} {unit}", value <= limit, low, high)
 
 
+def unlimited(name: str, text: str, value: float, unit: str, _limit: float) -> Figure:
+    """A figure whose limit is one of another case, such as a full run."""
+    return Figure(name, text, value, unit)
+
+
 def exactly(name: str, text: str, value: float, unit: str, wanted: float) -> Figure:
     """A figure that must be *wanted*, such as the number of things lost."""
     return Figure(name, text, value, unit, f"{wanted:g} {unit}", value == wanted)
