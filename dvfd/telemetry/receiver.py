@@ -204,8 +204,8 @@ class Receiver:
         while not self._stopping:
             waited = self._epoll.poll(0)
             events = waited or self._epoll.poll(TICK)
-            if events:
-                time.sleep(GATHER)
+            if any(descriptor != self._signal for descriptor, _ in events):
+                time.sleep(GATHER)  # a commit answers all of them already
                 events = self._epoll.poll(0)
             self._beat = self._clock.boot()
             for descriptor, _ in events:
