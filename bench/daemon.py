@@ -2,8 +2,9 @@
 
 The daemon as delivered, 5 s sampling, beside simulated ranks that report ten steps a second each,
 and scraped every 15 s as a Prometheus would; a node exporter beside it, scraped as often. After ten
-starts it runs for 600 s, or as long as it is told; processor time counts from 30 s on and includes
-its children's; then come 500 scrapes one after the other, a connection each, while the ranks go on.
+starts it runs with 4 ranks for 600 s, then anew with 16 ranks for 1800 s, or as it is told;
+processor time counts from 30 s on and includes its children's; then come 500 scrapes one after the
+other, a connection each, while the ranks go on.
 There is no GPU, no checkpoint to verify and no log to read here: each costs what its own probe
 takes. Both processes are read from /proc, one after the other, after the warm-up, with every
 scrape, and at the end. Disk writes are `write_bytes` of /proc/PID/io: what is bound for a disk.
@@ -47,6 +48,9 @@ MB = 1e6
 LIMITED = 4
 """Ranks for which processor time and series have a limit."""
 
+WHOLE = ((LIMITED, 600.0), (16, 1800.0))
+"""Ranks and seconds of what is measured if nothing else is asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -89,19 +93,25 @@ class Watched:
 
 def main() -> None:
     """Measure and keep."""
-    options = chosen(__doc__, ranks=LIMITED, seconds=600.0)
-    starts, seconds, scrapes = (2, 30.0, 50) if options.short else (10, options.seconds, 500)
+    options = chosen(__doc__, ranks=0, seconds=600.0)
+    asked = ((options.ranks, options.seconds),) if options.ranks else WHOLE
+    for ranks, seconds in ((options.ranks or LIMITED, 30.0),) if options.short else asked:
+        found = _case(ranks, seconds, *((2, 50) if options.short else (10, 500)))
+        name = "daemon" if ranks == LIMITED else f"daemon_{ranks}"
+        finish(name, options, _figures(found), found)
+
+
+def _case(ranks: int, seconds: float, starts: int, scrapes: int) -> dict[str, Any]:
+    """What is found with so many ranks."""
     with tempfile.TemporaryDirectory() as place:
         node = build_node(Path(place) / "node")
         ready = [_start_and_stop(node) for _ in range(starts)]
         start_ready(node)
         try:
-            found = _run(node, Path(place), options.ranks, seconds, scrapes)
+            found = _run(node, Path(place), ranks, seconds, scrapes)
         finally:
             node.stop()
-    found |= {"ready_seconds": ready, "seconds": seconds, "ranks": options.ranks}
-    name = "daemon" if options.ranks == LIMITED else f"daemon_{options.ranks}"
-    finish(name, options, _figures(found), found)
+    return found | {"ready_seconds": ready, "seconds": seconds, "ranks": ranks}
 
 
 def _start_and_stop(node: Any) -> float:
