@@ -261,7 +261,8 @@ def _headroom(figure: Figure) -> Figure:
     """How often the value fits into its limit."""
     limit = float(figure.wanted.split()[1])
     times = figure.value / limit if figure.wanted.startswith(">=") else limit / figure.value
-    return Figure(f"{figure.name}_headroom", f"{figure.text}: of its limit, 1 in", times, "times")
+    text = f"{figure.text}: how often it fits into its limit"
+    return Figure(f"{figure.name}_headroom", text, times, "times")
 
 
 if __name__ == "__main__":
