@@ -7,6 +7,7 @@ SQLite's WAL keeps still. Without that every commit would send the copy back to 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import sqlite3
@@ -31,6 +32,9 @@ PAGES = 256
 
 BREATH = 0.005
 """Seconds between two goes: at most 200 MiB/s."""
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""Of linux/fcntl.h and linux/fs.h."""
 
 FAULTS = 10
 """Damages that are named; more say nothing new."""
@@ -252,14 +256,40 @@ def _inherit(partial: Path, from_: Path) -> None:
 
 
 def _exchange(partial: Path, store: Path, aside: Path | None) -> None:
-    """Move the old one away with its WAL, which must never meet another file, then the new in."""
-    if aside:
+    """Put the new one in the place of the old, which goes *aside*. There is a store at every
+    moment: who is killed in here leaves the one or the other, and no daemon begins an empty one.
+    """
+    if aside is None:
+        partial.rename(store)
+    elif _without_wal(store) and _swapped(partial, store):
+        partial.rename(aside)
+    else:  # damaged, or a filesystem that knows no exchange; its WAL must never meet another file
         store.rename(aside)
         for suffix in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 store.with_name(store.name + suffix).rename(aside.with_name(aside.name + suffix))
-    partial.rename(store)
+        partial.rename(store)
     _sync(store.parent)
+
+
+def _without_wal(store: Path) -> bool:
+    """See that all of *store* is in the one file; False if it cannot be."""
+    try:
+        with contextlib.closing(sqlite3.connect(store, timeout=2.0, isolation_level=None)) as held:
+            busy = held.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.Error:
+        return False
+    return not busy
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Exchange two names in one step (renameat2); False if libc or the filesystem cannot."""
+    call = getattr(ctypes.CDLL(None), "renameat2", None)
+    if call is None:
+        return False
+    names = (ctypes.c_char_p(os.fsencode(each)) for each in (one, other))
+    first, second = names
+    return not call(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE)
 
 
 def _sync(directory: Path) -> None:
