@@ -40,6 +40,9 @@ LOCK = "ledger.lock"
 anybody from writing to it.
 """
 
+FOUNDING = ".ledger.founding"
+"""Where a ledger that is founded anew is written, until it takes the place of the other."""
+
 PATIENCE, POLL = 10.0, 0.01
 """Seconds that a record waits for its turn, and between two looks."""
 
@@ -50,6 +53,9 @@ LINE = 2 * RECORD
 
 KIND, HEAD = "evidence", "head"
 """Kind and key of the store's record of where the ledger ends."""
+
+NEXT = "next"
+"""In that record: where one begins that is about to take the ledger's place."""
 
 log = structlog.get_logger()
 
@@ -63,6 +69,10 @@ class Kept(Protocol):
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """One record."""
+        ...
+
+    def flush(self) -> bool:
+        """Wait until what was put is on the disk; False if it is not."""
         ...
 
 
@@ -151,6 +161,9 @@ class Evidence:
     def renew(self, body: Mapping[str, Any], *, submitted: str) -> Path:
         """Move the ledger aside and found another, whose first record says *body* and what the
         one before it ended with. The file that it is kept in. Raises StoreError.
+
+        The new one takes the old one's name in one step, and the store knows of it before: whoever
+        is killed in here leaves a ledger that is whole.
         """
         with self._alone():
             former = dict(self._head()) or {
@@ -159,18 +172,22 @@ class Evidence:
                 "cluster": self._chain.cluster,
             }
             aside = self._path.with_name(f"ledger.until-{int(self._clock.now())}.jsonl")
+            told = {"format": FORMAT, "former": {**former, "file": aside.name}, **body}
+            first, line = self._sealed(FOUNDED, uuid.uuid4().hex, told, submitted, (0, ORIGIN))
+            self._announce(first)
+            beside = self._directory / FOUNDING
             try:
-                if aside.exists():
-                    raise FileExistsError(17, f"{aside} exists")
-                self._path.rename(aside)
+                os.link(self._path, aside)
+                with beside.open("wb") as fresh:
+                    fresh.write(line)
+                    fresh.flush()
+                    os.fsync(fresh.fileno())
+                leave(self._directory, beside)
+                beside.replace(self._path)
+                settle(self._directory)
             except OSError as error:
                 raise self._refused(error) from None
-            with self._opened() as fresh:
-                with self._lock:
-                    self._forget()
-                told = {"format": FORMAT, "former": {**former, "file": aside.name}, **body}
-                self._write(fresh, FOUNDED, uuid.uuid4().hex, told, submitted, first=True)
-                settle(self._directory)
+            self._is_known(_end_of(first, first.subject))
         log.warning("ledger of evidence founded anew", former=str(aside), by=submitted)
         return aside
 
@@ -262,13 +279,29 @@ class Evidence:
 
     def _head(self) -> Mapping[str, Any]:
         """Where the ledger ends, as the store says; empty if it does not know."""
+        return _standing(self._told(), self._chain.cluster)
+
+    def _told(self) -> Mapping[str, Any]:
         return (self._store.get(KIND, HEAD) if self._store else None) or {}
+
+    def _is_known(self, head: Mapping[str, Any]) -> None:
+        if self._store:
+            self._store.put(KIND, HEAD, head)
+
+    def _announce(self, first: Record) -> None:
+        """Have the store know of a ledger that is about to be founded. Raises StoreError."""
+        self._is_known({**self._told(), NEXT: _end_of(first, first.subject)})
+        if self._store and not self._store.flush():
+            raise StoreError(
+                f"{self._path}: not founded anew: the store cannot write down where it begins: "
+                "see that the disk is well, then do it again"
+            )
 
     def held(self) -> Callable[[str, int, Container[str]], list[str]]:
         """What the store knows at this moment. Asked with the cluster, the last number and the
         hashes of a ledger that was read since, it says what that one lacks.
         """
-        return partial(_lacks, self._path, self._head())
+        return partial(_lacks, self._path, self._told())
 
     def _look(self, file: BufferedReader | None = None) -> None:
         """Read the file again if it is not as we left it. Raises StoreError if it cannot be."""
@@ -401,35 +434,41 @@ class Evidence:
         subject: str,
         body: Mapping[str, Any],
         submitted: str,
-        *,
-        first: bool = False,
     ) -> Record:
-        head = {} if first else self._head()
+        head = self._head()
         known = not _lacks(self._path, head, self._chain.cluster, self._chain.number, self._hashes)
-        number, previous = (0, ORIGIN) if first else self._last(head)
-        record, line = sealed(
-            {
-                "number": number + 1,
-                "at": self._clock.now(),
-                "kind": kind,
-                "subject": subject,
-                "body": body,
-                "node": self._node,
-                "submitted": submitted,
-                "previous": previous,
-            }
-        )
+        record, line = self._sealed(kind, subject, body, submitted, self._last(head))
         self._put(file.fileno(), line)
         with self._lock:
             self._chain.take(line[:-1])
             self._place(record, len(line))
             self._end += len(line)
             self._seen = _signature(os.fstat(file.fileno()))
-        if self._store and known:  # what the store misses stays missed: it goes no further
-            end = {"number": record.number, "sha256": record.sha256}
-            cluster = head.get("cluster") or self._chain.cluster
-            self._store.put(KIND, HEAD, end | {"cluster": cluster})
+        if known:  # what the store misses stays missed: it goes no further
+            self._is_known(_end_of(record, head.get("cluster") or self._chain.cluster))
         return record
+
+    def _sealed(
+        self,
+        kind: str,
+        subject: str,
+        body: Mapping[str, Any],
+        submitted: str,
+        last: tuple[int, str],
+    ) -> tuple[Record, bytes]:
+        """A record that follows the *last* one, by its number and hash, and its line."""
+        return sealed(
+            {
+                "number": last[0] + 1,
+                "at": self._clock.now(),
+                "kind": kind,
+                "subject": subject,
+                "body": body,
+                "node": self._node,
+                "submitted": submitted,
+                "previous": last[1],
+            }
+        )
 
     def _last(self, head: Mapping[str, Any]) -> tuple[int, str]:
         """Number and hash of what the next record follows. A tail that was cut off stays missed:
@@ -463,6 +502,7 @@ def _lacks(
     path: Path, head: Mapping[str, Any], cluster: str, number: int, hashes: Container[str]
 ) -> list[str]:
     """What the ledger at *path* lacks of where it ended, which is *head*."""
+    head = _standing(head, cluster)
     if not head:
         return []
     there, known, of = head["number"], head["sha256"], head["cluster"]
@@ -477,6 +517,17 @@ def _lacks(
             "one was exchanged or removed"
         )
     return [f"{path}: {found}"] if found else []
+
+
+def _end_of(record: Record, cluster: str) -> dict[str, Any]:
+    """Where a ledger ends, as the store keeps it."""
+    return {"number": record.number, "sha256": record.sha256, "cluster": cluster}
+
+
+def _standing(head: Mapping[str, Any], cluster: str) -> Mapping[str, Any]:
+    """Where the ledger of *cluster* ends: one that was announced stands once it is there."""
+    coming: Mapping[str, Any] = head.get(NEXT) or {}
+    return coming if cluster and coming.get("cluster") == cluster else head
 
 
 def leave(*paths: Path) -> None:
