@@ -91,13 +91,15 @@ class Conductor:
         freeze: Callable[[Watched], Frozen],
         reports: Callable[[Run, Check], Frozen],
         leader: Callable[[Check], str | None] = lambda _check: None,
+        catch_up: Callable[[Run], Run] = lambda run: run,
     ) -> None:
         """*watch* builds what watches a run; *past* judges a finished one from its file; *judge*
         has the daemon judge a check and tell its sinks; *freeze* closes a run's file, has it judged
         from that alone and the report written, *reports* does so where the file was closed before.
         *leader* names the node that leads a run of this one, empty if that is this node, None for
-        a run of no cluster.
+        a run of no cluster. *catch_up* makes of a run what its own file says that it became.
         """
+        self._catch_up = catch_up
         self._leader = leader
         self._checks = {check.id: check for check in checks.values() if check.every}
         self._store = store
@@ -498,7 +500,7 @@ class Conductor:
         unfinished = [
             run for run in self.runs() if not run.stage.over or (not run.frozen and run.ended_t)
         ]
-        for run in unfinished[-1:]:
+        for run in map(self._catch_up, unfinished[-1:]):
             check = self._checks.get(run.plan.check)
             if check is None:
                 continue
@@ -518,5 +520,6 @@ class Conductor:
                 continue
             assert self._on
             self._on.resumed()
+            self._keep(self._on.run)
             log.info("run taken up", run=run.id, stage=here.stage, gap=here.axis.t(
                 self._clock.boot()) - run.seen_t)  # fmt: skip

@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -184,11 +185,16 @@ def _spare(path: Path, data: bytes) -> None:
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all, also through a power cut."""
     beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with suppress(OSError):  # it must not keep the room that others wait for
+            beside.unlink()
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

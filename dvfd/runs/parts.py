@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dvfd import shell
 from dvfd.cluster import here
 from dvfd.environment import environment_facts
+from dvfd.errors import DvfdError
 from dvfd.probes.verifier import Verifier
 from dvfd.remote import fetcher
 from dvfd.runs.baselines import job_hash
@@ -19,6 +21,7 @@ from dvfd.runs.freezing import CONTEXT, by_child, evidence, freeze, judged_again
 from dvfd.runs.led import Leader
 from dvfd.runs.peers import Peers
 from dvfd.runs.recorder import Recorder
+from dvfd.runs.run import Run, caught_up
 from dvfd.runs.saves import Manifestless, Saves
 from dvfd.runs.sight import Sight
 from dvfd.runs.tally import Context, Tally
@@ -26,6 +29,7 @@ from dvfd.runs.watched import Watched
 from dvfd.scaling.ledger import Ledger
 from dvfd.scaling.series import single
 from dvfd.store.run_file import RunFile
+from dvfd.store.run_reading import Reading
 from dvfd.telemetry.processes import Processes
 
 if TYPE_CHECKING:
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
     from dvfd.runs.baselines import Baselines
     from dvfd.runs.company import Company
     from dvfd.runs.freezing import Frozen
-    from dvfd.runs.run import Run
     from dvfd.runs.verdicts import Judged
     from dvfd.scaling.points import Point
     from dvfd.store import Store
@@ -101,6 +104,7 @@ def conduct(
         reports=makes.reported,
         freeze=makes.frozen,
         leader=partial(leader, config),
+        catch_up=makes.caught_up,
     )
 
 
@@ -136,6 +140,12 @@ class Making:
             clock=self.clock,
             company=others(self.config, run, file, clock=self.clock, connect=self.connect),
         )
+
+    def caught_up(self, run: Run) -> Run:
+        """*run* as far as its file says that it went; as it is where that cannot be read."""
+        with suppress(DvfdError):
+            return caught_up(run, Run.from_document(Reading(self._path(run)).document()))
+        return run
 
     def _file(self, run: Run, *, fresh: bool) -> RunFile:
         path = self._path(run)

@@ -198,6 +198,28 @@ def name(check: str, at: float) -> str:
     return f"{check.removeprefix('stability_')}_{moment}_{secrets.token_hex(2)}"
 
 
+def caught_up(run: Run, told: Run) -> Run:
+    """*run* moved on to where *told* is, the same run as its file has it: transitions are on the
+    disk there before they are in the store.
+    """
+    if run.stage.over or ORDER.index(told.stage) <= ORDER.index(run.stage):
+        return run
+    return replace(
+        run, stage=told.stage, plan=told.plan, began_t=told.began_t, warm_t=told.warm_t,
+        ended_t=told.ended_t, ended_at=told.ended_at, reason=told.reason,
+        stopped_by=told.stopped_by,
+    )  # fmt: skip
+
+
+def passed(run: Run) -> list[tuple[Stage, float]]:
+    """The stages that *run* has been in, and the run second of each beginning."""
+    every = ((Stage.ARMED, run.armed_t), (Stage.WARM_UP, run.began_t), (Stage.RUNNING, run.warm_t))
+    found = [(stage, t) for stage, t in every if t is not None]
+    if run.stage.over:
+        found.append((run.stage, run.seen_t if run.ended_t is None else run.ended_t))
+    return found
+
+
 def reanchored(run: Run, *, boot_id: str, boot: float, now: float) -> Run:
     """*run* on the clock of this boot. After a reboot the wall clock says how long nobody looked:
     a gap is never shorter than nothing, whatever was done to that clock.

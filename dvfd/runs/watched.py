@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dvfd.runs.advance import Seen, advance, broken, discounted
 from dvfd.runs.company import Alone
 from dvfd.runs.rows import Event, What
-from dvfd.runs.run import Stage
+from dvfd.runs.run import Stage, passed
 from dvfd.runs.tally import Tally
 from dvfd.runs.verdicts import judged
 
@@ -122,16 +122,35 @@ class Watched:
 
     def _entered(self, after: Run, t: float, at: float) -> None:
         self.run = after
-        words = f"{after.stage}: {after.reason}" if after.reason else str(after.stage)
-        node = after.node
-        self.file.add([Event(node=node, t=t, at=at, what=What.STAGE, text=words)])
+        self._write(after.stage, t, at)
         if after.stage.over:
             self._recorder.stop(t if after.ended_t is None else after.ended_t)
 
     def resumed(self) -> None:
         """Nobody looked since the last heartbeat: the daemon was away."""
+        self._complete()
         t, at = self.file.last_heartbeat() or (self.run.seen_t, self.run.seen_at)
         self._recorder.resume(self.file, t=t, at=at)
+
+    def _write(self, stage: Stage, t: float, at: float) -> None:
+        """Write down that the run came to *stage*, and with it what the run is now."""
+        why = self.run.reason if stage.over else ""
+        words = f"{stage}: {why}" if why else str(stage)
+        event = Event(node=self.run.node, t=t, at=at, what=What.STAGE, text=words)
+        self.file.enter(event, self.run.to_document())
+
+    def _complete(self) -> None:
+        """Write down the transitions that the store knows of and the file does not: a daemon may
+        die between the two.
+        """
+        told = {
+            event.text.partition(":")[0]
+            for event in self.file.events()
+            if event.what is What.STAGE and event.node == self.run.node
+        }
+        for stage, t in passed(self.run):
+            if stage not in told:
+                self._write(stage, t, self.run.armed_at + t - self.run.armed_t)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -77,6 +77,7 @@ class RunFile:
         self._offset = self._floor = 0.0
         self._waiting: list[Minute | Event] = []
         self._heartbeat: tuple[float, float] | None = None
+        self._document: str | None = None
         self._series: dict[tuple[str, str, str], int] = {}
         self._sessions: dict[str, int] = {}
         self._inode = path.stat().st_ino
@@ -165,7 +166,17 @@ class RunFile:
     def put_document(self, document: Mapping[str, Any]) -> None:
         """Keep what the run is, so that the file explains itself."""
         text = json.dumps(document, sort_keys=True)
+        with self._queue:
+            self._document = None  # this one is newer
         self._write(lambda connection, _mark: put(connection, "run", text))
+
+    def enter(self, event: Event, document: Mapping[str, Any]) -> None:
+        """Take a transition in, and what the run is from then on: both are on the disk or neither,
+        as with `add`.
+        """
+        with self._queue:
+            self._waiting.append(event)
+            self._document = json.dumps(document, sort_keys=True)
 
     def add(self, rows: Iterable[Minute | Event]) -> None:
         """Take rows in; they are on the disk after `flush`, which comes about once a second."""
@@ -198,6 +209,7 @@ class RunFile:
         with self._lock:
             with self._queue:
                 rows, beat = self._waiting[:MARKED], self._heartbeat
+                run = self._document if len(rows) == len(self._waiting) else None
             if self._connection is None:
                 return False
             if not (given or rows or beat):
@@ -209,6 +221,8 @@ class RunFile:
                     self._insert(connection, row, mark)
                 if beat is not None:
                     put(connection, "heartbeat", json.dumps(beat))
+                if run is not None:
+                    put(connection, "run", run)
 
             written = self._write(work)
             if written:
@@ -216,6 +230,8 @@ class RunFile:
                     del self._waiting[: len(rows)]
                     if self._heartbeat is beat:
                         self._heartbeat = None
+                    if self._document is run:
+                        self._document = None
             return written
 
     def receive(self, node: str, rows: Iterable[Row], heard: Mapping[str, Any]) -> bool:
