@@ -512,6 +512,7 @@ class Daemon:
             phase=config.node.phase,
             pager=self._pager,
             at_once=at_once,
+            known=lambda: self._store.known,
         )
 
     def _watch_over(self, live: Sequence[Check]) -> Watch:

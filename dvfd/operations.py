@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import structlog
 from dvfd.control import Operation, Peer
 from dvfd.drilled import Drilled
 from dvfd.drills.findings import Findings
-from dvfd.errors import DvfdError
+from dvfd.errors import DvfdError, StoreError
 from dvfd.evidence import shown as evidence_shown
 from dvfd.evidence.shown import Shown
 from dvfd.evidence.witness import Witness
@@ -49,6 +50,22 @@ log = structlog.get_logger()
 
 HOURS_LIMIT = 1e6
 """Hours that history looks back at most: 114 years, where a float still tells milliseconds."""
+
+
+SETTLING = 5.0
+"""Seconds that an answer waits for the disk: a commit takes milliseconds."""
+
+STORED = frozenset({
+    "stability_arm", "stability_accept", "incident_update", "scaling_measured", "scaling_record",
+    "scaling_freeze",
+})  # fmt: skip
+"""What stands nowhere but in the store. All else stands in the ledger as well, or ends or tells
+something, which a full disk must not keep anybody from.
+"""
+
+
+COUNTED = STORED | {"attest"}
+"""What is kept beside what was there before, which must be known for that."""
 
 
 class Ranks(Protocol):
@@ -89,7 +106,7 @@ class Parts:
 
 def operations(of: Parts) -> dict[str, Operation]:
     """Every operation by its name."""
-    return {
+    found = {
         **requests.operations(of.conductor),
         **people.operations(of.attestations),
         **waiving.operations(of.waivers, of.changed),
@@ -106,6 +123,7 @@ def operations(of: Parts) -> dict[str, Operation]:
         **_series(of),
         **_alerts(of),
     }
+    return lasting(of.store, found)
 
 
 def past(catalogue: Catalogue, store: Store, clock: Clock) -> dict[str, Operation]:
@@ -259,6 +277,35 @@ def _alerts(of: Parts) -> dict[str, Operation]:
         "alerts_test": Operation(test, changes=True),
         "alerts_seen": Operation(seen, changes=True),
     }
+
+
+def lasting(store: Store, operations: Mapping[str, Operation]) -> dict[str, Operation]:
+    """*operations* whose changes are on the disk when they are answered: a kill takes back nothing
+    that somebody was told. Where the disk refuses, those of STORED say so instead.
+    """
+    return {
+        name: replace(each, answer=partial(_lasting, store, name, each)) if each.changes else each
+        for name, each in operations.items()
+    }
+
+
+def _lasting(
+    store: Store, name: str, operation: Operation, request: Mapping[str, Any], peer: Peer
+) -> Any:
+    if name in COUNTED and not store.known:
+        raise StoreError(
+            f"nothing was kept: the store could not be read yet: {store.health().reason}; what is "
+            "said now could take the place of what it has: make room, then do it again"
+        )
+    answer = operation.answer(request, peer)
+    written = store.flush(SETTLING if store.health().ok else 0.0)
+    if not written and name in STORED:
+        raise StoreError(
+            f"not on the disk: {store.health().reason or 'it is slow'}; dvfd keeps it in memory "
+            "and writes it down once it can: make room, then see that it is there; if dvfd ends "
+            "before that, say it again"
+        )
+    return answer
 
 
 def hours(value: object) -> float:

@@ -120,10 +120,13 @@ class Incidents:
         pager: Pager | None = None,
         at_once: AtOnce | None = None,
         keeps: bool = True,
+        known: Callable[[], bool] = lambda: True,
     ) -> None:
         """*phase* is the one that this node is in; attached files lie in *directory*. One that does
-        not keep anything only says how things stand.
+        not keep anything only says how things stand. *known* tells whether the store was read.
         """
+        self._known = known
+        self._restored = False
         self._keeps = keeps
         self._acts: list[threading.Thread] = []
         self._catalogue = catalogue
@@ -156,19 +159,24 @@ class Incidents:
 
     def load(self) -> None:
         """Bring back what was kept, and open what failed while nobody listened."""
-        with self._lock:
-            for document in self._store.all(KIND).values():
-                try:
-                    found = Incident.from_document(document)
-                except DvfdError as error:
-                    log.error("stored incident not restored", problem=str(error))  # noqa: TRY400
-                    continue
-                self._found[found.id] = found
-                if self._keeps:
-                    self._owing.add(found.id)
         self.tick()
-        with self._lock:
-            self._tell_all()
+
+    def _restore(self) -> None:
+        """Bring back what was kept, once. Raises StoreError while the store cannot be read: what
+        was opened meanwhile would take the place of what people said of it.
+        """
+        if not self._known():
+            raise StoreError("the store could not be read yet")
+        for document in self._store.all(KIND).values():
+            try:
+                found = Incident.from_document(document)
+            except DvfdError as error:
+                log.error("stored incident not restored", problem=str(error))  # noqa: TRY400
+                continue
+            self._found[found.id] = found
+            if self._keeps:
+                self._owing.add(found.id)
+        self._restored = True
 
     def start(self) -> None:
         """Begin to look after deadlines."""
@@ -199,9 +207,14 @@ class Incidents:
         """
         try:
             with self._lock:
+                fresh = not self._restored
+                if fresh:
+                    self._restore()
                 self._take()
                 for incident in [each for each in self._found.values() if not each.over]:
                     self._move(incident)
+                if fresh:
+                    self._tell_all()
                 self._pay()
             self._trouble = ""
         except (DvfdError, OSError) as error:

@@ -48,6 +48,7 @@ class Pending:
         self._refused: set[str] = set()
         self._taken: frozenset[Key] = frozenset()
         self._urgent = 0
+        self._hurried: set[Key] = set()  # what somebody waits for
         self.lost: Counter[str] = Counter(dict.fromkeys(LIMITS, 0))
         self.lost_at = -math.inf  # monotonic seconds
         self.changed = threading.Condition()
@@ -124,6 +125,7 @@ class Pending:
                 if self._waiting.get(key) is operation:
                     self._remove(key)
             self._taken = frozenset()
+            self._hurried &= self._waiting.keys()
             self.changed.notify_all()
 
     def of(self, kind: type[Kind]) -> list[Kind]:
@@ -131,15 +133,20 @@ class Pending:
         with self.changed:
             return [o for o in self._waiting.values() if isinstance(o, kind)]
 
-    def await_empty(self, timeout: float) -> bool:
-        """Wait until nothing waits, at most *timeout* seconds."""
+    def await_written(self, timeout: float) -> bool:
+        """Wait until what waits now has left, or what took its place, at most *timeout* seconds.
+        It is urgent from now on; what comes later is not waited for.
+        """
         with self.changed:
-            return self.changed.wait_for(lambda: not self._waiting, timeout)
+            asked = frozenset(self._waiting)
+            self._hurried |= asked
+            self.changed.notify_all()
+            return self.changed.wait_for(lambda: asked.isdisjoint(self._waiting), timeout)
 
     @property
     def urgent(self) -> bool:
         """Whether something waits that wants the disk at once."""
-        return self._urgent > 0
+        return self._urgent > 0 or any(key in self._waiting for key in self._hurried)
 
     @property
     def size(self) -> int:

@@ -35,6 +35,11 @@ class Records:
         self._states: dict[str, tuple[str, float]] = {}
         self._removed: set[object] | None = set()  # before the file was read; None afterwards
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the file was read."""
+        return self._removed is None
+
     def load(self, database: Database) -> None:
         """Add what the file knows and we do not know better. Raises sqlite3.Error."""
         records = database.read("SELECT kind, key, document FROM records")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -65,7 +66,10 @@ def intervals(
 def unseen(
     states: Iterable[tuple[str, tuple[str, float]]], last_seen: float | None
 ) -> Iterator[Move]:
-    """After a restart: from the last sample of the old daemon on, nobody looked."""
+    """After a restart: from the last sample of the old daemon on, nobody looked. A change that came
+    after that stands beside it: of the same moment there is one row.
+    """
     for subject, (state, at) in states:
         if state != UNOBSERVED:
-            yield Move(subject, UNOBSERVED, at if last_seen is None else max(at, last_seen))
+            after = math.nextafter(at, math.inf)
+            yield Move(subject, UNOBSERVED, after if last_seen is None else max(after, last_seen))

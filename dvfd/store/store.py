@@ -129,7 +129,7 @@ class Store:
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until all that was written is on the disk; False if it is not within *timeout*."""
-        return self._pending.await_empty(timeout)
+        return self._pending.await_written(timeout)
 
     def health(self) -> StoreHealth:
         """How it is doing, now."""
@@ -149,6 +149,13 @@ class Store:
             refused=sum(writer.refused.values()),
             series=self._measurements.live,
         )
+
+    @property
+    def known(self) -> bool:
+        """Whether what an earlier daemon kept has been read: before that nothing is missing, it is
+        only not known.
+        """
+        return self._records.loaded
 
     def beat(self) -> float:
         """Boot time at which the writing thread last went round; it does every 5 s at least."""
