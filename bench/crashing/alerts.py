@@ -36,8 +36,10 @@ name = "n1"
 urls = ["{url}"]
 """
 
-SPEED = 40.0
-"""How fast the sender's boot clock runs: an alert that ended unheard is held for 30 s of it."""
+SPEED = 4.0
+"""How fast the sender's boot clock runs: an alert that ended unheard is held for 30 s of it, in which
+a busy Alertmanager must come to tell of it.
+"""
 
 HEARD = "heard.jsonl"
 

@@ -55,7 +55,7 @@ class Migrated:
         """Open a copy of the old file, then one that is not there, and again."""
         life = story.lives
         steps = (*MIGRATIONS, *LATER)
-        database.migrate = partial(migrate, migrations=steps)  # type: ignore[assignment]
+        vars(database)["migrate"] = partial(migrate, migrations=steps)
         words.ready()
         number = 0
         while True:
@@ -72,7 +72,7 @@ class Migrated:
         """Every file of this life: of one version, whole, with all rows; then opened to the end."""
         found: list[str] = []
         steps = (*MIGRATIONS, *LATER)
-        database.migrate = partial(migrate, migrations=steps)  # type: ignore[assignment]
+        vars(database)["migrate"] = partial(migrate, migrations=steps)
         full = {name for name, was in map(str.split, story.notes) if was == "1"}
         for name in story.tried(f"{story.lives}-"):
             path = place / f"{story.lives}-{name}"

@@ -198,7 +198,7 @@ def _found(place: Path, _tried: Iterable[str]) -> tuple[list[str], list[str]]:
     desk = incidents.Desk(place, Lived(1))
     desk.incidents.tick()
     journal = [e for d in incidents._documents(desk) for e in d["journal"]]
-    found = [entry["why"] for entry in journal if entry["what"] == "finding"]
+    found = [entry["why"] for entry in journal if entry["what"] in {"finding", "attached"}]
     files = [Path(e["attached"].partition(",")[0]) for e in journal if e.get("attached")]
     lost = [str(path) for path in files if path.stat().st_size != ATTACHED]
     problems = [*desk.evidence.verify(), *([f"attached, not whole: {lost}"] if lost else [])]
@@ -217,13 +217,14 @@ class Arming:
 
     def write(self, key: str) -> str:
         """See Sitter."""
+        self._node.conductor.tick()
         on = self._node.on
-        if on is not None and not on.stage.over:
-            self._node.ask("stability_stop", id=on.id, reason="r")
-        if on is not None:
-            self._node.clock.advance(5.0)
-            self._node.conductor.tick()  # it is frozen; without room it is over without a report
         try:
+            if on is not None and not on.stage.over:
+                self._node.ask("stability_stop", id=on.id, reason="r")
+            if on is not None:
+                self._node.clock.advance(5.0)
+                self._node.conductor.tick()  # frozen; without room it is over without a report
             self._node.ask(
                 "stability_arm", check=runs.CHECK, job="gpt", duration=60.0, note=key, force=True
             )
@@ -240,7 +241,10 @@ class Arming:
 def _armed(place: Path, _tried: Iterable[str]) -> tuple[list[str], list[str]]:
     node = runs.Node(place, 100.0)
     found = [run.plan.note for run in node.conductor.runs()]
-    faults = [f for run in node.conductor.runs() for f in runs._file(_path(place, run.id), run)]
+    # One that ended without room for its report, and that another followed, is not taken up.
+    every = node.conductor.runs()
+    whole_ = [run for run in every if run.frozen or run is every[-1]]
+    faults = [f for run in whole_ for f in runs._file(_path(place, run.id), run)]
     node.conductor.stop()
     node.store.stop()
     return found, [*faults, *unsound(place / "dvfd.db")]

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -114,12 +115,16 @@ class Node:
             words.begin(told)
             self.store.commit_telemetry(
                 seat.rank.session, rows_[-1].sequence, made,
-                lambda _, told=told: words.done(told), job="gpt",
+                partial(_told, words, told), job="gpt",
             )  # fmt: skip
         self.clock.advance(1)
         at = self.clock.now()
         self.conductor.sampled([Sample("node_memory_used_ratio", 0.5, at, labels(numa_node=0))])
         self.conductor.tick()
+
+
+def _told(words: Words, said: str, _reached: int) -> None:
+    words.done(said)
 
 
 class Conducted:
@@ -217,7 +222,7 @@ def _file(path: Path, run: Run) -> list[str]:
     said = [e.text.partition(":")[0] for e in Reading(path).events() if e.what is What.STAGE]
     ways = {Stage.ABORTED: [s for s in ORDER if str(s) in said and not s.over] + [Stage.ABORTED]}
     wanted = ways.get(run.stage, list(ORDER[: ORDER.index(run.stage) + 1]))
-    if said != [str(stage) for stage in wanted] or not said:
+    if sorted(said) != sorted(map(str, wanted)):
         found.append(f"{run.id} is {run.stage}, its file tells {said}")
     if run.began_t is not None and run.stage is not Stage.ABORTED and "warm-up" not in said:
         found.append(f"{run.id} began, and its file tells {said}")

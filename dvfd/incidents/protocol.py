@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -606,14 +607,19 @@ class Incidents:
         if not name or len(data) > ATTACHED:
             limit = f"wanted at most {ATTACHED}: put it where it stays, and name it in --finding"
             raise DvfdError(f"attach: {len(data)} bytes, {limit}")
+        # The journal does not know a file of its next number: one that lies there was never told.
         place = self._directory / incident.id / f"{len(incident.journal):03d}-{name}"
+        beside = place.with_name(f".{place.name}.part")
         try:
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            with place.open("xb") as file:
+            with beside.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            beside.replace(place)
         except OSError as error:
+            with suppress(OSError):
+                beside.unlink()
             raise StoreError(f"{place}: not attached: {error.strerror}") from None
         return f"{place}, {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}"
 

@@ -100,6 +100,7 @@ class Conductor:
         a run of no cluster. *catch_up* makes of a run what its own file says that it became.
         """
         self._catch_up = catch_up
+        self._untaken = False
         self._leader = leader
         self._checks = {check.id: check for check in checks.values() if check.every}
         self._store = store
@@ -185,6 +186,8 @@ class Conductor:
     def tick(self) -> None:
         """Look at the run that is on; judge it when it is time or something happened."""
         with self._lock:
+            if self._untaken and self._store.known:
+                self._take_up()
             on = self._on
             if on is None:
                 return
@@ -497,6 +500,7 @@ class Conductor:
             self._take_up()
 
     def _take_up(self) -> None:
+        self._untaken = not self._store.known  # then no run is known: it is tried at each look
         unfinished = [
             run for run in self.runs() if not run.stage.over or (not run.frozen and run.ended_t)
         ]

@@ -4,6 +4,7 @@ for missing that could only not be read.
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ def test_incidents_wait_for_a_store_that_cannot_be_read_yet(tmp_path: Path) -> N
     (found,) = incidents.ids()
     journal = incidents.show({"id": found})["journal"]
     assert [e["why"] for e in journal if e["what"] == "finding"] == ["a fan"]
+
+
+def test_a_piece_that_a_kill_left_is_in_no_attachments_way(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.run(STABILITY)
+    (id_,) = place.incidents.ids()
+    count = len(place.incidents.show({"id": id_})["journal"])
+    left = tmp_path / "incidents" / id_ / f"{count:03d}-log.txt"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+
+    place.say(file="log.txt", content=base64.b64encode(b"all of it").decode())
+
+    assert left.read_bytes() == b"all of it"
 
 
 def test_a_change_of_state_outlives_the_moment_at_which_nobody_looks_any_more(
