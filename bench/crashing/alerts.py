@@ -37,8 +37,8 @@ urls = ["{url}"]
 """
 
 SPEED = 4.0
-"""How fast the sender's boot clock runs: an alert that ended unheard is held for 30 s of it, in which
-a busy Alertmanager must come to tell of it.
+"""How fast the sender's boot clock runs: an alert that ended unheard is held for 30 s of it, and a
+busy Alertmanager must come to tell of it meanwhile.
 """
 
 HEARD = "heard.jsonl"
