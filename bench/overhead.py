@@ -1,41 +1,46 @@
-"""What dvfd costs a training job: the reporter in place, the daemon beside it, and an A/B.
+"""What watching costs a job, by turns: with dvfd, with prometheus_client, and with neither.
 
-The reference job, four ranks, unthrottled, is run again and again: with daemon and reporter (B),
-and twice without either (A, and A once more), in all six orders, one after the other. B over A is
-what dvfd costs; A over A is what the machine's noise makes of nothing. Where their intervals
-overlap, nothing was seen. Intervals of the ratios are Student's t over six logarithms, others are
-the range of the six runs; the first seconds of a job do not count.
+One run of the reference job, four ranks, unthrottled; every 25 steps its reporter is another
+(bench.turns): none, none once more, dvfd's, prometheus_client in multiprocess mode with the same
+values. Rounds of four are compared with themselves, so what the machine does for seconds disturbs
+all four alike. With dvfd over without is what dvfd costs (B/A); without over without is what the
+machine's noise makes of nothing (A/A). Intervals are the bootstrap's over rounds, 95 %.
 
-In B the calls to the reporter are timed where they are, in two ways. Processor time is what the
-reporter takes, its system calls included. Elapsed time also counts what others do when they are
-given the core during a call: the daemon that a packet wakes, whose time is counted by itself, and
-with four ranks on fewer cores the other ranks, for whom that time is no loss. An empty call timed
-in the same place in A is taken off both: after a step of training no cache knows the clock either.
+The daemon is part of what is measured: in turns that are not dvfd's it is stopped (SIGSTOP), and
+what it would have done then it does when it goes on. So each of its turns, some two seconds, has at
+least one pass over all probes, which comes every five seconds otherwise: dvfd is shown dearer than
+it is. In the turns of prometheus_client its endpoint in rank 0 is scraped once.
 
-The mark was meant for elapsed time. It was moved to processor time after a short run had shown
-0.33 % elapsed, for the reason above; whoever does not follow it reads the elapsed figure as missed.
+The calls to the reporter are timed where they are, after a step of training, when caches hold
+something else: processor time is what a call takes, system calls included. Elapsed time also counts
+what others do when they are given the core meanwhile; with four ranks on fewer cores those are the
+other ranks, for whom that time is no loss. An empty call timed in the same place is taken off.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
+import os
+import signal
+import socket
 import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import permutations
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from bench.harness import build_node, chosen, cpu_seconds, finish
+from bench.harness import build_node, chosen, finish, testbed
 from bench.harness import node as tests_node
 from bench.record import Figure, at_most
+from bench.resample import median_interval
 from bench.timed_job import timed_job
+from bench.turns import ARMS, BLOCK, Step, call, ratio, rounds
 
-SECONDS = 30.0
-"""How long a job trains, reading its text included; it also takes some 8 s to start."""
+SECONDS, SHORT = 600.0, 75.0
+"""How long the job trains; it also takes some 10 s to start."""
 
 WARM_UP = 5.0
 """Seconds of a job, from its first step, that do not count: memory and caches fill."""
@@ -43,135 +48,130 @@ WARM_UP = 5.0
 TIMEOUT = 60.0
 """Seconds of a collective: where the machine is busy with other things, 10 are not enough."""
 
-STUDENT = {1: 12.706, 5: 2.571}
-"""97.5 % quantile of Student's t by degrees of freedom: Fisher and Yates, table III."""
-
-ARMS = ("without", "again", "with")
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One job: mean seconds a step, those in the call to the reporter, and the daemon's share."""
-
-    steps: int
-    step_seconds: float
-    cpu_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    daemon_percent: float = 0.0
+LIMIT = 1.01
+"""Step time with dvfd over without that is asked for at most, where it can be told from A/A."""
 
 
 def main() -> None:
     """Measure and keep."""
-    options = chosen(__doc__)
-    orders = list(permutations(ARMS))[: 2 if options.short else 6]
-    seconds = 15.0 if options.short else SECONDS
+    options = chosen(__doc__, seconds=SECONDS)
+    seconds = SHORT if options.short else options.seconds
     with tempfile.TemporaryDirectory() as place:
-        found = [_turn(Path(place) / str(n), order, seconds) for n, order in enumerate(orders)]
-    raw = {"runs": [{arm: asdict(run) for arm, run in turn.items()} for turn in found]}
-    finish("overhead", options, _figures(found), raw)
+        ranks = measure(Path(place), seconds)
+    found = rounds(ranks[0], WARM_UP)
+    if len(found) < 2:
+        raise SystemExit(f"{len(found)} rounds in {seconds:g} s: too few, --seconds says how long")
+    finish("overhead", options, figures(ranks, found), {"rounds": found})
 
 
-def _turn(place: Path, order: Sequence[str], seconds: float) -> dict[str, Run]:
-    """Each arm once, in *order*."""
-    found = {}
-    for arm in order:
-        found[arm] = (_with if arm == "with" else _without)(place / arm, seconds)
-        print(arm, found[arm], file=sys.stderr)
-    return found
-
-
-def _without(place: Path, seconds: float) -> Run:
-    environment = build_node(place).environment
-    with timed_job(place / "job", environment, *_options(seconds), reporting=False) as job:
-        job.wait()
-    return _read(place / "job")
-
-
-def _with(place: Path, seconds: float) -> Run:
+def measure(place: Path, seconds: float) -> list[list[Step]]:
+    """Every step of every rank."""
     node = build_node(place)
+    port = testbed.free_port()
+    options = (f"--seconds={seconds}", f"--timeout={TIMEOUT}", f"--hash-every={BLOCK}")
+    job = place / "job"
+    job.mkdir()
     with (
         tests_node.running(node),
-        timed_job(place / "job", node.environment, *_options(seconds)) as job,
+        taking_turns(job / "turn", node.daemon.pid, port),
+        timed_job(job, node.environment, port, *options) as training,
     ):
-        time.sleep(WARM_UP + seconds / 2)  # the start included: well inside the training
-        before, since = sum(cpu_seconds(node.daemon.pid)), time.monotonic()
-        job.wait()
-        spent = sum(cpu_seconds(node.daemon.pid)) - before
-        share = 100 * spent / (time.monotonic() - since)
-    return _read(place / "job", daemon_percent=share)
-
-
-def _options(seconds: float) -> tuple[str, str]:
-    return f"--seconds={seconds}", f"--timeout={TIMEOUT}"
-
-
-def _read(directory: Path, *, daemon_percent: float = 0.0) -> Run:
-    """What the ranks left; the step time is rank 0's, the reporter's that of all ranks."""
-    ranks = [_warm(json.loads(p.read_text())) for p in sorted(directory.glob("rank-*.json"))]
-    if not ranks:
-        words = (directory / "job.log").read_text(encoding="utf-8", errors="replace")
+        training.wait(seconds + 120)
+    files = sorted(job.glob("rank-*.json"))
+    if not files:
+        words = (job / "job.log").read_text(encoding="utf-8", errors="replace")
         raise SystemExit(f"the job left nothing; its last words:\n{words[-2000:]}")
-    ends = ranks[0]["ends"]
-    return Run(
-        steps=len(ends) - 1,
-        step_seconds=(ends[-1] - ends[0]) / (len(ends) - 1),
-        cpu_seconds=statistics.mean(value for rank in ranks for value in rank["cpu"]),
-        wall_seconds=statistics.mean(value for rank in ranks for value in rank["wall"]),
-        daemon_percent=daemon_percent,
-    )
+    return [[Step(*row) for row in json.loads(file.read_text())] for file in files]
 
 
-def _warm(rank: dict[str, list[float]]) -> dict[str, list[float]]:
-    """What *rank* noted from the end of the warm-up on; of a job slow to start, its second half."""
-    ends = rank["ends"]
-    since = min(ends[0] + WARM_UP, (ends[0] + ends[-1]) / 2)
-    first = next(n for n, end in enumerate(ends) if end >= since)
-    return {key: values[first:] for key, values in rank.items()}
+@contextlib.contextmanager
+def taking_turns(path: Path, daemon: int, port: int) -> Iterator[None]:
+    """Let *daemon* run in its own turns only, and scrape *port* once in each of the others': rank 0
+    says on the socket at *path* whose comes. In the end the daemon runs.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(path))
+        thread = threading.Thread(target=_obey, args=(channel, daemon, port))
+        thread.start()
+        try:
+            yield
+        finally:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+                last.sendto(b"", str(path))
+            thread.join()
+            os.kill(daemon, signal.SIGCONT)
 
 
-def _figures(found: Sequence[dict[str, Run]]) -> list[Figure]:
-    runs = [turn["with"] for turn in found]
-    cost = _ratio([turn["with"].step_seconds / turn["without"].step_seconds for turn in found])
-    noise = _ratio([turn["again"].step_seconds / turn["without"].step_seconds for turn in found])
-    cpu = [turn["with"].cpu_seconds - turn["without"].cpu_seconds for turn in found]
-    wall = [turn["with"].wall_seconds - turn["without"].wall_seconds for turn in found]
-    daemon = [run.daemon_percent for run in runs]
-    steps = [run.step_seconds for run in runs]
-    shares = [100 * seconds / step for seconds, step in zip(cpu, steps, strict=True)]
-    slower = [100 * seconds / step for seconds, step in zip(wall, steps, strict=True)]
+def _obey(channel: socket.socket, daemon: int, port: int) -> None:
+    while arm := channel.recv(64).decode():
+        os.kill(daemon, signal.SIGCONT if arm == "dvfd" else signal.SIGSTOP)
+        if arm == "prometheus":
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read()
+
+
+# --- Figures -----------------------------------------------------------------------------------
+
+
+def figures(ranks: Sequence[Sequence[Step]], found: Sequence[dict[str, float]]) -> list[Figure]:
+    """Ratios of step times, then what the calls took."""
+    noise = ratio(found, "again", "without")
+    cost = ratio(found, "dvfd", "without")
+    steps = [round_["without"] for round_ in found]
     return [
-        at_most("reporter", "Reporter in the reference job: processor time, of a step",
-                statistics.mean(shares), "%", 0.1, interval=(min(shares), max(shares))),
-        # An interval across the mark says neither yes nor no; it is shown beside it all the same.
-        replace(
-            _mean("reporter_wall", "Reporter in the reference job: elapsed time, of a step",
-                  slower, "%"),
-            wanted="<= 0.1 %; interval straddles it: unknown",
-        ),
-        _mean("cpu", "Reporter in place: processor time a step", [1e6 * s for s in cpu], "us"),
-        _mean("wall", "The same, elapsed time", [1e6 * s for s in wall], "us"),
-        _mean("step", "Step of the reference job, 4 ranks unthrottled",
-              [1e3 * s for s in steps], "ms"),
-        _mean("daemon", "Daemon beside it, of one core", daemon, "%"),
-        Figure("with", "Step time with dvfd over without (B/A)", cost[0], "", low=cost[1],
-               high=cost[2]),
-        Figure("without", "Step time without over without (A/A)", noise[0], "", low=noise[1],
-               high=noise[2]),
+        _judged(cost, noise, len(found)),
+        _ratio("without", "Step time without over without (A/A)", noise),
+        _ratio("prometheus", "Step time with prometheus_client, multiprocess, over without",
+               ratio(found, "prometheus", "without")),
+        _ratio("against", "Step time with dvfd over with prometheus_client",
+               ratio(found, "dvfd", "prometheus")),
+        Figure("step", "Step of the reference job, 4 ranks unthrottled, median of rounds",
+               1e3 * statistics.median(steps), "ms"),
+        *(figure for arm in ARMS[2:] for figure in _calls(ranks, arm, statistics.mean(steps))),
     ]  # fmt: skip
 
 
-def _mean(name: str, text: str, values: Sequence[float], unit: str) -> Figure:
-    """The mean of all runs between the least and the greatest."""
-    mean = statistics.mean(values)
-    return Figure(name, text, mean, unit, low=min(values), high=max(values))
+def _judged(
+    cost: tuple[float, float, float], noise: tuple[float, float, float], count: int
+) -> Figure:
+    """What is wanted of B/A: as good as A/A, or at most one per cent."""
+    text = f"Step time with dvfd over without (B/A), {count} rounds"
+    apart = cost[1] > noise[2]  # not one interval in common, on the wrong side
+    within = not apart or cost[2] <= LIMIT
+    return replace(_ratio("with", text, cost), wanted=f"as A/A, or <= {LIMIT:g}", reached=within)
 
 
-def _ratio(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """The geometric mean, and where it lies with 95 % confidence."""
-    logs = [math.log(ratio) for ratio in ratios]
-    mean = statistics.mean(logs)
-    half = STUDENT[len(logs) - 1] * statistics.stdev(logs) / math.sqrt(len(logs))
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+def _ratio(name: str, text: str, value: tuple[float, float, float]) -> Figure:
+    return Figure(name, text, value[0], "", low=value[1], high=value[2])
+
+
+def _calls(ranks: Sequence[Sequence[Step]], arm: str, step: float) -> list[Figure]:
+    """What a call takes in place, less an empty one: of all ranks, medians and means."""
+    taken = {
+        what: (
+            [t for rank in ranks for t in call(rank, arm, what)],
+            [t for rank in ranks for empty in ARMS[:2] for t in call(rank, empty, what)],
+        )
+        for what in ("cpu", "wall")
+    }
+    cpu, wall = ([1e6 * (t - statistics.mean(empty)) for t in own] for own, empty in taken.values())
+    share = statistics.mean(cpu) / 1e6 / step
+    words = {"dvfd": "Reporter", "prometheus": "prometheus_client"}[arm]
+    low, high = median_interval(cpu[:20_000])
+    shared = f"{words} in the reference job: processor time, of a step"
+    return [
+        at_most(f"{arm}_share", shared, 100 * share, "%", 0.1)
+        if arm == "dvfd"
+        else Figure(f"{arm}_share", shared, 100 * share, "%"),
+        Figure(f"{arm}_cpu", f"{words} between real steps: processor time of a call, median",
+               statistics.median(cpu), "us", low=low, high=high),
+        Figure(f"{arm}_cpu_mean", "The same, mean: with the call that sends", statistics.mean(cpu),
+               "us"),
+        Figure(f"{arm}_wall", f"{words} between real steps: elapsed time of a call, median",
+               statistics.median(wall), "us"),
+        Figure(f"{arm}_wall_mean", "The same, mean: with what others did meanwhile",
+               statistics.mean(wall), "us"),
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from bench.fleet import playing
 from bench.harness import build_node, testbed
 from bench.months import DAY, KEEP, Months, backfill, last_hour
 from bench.png import shrink
-from bench.simulated import simulated
+from bench.simulated import order, simulated
 from boards.ask import Look
 from boards.ask import Prometheus as Asked
 from boards.preview import read, write
@@ -102,7 +102,7 @@ def story(node: Any, log: Path, seconds: float) -> None:
         time.sleep(part)
         processes[2].send_signal(signal.SIGCONT)
         time.sleep(part)
-        processes[1].send_signal(signal.SIGUSR1)
+        order(processes[1], "nan")
         log.write_text("ERROR: CUDA error: an illegal memory access was encountered\n")
         time.sleep(part)
         node.stop()

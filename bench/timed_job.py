@@ -1,69 +1,77 @@
-"""The reference job with its calls to the reporter timed in place, or with no reporter at all.
+"""The reference job, whose reporter changes by turns, and whose calls to it are timed in place.
 
-`torchrun -m bench.timed_job DIRECTORY real|none OPTIONS...` is one rank. When it ends it leaves
-rank-N.json: when each step was reported (CLOCK_MONOTONIC), the seconds that the call took and the
-processor time in it. It leaves a file `nan` with the time just before it reports a loss that is
-not finite.
+`torchrun -m bench.timed_job DIRECTORY OPTIONS...` is one rank. When it ends it leaves rank-N.json:
+of each step its number, when it was reported (CLOCK_MONOTONIC), the seconds that the call took and
+the processor time in it. Rank 0 says on the datagram socket DIRECTORY/turn whose turn comes, and
+serves what prometheus_client has at the port $DVFD_BENCH_PORT.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from unittest import mock
 
+from bench.multiprocess import Multiprocess, serve
+from bench.turns import BLOCK, Step, arm_of
 from dvfd.telemetry.reporter import Reporter
+
+PORT = "DVFD_BENCH_PORT"
 
 
 def _nothing(*_values: Any, **_fields: Any) -> None:
     """What timing costs by itself, in the same place."""
 
 
-class Timed:
-    """Stands where the reporter stands, passes on to the real one if there is one."""
+class Turns:
+    """Stands where the reporter stands, and passes on to whoever's turn it is."""
 
-    def __init__(self, directory: Path, reporter: Reporter | None) -> None:
+    def __init__(self, directory: Path, reporter: Reporter) -> None:
         self._directory = directory
         self._reporter = reporter
-        self._report = reporter.step if reporter else _nothing
-        self._ends: list[float] = []
-        self._wall: list[float] = []
-        self._cpu: list[float] = []
+        self._reports: dict[str, Callable[..., None]] = {
+            "without": _nothing, "again": _nothing, "dvfd": reporter.step,
+            "prometheus": Multiprocess().step,
+        }  # fmt: skip
+        self._steps: list[Step] = []
+        self._arm = ""
+        self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        if os.environ["RANK"] == "0":
+            serve(int(os.environ[PORT]))
 
     def step(self, step: int, **fields: Any) -> None:
-        """Pass on and note the time."""
-        if not math.isfinite(fields["loss"]):
-            (self._directory / "nan").write_text(repr(time.monotonic()), encoding="utf-8")
+        """Pass on and note the time; after the last step of a turn, say whose is next."""
+        self._arm = arm_of(step)
+        report = self._reports[self._arm]
         began, spent = time.perf_counter(), time.thread_time()
-        self._report(step, **fields)
+        report(step, **fields)
         spent, ended = time.thread_time() - spent, time.perf_counter()
-        self._ends.append(ended)
-        self._wall.append(ended - began)
-        self._cpu.append(spent)
+        self._steps.append(Step(step, ended, ended - began, spent))
+        if (step + 1) % BLOCK == 0 and os.environ["RANK"] == "0":
+            self._channel.sendto(arm_of(step + 1).encode(), str(self._directory / "turn"))
 
     def end(self, reason: str) -> None:
         """Pass on, and leave what was noted."""
-        if self._reporter is not None:
-            self._reporter.end(reason)
+        self._reporter.end(reason)
         path = self._directory / f"rank-{os.environ['RANK']}.json"
-        noted = {"ends": self._ends, "wall": self._wall, "cpu": self._cpu}
-        path.write_text(json.dumps(noted), encoding="utf-8")
+        path.write_text(json.dumps([astuple(step) for step in self._steps]), encoding="utf-8")
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else the job tells a reporter."""
-        return getattr(self._reporter, name) if self._reporter else _nothing
+        return getattr(self._reporter, name) if self._arm == "dvfd" else _nothing
 
-    def __enter__(self) -> Timed:
+    def __enter__(self) -> Turns:
         return self
 
     def __exit__(
@@ -72,28 +80,23 @@ class Timed:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._reporter is not None:
-            self._reporter.__exit__(kind, error, trace)
+        self._reporter.__exit__(kind, error, trace)
 
 
 @contextlib.contextmanager
 def timed_job(
-    directory: Path,
-    environment: Mapping[str, str],
-    *options: str,
-    reporting: bool = True,
-    ranks: int = 4,
+    directory: Path, environment: Mapping[str, str], port: int, *options: str, ranks: int = 4
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The job under torchrun, its words in *directory*/job.log; ended if it has not ended."""
-    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "values").mkdir()
     argv = [
         sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}",
-        "--max-restarts=3", "-m", "bench.timed_job", str(directory),
-        "real" if reporting else "none", *options,
+        "-m", "bench.timed_job", str(directory), *options,
     ]  # fmt: skip
+    more = {PORT: str(port), "PROMETHEUS_MULTIPROC_DIR": str(directory / "values")}
     with (directory / "job.log").open("ab") as log:
         job = subprocess.Popen(
-            argv, env=environment, stdout=log, stderr=log, start_new_session=True
+            argv, env={**environment, **more}, stdout=log, stderr=log, start_new_session=True
         )
     try:
         yield job
@@ -110,10 +113,10 @@ def main() -> int:
     """Be one rank."""
     from dvfd.drills import reference_job
 
-    directory, mode, *options = sys.argv[1:]
+    directory, *options = sys.argv[1:]
 
-    def build(**given: Any) -> Timed:
-        return Timed(Path(directory), Reporter(**given) if mode == "real" else None)
+    def build(**given: Any) -> Turns:
+        return Turns(Path(directory), Reporter(**given))
 
     with mock.patch.object(reference_job, "Reporter", build):
         return reference_job.main(options)
