@@ -303,7 +303,10 @@ def _told(
     """Seconds since *since* until each way had told by *route*."""
     while True:
         heard = {way: scene.ear.first(route, labels, since) for way, labels in ways.items()}
-        if None not in heard.values() or time.monotonic() > since + patience:
+        now = time.monotonic()
+        slow = heard[SLOW]  # by then the faster scrape, whose scrapes may fail, has had its chance
+        enough = heard[DVFD] and slow and (heard[FAST] or now > slow + PHASE)
+        if enough or now > since + patience:
             return {way: None if at is None else at - since for way, at in heard.items()}
         time.sleep(0.05)
 

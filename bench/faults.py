@@ -203,6 +203,12 @@ GONE: tuple[Labels, ...] = (
 """A rank that is gone makes no steps, is behind the others, missing after a minute, and what it
 computes is not seen any more."""
 
+BROKEN: tuple[Labels, ...] = (
+    {"criterion": "live.checkpoint_loadable"},
+    {"alertname": "DvfdBlind", "probe": "checkpoints"},
+)
+"""What is not intact is not loaded: whether it could be is not known any more."""
+
 FAULTS = (
     Fault(
         name="kill", text="Rank killed", criterion="live.responding", follows=GONE, job=(),
@@ -233,7 +239,7 @@ FAULTS = (
     ),
     Fault(
         name="corrupt", text="Checkpoint corrupt", criterion="live.checkpoint_intact",
-        follows=({"criterion": "live.checkpoint_loadable"},), job=("--saves=1",),
+        follows=BROKEN, job=("--saves=1",),
         rule="dvfd_checkpoint_intact{} == 0", inject=_flip, needs="checkpoint_intact", read=2,
     ),
     Fault(
