@@ -549,7 +549,7 @@ class Daemon:
         self._watch.wake(metrics)
 
     def _on_sampled(self, samples: list[Sample]) -> None:
-        self._store.write(samples)
+        self._store.write(samples, looked=True)
         self._runs.sampled(samples)
         self._watch.notice(samples)
 
@@ -600,7 +600,7 @@ class Daemon:
     def _look_at_ranks(self) -> Iterable[str]:
         """A rank's silence has reached its limit: measure it now."""
         samples = self._probes.ranks.silence(self._clock.now())
-        self._store.write(samples)
+        self._store.write(samples, looked=True)
         return {sample.metric for sample in samples}
 
     def _signalled(self) -> signal.Signals | None:

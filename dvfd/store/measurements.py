@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dvfd.model import Kind, Labels, Sample, labels
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 LATEST_TIME = 1e11
 """Unix seconds beyond which a time is none: the year 5138, and milliseconds given as seconds."""
+
+
+PASSED = 60.0
+"""Seconds for which the end of a series is remembered: a look that began before it is written by
+then. More would make those mute whom a clock that was set back lets live again."""
 
 
 class Ask(Protocol):
@@ -53,6 +58,7 @@ class Measurements:
         self._clock = clock
         self._retention = retention
         self._recent = Recent()
+        self._ends: deque[EndSeries] = deque(maxlen=1024)  # of 16 jobs of 64 ranks
         self._order = threading.Lock()
         self.dropped: Counter[str] = Counter(nonfinite=0, series=0)
 
@@ -74,12 +80,16 @@ class Measurements:
             newest += [found[-1].at] if found else []
         return max(newest, default=None)
 
-    def write(self, samples: Iterable[Sample]) -> None:
-        """Take samples in: seen at once, on the disk soon. What is no number is counted."""
+    def write(self, samples: Iterable[Sample], *, looked: bool = False) -> None:
+        """Take samples in: seen at once, on the disk soon. What is no number is counted. What was
+        *looked* for before its series ended does not bring it back.
+        """
         given = list(samples)
         sound = [s for s in given if _is_sound(s)]
         with self._order:  # the ring and the disk hear of an end and a new life in one order
             self.dropped["nonfinite"] += len(given) - len(sound)
+            if looked and self._ends:
+                sound = [s for s in sound if not self._is_over(s)]
             if sound:
                 self.dropped["series"] += self._recent.add(sound, self._clock.now())
                 self._pending.add(PutSamples(sound))
@@ -90,7 +100,18 @@ class Measurements:
         """
         with self._order:
             self._recent.end(where, metric)
-            self._pending.add(EndSeries(dict(where), at, metric))
+            over = EndSeries(dict(where), at, metric)
+            self._pending.add(over)
+            self._ends.append(over)
+            while at - self._ends[0].at > PASSED:
+                self._ends.popleft()
+
+    def _is_over(self, sample: Sample) -> bool:
+        """Whether the series of *sample* has ended since, and nobody has begun it anew."""
+        return not self._recent.has(sample.metric, sample.labels) and any(
+            0 <= over.at - sample.at <= PASSED and over.covers(sample.metric, sample.labels)
+            for over in self._ends
+        )
 
     def samples(self, criterion: Criterion, until: float) -> list[Sample]:
         """What *criterion* is judged on: its window and its age before it, and every newest one."""

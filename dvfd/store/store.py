@@ -167,10 +167,14 @@ class Store:
 
     # --- Samples ------------------------------------------------------------------------------
 
-    def write(self, samples: Iterable[Sample]) -> None:
-        """Take samples in; the next `samples` sees them. What is not finite is counted instead."""
+    def write(self, samples: Iterable[Sample], *, looked: bool = False) -> None:
+        """Take samples in; the next `samples` sees them. What is not finite is counted instead.
+
+        *looked* says that they are from a look around, beside which a series may have ended: one
+        that ended after it is left so.
+        """
         self._check_writable()
-        self._measurements.write(samples)
+        self._measurements.write(samples, looked=looked)
 
     def samples(self, criterion: Criterion, *, until: float) -> list[Sample]:
         """What to judge *criterion* on at Unix time *until*.

@@ -55,6 +55,53 @@ def test_a_series_gone_silent_is_given_with_its_newest_sample() -> None:
     assert [s.value for s in found] == [1.0, 2.0]
 
 
+JOB = {"job": "gpt"}
+
+
+def live(store: Store) -> list[float]:
+    return [s.value for s in store.latest("heat")]
+
+
+def test_a_look_from_before_the_end_of_a_series_does_not_bring_it_back(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with opened(tmp_path / "a.db", clock) as store:
+        store.write([sample(1, clock.now(), **JOB)])
+        seen = sample(2, clock.now(), **JOB)
+        clock.advance(0.01)
+        store.end_series(JOB, clock.now())
+        store.write([seen, sample(3, seen.at, job="other")], looked=True)
+        assert live(store) == [3]
+    with opened(tmp_path / "a.db", clock) as store:
+        assert live(store) == [3]
+
+
+def test_a_series_that_began_anew_takes_what_is_late() -> None:
+    clock = FakeClock()
+    with opened(None, clock) as store:
+        store.end_series(JOB, clock.now())
+        store.write([sample(1, clock.now(), **JOB)])
+        store.write([sample(2, clock.now(), **JOB)], looked=True)
+        assert live(store) == [2]
+
+
+def test_a_look_from_after_the_end_finds_a_new_life() -> None:
+    clock = FakeClock()
+    with opened(None, clock) as store:
+        store.end_series(JOB, clock.now())
+        clock.advance(5)
+        store.write([sample(1, clock.now(), **JOB)], looked=True)
+        assert live(store) == [1]
+
+
+def test_a_clock_that_was_set_back_makes_nobody_mute() -> None:
+    clock = FakeClock()
+    with opened(None, clock) as store:
+        store.end_series(JOB, clock.now())
+        clock.step(-3600)
+        store.write([sample(1, clock.now(), **JOB)], looked=True)
+        assert live(store) == [1]
+
+
 def test_the_metric_of_the_limit_comes_along_with_its_newest_sample() -> None:
     with opened(None) as store:
         store.write([sample(1.0, NOW - 9, "events"), sample(2.0, NOW, "events"), sample(3.0, NOW)])
