@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -22,7 +22,7 @@ from dvfd.alarm import (
 )
 from dvfd.config import Config
 from dvfd.incidents.incident import Escalation
-from dvfd.model import Catalogue, Clock, Report, Result, Severity, Verdict
+from dvfd.model import Catalogue, Clock, Labels, Report, Result, Severity, Verdict
 from dvfd.sinks.alert import blind_alert, criterion_alert, storm_alert
 from dvfd.sinks.pager import Pager
 
@@ -199,7 +199,7 @@ class Breaches:
         old = self._sights.get(name, Sight(name))
         if result.absent:
             new, transition = forget(old, result.at)
-        elif self._explained(result):
+        elif self._explained(result, but=result.began if old.state is not State.RAISED else ()):
             new, transition = explained(old, result.at)
         else:
             new, transition = blind(old, result, grace=GRACE)
@@ -209,10 +209,12 @@ class Breaches:
         if transition is not None:
             self._tell_blind(result)
 
-    def _explained(self, result: Result) -> bool:
-        """Whether every series that is not known has died, as somebody was told."""
-        metric = result.criterion.metric
-        return bool(result.unseen) and all(self._mute(metric, dict(s)) for s in result.unseen)
+    def _explained(self, result: Result, *, but: Collection[Labels]) -> bool:
+        """Whether every series that is not known, *but* those that have just begun and were never
+        seen, has died, as somebody was told.
+        """
+        metric, unseen = result.criterion.metric, set(result.unseen)
+        return bool(unseen) and all(self._mute(metric, dict(s)) for s in unseen.difference(but))
 
     def _lost(self) -> list[str]:
         """The criteria that were known and are not any more."""

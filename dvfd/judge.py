@@ -257,6 +257,7 @@ def _conclude(criterion: Criterion, findings: Sequence[Finding], at: float, trou
     reason = f"{_explain(criterion, decider)}{_tally(findings, decider.verdict)}"
     if decider.verdict is Verdict.UNKNOWN:
         reason = _blame(reason, trouble)
+    unseen = [f for f in findings if f.verdict is decider.verdict is Verdict.UNKNOWN]
     seen = not math.isnan(reading.value.value) and (
         decider.verdict is Verdict.FAIL or not reading.blind
     )
@@ -273,9 +274,8 @@ def _conclude(criterion: Criterion, findings: Sequence[Finding], at: float, trou
         note="" if decider.verdict is Verdict.FAIL else _unexpected(criterion, findings),
         samples=reading.count,
         sampled_at=reading.newest if math.isfinite(reading.newest) else None,
-        unseen=tuple(f.reading.labels for f in findings if f.verdict is decider.verdict)
-        if decider.verdict is Verdict.UNKNOWN
-        else (),
+        unseen=tuple(f.reading.labels for f in unseen),
+        began=tuple(f.reading.labels for f in unseen if f.reading.began and not f.bound.blind),
     )
 
 

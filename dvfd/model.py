@@ -342,6 +342,7 @@ class Result:
     absent: bool = False  # there is no live series: none came yet, or all have ended
     waived: Waived | None = None  # only with the verdict WAIVED
     unseen: tuple[Labels, ...] = ()  # the series that are unknown, where the verdict is UNKNOWN
+    began: tuple[Labels, ...] = ()  # those of them that are too new to be known
 
     @classmethod
     def unknown(

@@ -59,7 +59,9 @@ class Unreduced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one series says, or a group of them. A `blind` one cannot pass; it says why."""
+    """What one series says, or a group of them. A `blind` one cannot pass; it says why. One that
+    `began` is blind for nothing but that: its first sample lies within the window.
+    """
 
     labels: Labels
     value: Interval = ANYTHING
@@ -67,6 +69,7 @@ class Reading:
     newest: float = -math.inf
     coverage: float | None = None
     blind: str = ""
+    began: bool = False
 
 
 def exactly(value: float) -> Interval:
@@ -154,7 +157,8 @@ def _window(criterion: Criterion, samples: list[Sample], at: float) -> Reading:
     blind = silence or _too_little(criterion, coverage)
     if blind:
         value = widened(criterion, value)
-    return Reading(newest.labels, value, len(inside), newest.at, coverage, blind)
+    began = bool(blind) and not silence and len(inside) == len(samples)
+    return Reading(newest.labels, value, len(inside), newest.at, coverage, blind, began)
 
 
 # --- What is wrong with samples ---------------------------------------------------------------

@@ -208,9 +208,9 @@ def test_a_restart_does_not_end_a_blindness() -> None:
 RANK_0, RANK_1 = (("rank", "0"),), (("rank", "1"),)
 
 
-def watch(rig: Rig, *unseen: tuple[tuple[str, str], ...]) -> None:
+def watch(rig: Rig, *unseen: tuple[tuple[str, str], ...], **more: object) -> None:
     for _ in range(int(GRACE) + 2):
-        rig.tell(LIVE, UNKNOWN, unseen=unseen)
+        rig.tell(LIVE, UNKNOWN, unseen=unseen, **more)
 
 
 def test_the_silence_of_the_dead_is_no_blindness() -> None:
@@ -218,6 +218,30 @@ def test_the_silence_of_the_dead_is_no_blindness() -> None:
     rig.tell(LIVE, PASS)
     rig.dead = {"0"}
     watch(rig, RANK_0)
+    assert not rig.firing()
+
+
+def test_ranks_that_have_just_come_are_no_blindness() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    watch(rig, RANK_0, began=(RANK_0,))
+    assert not rig.firing()
+
+
+def test_ranks_that_have_just_come_do_not_hide_one_that_was_lost() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    watch(rig, RANK_0, RANK_1, began=(RANK_0,))
+    assert rig.firing() == {"blind:ranks"}
+
+
+def test_blindness_that_was_told_lasts_until_enough_was_seen_again() -> None:
+    rig = Rig(LIVE)
+    rig.tell(LIVE, PASS)
+    watch(rig, RANK_0)
+    watch(rig, RANK_0, began=(RANK_0,))
+    assert rig.firing() == {"blind:ranks"}
+    rig.tell(LIVE, PASS)
     assert not rig.firing()
 
 

@@ -413,3 +413,29 @@ def test_a_rollup_weighs_as_many_seconds_as_it_stands_for(reduce, answer):
     found = judge(windowed("<= 9", reduce, window=400), samples, at=NOW)
 
     assert found.observed == pytest.approx(answer, abs=0.005)
+
+
+# --- Series that have just begun ---------------------------------------------------------------
+
+HALF = windowed(">= 1", "median", coverage=0.5, max_age=15)
+
+
+def test_a_series_that_began_within_the_window_is_unknown_and_said_to_be_new():
+    found = judge(HALF, [*series(*[1] * 20, rank=0), *series(1, 1, rank=1)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.unseen == found.began == ((("rank", "1"),),)
+
+
+def test_a_series_that_was_there_before_the_window_is_not_new_however_little_was_seen():
+    found = judge(HALF, [sample(1, 70), sample(1, 0)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert (found.unseen, found.began) == (((),), ())
+
+
+def test_a_new_series_that_fell_silent_is_not_new_any_more():
+    found = judge(HALF, [sample(1, 20)], at=NOW)
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert (found.unseen, found.began) == (((),), ())
