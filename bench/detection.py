@@ -240,7 +240,9 @@ def _trial(scene: Scene, stage: Stage, fault: Fault, number: int) -> Trial:
             ranks = simulated(scene.node, job, ranks=fault.ranks, checkpoint=path, more=fault.job)
             stage.ranks = stack.enter_context(ranks)
         _await(scene, stage, fault, job)
-        time.sleep(fault.settle + random.uniform(0, PHASE))
+        settled = time.monotonic() + fault.settle
+        _calm(scene, fault)
+        time.sleep(max(0.0, settled - time.monotonic()) + random.uniform(0, PHASE))
         stack.callback(fault.mend, stage)
         return _race(scene, stage, fault, first=number == 0)
 
@@ -259,7 +261,7 @@ def _checkpoint(stage: Stage, fault: Fault, job: str) -> Path:
 
 
 def _await(scene: Scene, stage: Stage, fault: Fault, job: str) -> None:
-    """Wait until what is to be harmed is seen, and the fault before this one is over everywhere."""
+    """Wait until what is to be harmed is seen on /metrics."""
     if fault.needs:
         where = {"disk": f'path="{stage.disk}"', "gpu": "gpu="}
         label = where.get(fault.name, f'training_job="{job}"')
@@ -268,7 +270,6 @@ def _await(scene: Scene, stage: Stage, fault: Fault, job: str) -> None:
             if time.monotonic() > until:
                 raise SystemExit(f"{fault.name}: no {fault.needs} with {label} on /metrics")
             time.sleep(1)
-    _calm(scene, fault)
 
 
 def _calm(scene: Scene, fault: Fault) -> None:
@@ -380,8 +381,13 @@ def _of(fault: Fault, trials: Sequence[Trial], false: Sequence[Labels]) -> Itera
             yield Figure(f"{name}_p95", f"{text}, p95", quantile(told, 0.95), "s")
     if beyond := [seconds for trial in own if (seconds := trial.beyond(DVFD)) is not None]:
         every = f", read every {fault.read:g} s" if fault.read else ""
-        yield at_most(f"{fault.name}_beyond", f"{fault.text}: dvfd beyond the wait, p95{every}",
-                      quantile(beyond, 0.95), "s", PROMPT_LIMIT)  # fmt: skip
+        name, text = f"{fault.name}_beyond", f"{fault.text}: dvfd beyond the wait, p95{every}"
+        late = quantile(beyond, 0.95)
+        yield (
+            at_most(name, text, late, "s", PROMPT_LIMIT)
+            if fault.prompt
+            else Figure(name, text, late, "s")
+        )
     if pairs := _pairs(fault, trials, SLOW):
         value, low, high = ratio_of_medians([pairs])
         yield Figure(f"{fault.name}_ratio", f"{fault.text}: {WAYS[SLOW]} over dvfd, beyond the "

@@ -94,7 +94,9 @@ class Fault:
 
     `criterion` must call; `follows` are labels of what may call as well because of it. `job` are
     the options of a job's ranks, None without a job; the trial begins once /metrics has `needs` of
-    it and it has been so for `settle` seconds. `short` is the number of trials of a short run.
+    it and it has been so for `settle` seconds. `read` is how often dvfd reads the source, in
+    seconds, where nobody tells it. `prompt` says that dvfd is asked to be so: of process and value
+    faults, not of those of time. `short` is the number of trials of a short run.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Fault:
     ranks: int = 2
     follows: tuple[Labels, ...] = ()
     read: float = 0.0
+    prompt: bool = True
     short: int = 2
 
     def scraped(self, criterion: Criterion) -> Rule:
@@ -230,12 +233,12 @@ FAULTS = (
     Fault(
         name="straggler", text="Straggler", criterion="live.stragglers", job=("--compute=0.4",),
         rule="dvfd_rank_straggler_ratio{} < 0.75", hold="60s", inject=_order("slow"),
-        wait=half_a_window, needs="rank_straggler_ratio", settle=35, read=5, short=1,
+        wait=half_a_window, needs="rank_straggler_ratio", settle=35, read=5, short=1, prompt=False,
     ),
     Fault(
         name="missing", text="Checkpoint missing", criterion="live.checkpoint_missing",
         job=("--saves=0",), rule="dvfd_checkpoint_missing{} > 0", inject=_save_no_more,
-        needs="checkpoint_age_seconds", read=2, ranks=1,
+        needs="checkpoint_age_seconds", read=2, ranks=1, prompt=False,
     ),
     Fault(
         name="corrupt", text="Checkpoint corrupt", criterion="live.checkpoint_intact",

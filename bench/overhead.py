@@ -39,7 +39,7 @@ from bench.resample import median_interval
 from bench.timed_job import timed_job
 from bench.turns import ARMS, BLOCK, Step, call, ratio, rounds
 
-SECONDS, SHORT = 600.0, 75.0
+SECONDS, SHORT = 600.0, 90.0
 """How long the job trains; it also takes some 10 s to start."""
 
 WARM_UP = 5.0

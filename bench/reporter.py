@@ -1,32 +1,44 @@
 """What one report costs a training step: dvfd's reporter beside prometheus_client and statsd.
 
-Prints one JSON object: microseconds per step, the median and the range of the rounds, all in the
-same process and turn by turn. Five numbers are reported each time. The receiver is dvfd's own, in
-a process of its own with a store on disk; statsd sends to a UDP socket that is read.
+Microseconds a step, median and range of the rounds, all in the same process and turn by turn. Five
+numbers are reported each time. Back to back, as a loop of nothing else does; at 100 steps a second,
+when the process has slept; and cold, after 32 MiB of other memory were copied, which leaves nothing
+of the reporter in the caches, as a step of training does. (bench.overhead times the calls inside a
+real job.) prometheus_client stands twice: with its values in the process, and in multiprocess mode,
+which a job of several ranks needs. The receiver is dvfd's own, in a process of its own with a store
+on disk; statsd sends to a UDP socket that is read.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
+import os
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from statsd import StatsClient
 
-from bench.record import Figure, keep
+from bench.harness import chosen, finish
+from bench.multiprocess import Multiprocess
+from bench.record import Figure
 from dvfd.telemetry.reporter import Reporter
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+PAUSE = 0.01
+"""Seconds between steps at a hundred a second."""
+
+COLD = 32 << 20
+"""Bytes copied between steps: more than the caches of a core hold."""
+
+FEW = 100
+"""Reports of a round where something lies between them."""
 
 
 def dvfd(path: str, batch: int = 128) -> Callable[[int], None]:
@@ -58,6 +70,18 @@ def prometheus() -> Callable[[int], None]:
     return report
 
 
+def multiprocess(directory: Path) -> Callable[[int], None]:
+    """The same, in files of *directory* that other processes read."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    step = Multiprocess().step
+
+    def report(number: int) -> None:
+        step(number, samples=32, loss=2.5, grad_norm=1.5, compute=0.08, communication=0.01,
+             allreduce=0.09)  # fmt: skip
+
+    return report
+
+
 def statsd(port: int) -> Callable[[int], None]:
     """The same numbers over UDP, a datagram each."""
     client = StatsClient("127.0.0.1", port)
@@ -73,20 +97,40 @@ def statsd(port: int) -> Callable[[int], None]:
     return report
 
 
-def microseconds(report: Callable[[int], None], steps: int, pause: float = 0.0) -> float:
-    """Seconds inside *report* per step, in microseconds; *pause* between steps is not counted."""
-    if not pause:
-        since = time.perf_counter()
-        for number in range(steps):
-            report(number)
-        return (time.perf_counter() - since) / steps * 1e6
-    spent = 0
+Between = Callable[[], object]
+
+
+def back_to_back(report: Callable[[int], None], steps: int) -> float:
+    """Microseconds of a report, of *steps* with nothing in between."""
+    since = time.perf_counter()
     for number in range(steps):
-        time.sleep(pause)
-        since_ns = time.perf_counter_ns()
         report(number)
-        spent += time.perf_counter_ns() - since_ns
-    return spent / steps / 1e3
+    return (time.perf_counter() - since) / steps * 1e6
+
+
+def after(between: Between) -> Callable[[Callable[[int], None], int], float]:
+    """Times reports after each of which something happens that is not counted: the clock is."""
+
+    def microseconds(report: Callable[[int], None], steps: int) -> float:
+        spent = 0
+        for number in range(steps):
+            between()
+            since = time.perf_counter_ns()
+            report(number)
+            spent += time.perf_counter_ns() - since
+        return spent / steps / 1e3
+
+    return microseconds
+
+
+def copying() -> Between:
+    """Copies more than caches hold."""
+    source, target = bytes(COLD), bytearray(COLD)
+
+    def copy() -> None:
+        target[:] = source
+
+    return copy
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -110,42 +154,44 @@ def figures(found: dict[str, Any]) -> list[Figure]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=20_000)
-    options = parser.parse_args()
+    options = chosen(__doc__, rounds=7, steps=20_000)
+    if options.short:
+        options.rounds, options.steps = 2, 5_000
     with tempfile.TemporaryDirectory() as place, socket.socket(type=socket.SOCK_DGRAM) as sink:
         sink.bind(("127.0.0.1", 0))
-        path = str(Path(place) / "ingest.sock")
         serving = [sys.executable, "-m", "bench.ingest", "--serve", place]
         with subprocess.Popen(serving, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout
             server.stdout.readline()
-            found = measure(path, sink.getsockname()[1], options.rounds, options.steps)
+            found = measure(Path(place), sink.getsockname()[1], options.rounds, options.steps)
             server.terminate()
             server.communicate()
-    keep("reporter", figures(found), raw=found)
-    print(json.dumps(found))
+    finish("reporter", options, figures(found), found)
 
 
-def measure(path: str, port: int, rounds: int, steps: int) -> dict[str, Any]:
+def measure(place: Path, port: int, rounds: int, steps: int) -> dict[str, Any]:
     """All of them, turn by turn."""
-    candidates = {
-        "dvfd": (dvfd(path), steps, 0.0),
-        "dvfd_without_a_daemon": (dvfd("/nonexistent/ingest.sock"), steps, 0.0),
-        "dvfd_at_100_steps_a_second": (dvfd(path), 200, 0.01),
-        "prometheus_client": (prometheus(), steps, 0.0),
-        "prometheus_client_at_100_steps_a_second": (prometheus(), 200, 0.01),
-        "statsd": (statsd(port), steps // 10, 0.0),
+    (place / "values").mkdir()
+    libraries = {
+        "dvfd": dvfd(str(place / "ingest.sock")),
+        "prometheus_client": prometheus(),
+        "prometheus_client_multiprocess": multiprocess(place / "values"),
     }
+    asleep, cold = after(lambda: time.sleep(PAUSE)), after(copying())
+    candidates: dict[str, Callable[[], float]] = {}
+    for name, report in libraries.items():
+        candidates[name] = partial(back_to_back, report, steps)
+        candidates[f"{name}_at_100_steps_a_second"] = partial(asleep, report, FEW)
+        candidates[f"{name}_with_cold_caches"] = partial(cold, report, FEW)
+    candidates["nothing_with_cold_caches"] = partial(cold, lambda _number: None, FEW)
+    unheard = dvfd("/nonexistent/ingest.sock")
+    candidates["dvfd_without_a_daemon"] = partial(back_to_back, unheard, steps)
+    candidates["statsd"] = partial(back_to_back, statsd(port), steps // 10)
     found: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
-        for name, (report, count, pause) in candidates.items():
-            found[name].append(microseconds(report, count, pause))
+        for name, microseconds in candidates.items():
+            found[name].append(microseconds())
     return {
-        "bench": "reporter",
-        "unit": "microseconds per step",
-        "python": platform.python_version(),
         "rounds": rounds,
         "steps": steps,
         "per_step": {name: summary(values) for name, values in found.items()},
