@@ -128,7 +128,7 @@ def copying() -> Between:
     source, target = bytes(COLD), bytearray(COLD)
 
     def copy() -> None:
-        target[:] = source
+        memoryview(target)[:] = source
 
     return copy
 
