@@ -1,6 +1,8 @@
 """Seconds from a fault until a webhook behind a real Alertmanager is told, by dvfd and by scraping.
 
-Eleven classes of faults (bench.faults) on one node with one real daemon. In every trial three ways
+Eleven classes of faults (bench.faults) on one node with one real daemon, but for stragglers: those
+have a node to themselves, since a straggler is over only once every job's first minute is, and jobs
+begin here all the time. In every trial three ways
 race to one Alertmanager and its webhook: dvfd, which pushes; and a real Prometheus with a plain
 rule on the same raw metric, scraped and evaluated every 15 s and every second (bench.scraping).
 Classes whose criteria differ run beside each other. A fault comes at a random moment, uniform over
@@ -65,6 +67,9 @@ adds to it, several times."""
 SETTLE = 60.0
 """Longest group_wait and what telling takes."""
 
+NODES = ("node", "node-apart")
+"""The one of all lanes, and the one for faults that need a node to themselves."""
+
 DISK_BYTES = 16 << 20
 CHECKPOINT_BYTES = 64 << 10
 
@@ -72,7 +77,7 @@ OWN_NAMESPACE = "DVFD_BENCH_MOUNTS"
 
 CONFIG = """
 [node]
-name = "node-under-test"
+name = "{name}"
 [http]
 port = 0
 [profile]
@@ -122,6 +127,7 @@ class Scene:
     """The daemon, what hears of its alerts and of Prometheus', and what has happened so far."""
 
     place: Path
+    name: str
     node: Any
     ear: Ear
     seams: Seams
@@ -131,7 +137,7 @@ class Scene:
     def labels(self, fault: Fault) -> dict[str, dict[str, str]]:
         """By which labels each way's alert of *fault* is known."""
         scraped = {each: {"fault": fault.name, "scrape": each} for each in INTERVALS}
-        return {DVFD: {"criterion": fault.criterion}, **scraped}
+        return {DVFD: {"criterion": fault.criterion, "node": self.name}, **scraped}
 
     def shows(self, metric: str, label: str) -> bool:
         """Whether /metrics has a series of *metric* with *label*."""
@@ -168,28 +174,28 @@ def measure(
 ) -> tuple[list[Trial], list[Labels]]:
     """All trials, and the labels of alerts that nobody had caused."""
     with contextlib.ExitStack() as stack:
-        scene = _scene(stack, place)
+        scene, apart = _scenes(stack, place)
         lanes: dict[str, list[Fault]] = {}
         for fault in faults:
             lanes.setdefault(fault.criterion, []).append(fault)
         with ThreadPoolExecutor(len(lanes)) as pool:
-            runs = [pool.submit(_lane, scene, lane, count) for lane in lanes.values()]
+            runs = [
+                pool.submit(_lane, apart if lane[0].apart else scene, lane, count)
+                for lane in lanes.values()
+            ]
         trials = [trial for run in runs for trial in run.result()]
         return trials, [note.labels for note in strays(scene.ear.notes, scene.spells)]
 
 
-def _scene(stack: contextlib.ExitStack, place: Path) -> Scene:
-    """Everything up, and nothing wrong."""
-    (place / "node").mkdir()
+def _scenes(stack: contextlib.ExitStack, place: Path) -> tuple[Scene, Scene]:
+    """Everything up, and nothing wrong: the node, and the one for what needs a node to itself."""
     (disk := place / "disk").mkdir()
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(disk)], check=True
     )
     stack.callback(subprocess.run, ["umount", str(disk)], check=True)
-    log = place / "training.log"
-    log.touch()
-    seams = Seams.lay(place / "seams", COOL)
-    mounts = seams.directory / "proc" / "1"
+    seams = [Seams.lay(place / f"seams-{name}", COOL) for name in NODES]
+    mounts = seams[0].directory / "proc" / "1"
     mounts.mkdir()
     (mounts / "mounts").write_text(f"none {disk} tmpfs rw 0 0\n", encoding="utf-8")
 
@@ -197,20 +203,37 @@ def _scene(stack: contextlib.ExitStack, place: Path) -> Scene:
     pager = stack.enter_context(
         testbed.alertmanager(place, ear.url, text=alertmanager_config(ear.url))
     )
-    within = (sys.executable, "-m", "bench.seamed", str(seams.directory))
-    node = tests_node.Node(place / "node", [pager.url], within=within)
-    text = CONFIG.format(url=pager.url, log=log, port=PORT)
-    (node.directory / "dvfd.toml").write_text(text, encoding="utf-8")
-    stack.enter_context(tests_node.running(node))
-
+    nodes = [_node(place, name, pager.url) for name in NODES]
+    for node in nodes:
+        stack.enter_context(tests_node.running(node))
     criteria = load_catalogue(Config()).criteria
-    exporter = stack.enter_context(node_exporter(place, seams.directory / "proc"))
+    exporter = stack.enter_context(node_exporter(place, seams[0].directory / "proc"))
     rules = [fault.scraped(criteria[fault.criterion]) for fault in FAULTS]
-    targets = [node.address, f"127.0.0.1:{exporter.port}"]
+    targets = [*(node.address for node in nodes), f"127.0.0.1:{exporter.port}"]
     server = stack.enter_context(scraping(place, targets, f"127.0.0.1:{pager.port}", rules))
     twice = f'count_over_time(up{{job="{SLOW}"}}[5m]) >= 2'  # what `increase` needs
     testbed.eventually(lambda: len(testbed.query(server, twice)) == len(targets), 90, every=1)
-    return Scene(place, node, ear, seams, dict(criteria))
+    scene, apart = (
+        Scene(place, name, node, ear, own, dict(criteria))
+        for name, node, own in zip(NODES, nodes, seams, strict=True)
+    )
+    apart.spells = scene.spells  # one account of what was caused
+    return scene, apart
+
+
+def _node(place: Path, name: str, pager: str) -> Any:
+    """A node with seams and a log of its own, not yet started."""
+    within = (sys.executable, "-m", "bench.seamed", str(place / f"seams-{name}"))
+    node = tests_node.Node(place / name, [pager], within=within)
+    text = CONFIG.format(name=name, url=pager, log=_log(place, name), port=PORT)
+    (node.directory / "dvfd.toml").write_text(text, encoding="utf-8")
+    _log(place, name).touch()
+    return node
+
+
+def _log(place: Path, name: str) -> Path:
+    """The log that the node's daemon follows."""
+    return place / f"{name}.log"
 
 
 # --- Trials ------------------------------------------------------------------------------------
@@ -218,7 +241,7 @@ def _scene(stack: contextlib.ExitStack, place: Path) -> Scene:
 
 def _lane(scene: Scene, faults: Sequence[Fault], count: Callable[[Fault], int]) -> list[Trial]:
     """Every trial of faults that the same criterion sees, one after the other."""
-    stage = Stage([], scene.seams, scene.place / "training.log", Path(), scene.place / "disk")
+    stage = Stage([], scene.seams, _log(scene.place, scene.name), Path(), scene.place / "disk")
     found: list[Trial] = []
     for fault in faults:
         for number in range(count(fault)):

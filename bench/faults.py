@@ -96,7 +96,8 @@ class Fault:
     the options of a job's ranks, None without a job; the trial begins once /metrics has `needs` of
     it and it has been so for `settle` seconds. `read` is how often dvfd reads the source, in
     seconds, where nobody tells it. `prompt` says that dvfd is asked to be so: of process and value
-    faults, not of those of time. `short` is the number of trials of a short run.
+    faults, not of those of time. `apart` is on a node of its own. `short` is the number of trials
+    of a short run.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Fault:
     follows: tuple[Labels, ...] = ()
     read: float = 0.0
     prompt: bool = True
+    apart: bool = False
     short: int = 2
 
     def scraped(self, criterion: Criterion) -> Rule:
@@ -234,6 +236,7 @@ FAULTS = (
         name="straggler", text="Straggler", criterion="live.stragglers", job=("--compute=0.4",),
         rule="dvfd_rank_straggler_ratio{} < 0.75", hold="60s", inject=_order("slow"),
         wait=half_a_window, needs="rank_straggler_ratio", settle=35, read=5, short=1, prompt=False,
+        apart=True,
     ),
     Fault(
         name="missing", text="Checkpoint missing", criterion="live.checkpoint_missing",
