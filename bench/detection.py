@@ -31,10 +31,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ class Scene:
     seams: Seams
     criteria: dict[str, Criterion]
     spells: list[Spell] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def labels(self, fault: Fault) -> dict[str, dict[str, str]]:
         """By which labels each way's alert of *fault* is known."""
@@ -183,6 +185,10 @@ def measure(
                 pool.submit(_lane, apart if lane[0].apart else scene, lane, count)
                 for lane in lanes.values()
             ]
+            try:
+                wait(runs, return_when=FIRST_EXCEPTION)
+            finally:  # one that failed, or a signal, ends all: after the trial that each is at
+                scene.over.set()
         trials = [trial for run in runs for trial in run.result()]
         return trials, [note.labels for note in strays(scene.ear.notes, scene.spells)]
 
@@ -217,7 +223,7 @@ def _scenes(stack: contextlib.ExitStack, place: Path) -> tuple[Scene, Scene]:
         Scene(place, name, node, ear, own, dict(criteria))
         for name, node, own in zip(NODES, nodes, seams, strict=True)
     )
-    apart.spells = scene.spells  # one account of what was caused
+    apart.spells, apart.over = scene.spells, scene.over  # one account of what was caused
     return scene, apart
 
 
@@ -245,6 +251,8 @@ def _lane(scene: Scene, faults: Sequence[Fault], count: Callable[[Fault], int]) 
     found: list[Trial] = []
     for fault in faults:
         for number in range(count(fault)):
+            if scene.over.is_set():
+                return found
             trial = _trial(scene, stage, fault, number)
             print(time.strftime("%X"), trial, file=sys.stderr)
             found.append(trial)
@@ -314,11 +322,11 @@ def _race(scene: Scene, stage: Stage, fault: Fault, *, first: bool) -> Trial:
     caused = [*ways.values(), *fault.follows]
     scene.spells.append(Spell(time.monotonic(), tuple(caused)))
     begun = fault.inject(stage)
-    wait = fault.wait(scene.criteria[fault.criterion]) + begun.wait
-    prompt = _told(scene, PROMPT, ways, begun.at, wait + PATIENCE)
-    more = wait + PATIENCE + SETTLE
+    own = fault.wait(scene.criteria[fault.criterion]) + begun.wait
+    prompt = _told(scene, PROMPT, ways, begun.at, own + PATIENCE)
+    more = own + PATIENCE + SETTLE
     delivered = _told(scene, DELIVERED, ways, begun.at, more) if first else {}
-    return Trial(fault.name, wait, prompt, delivered)
+    return Trial(fault.name, own, prompt, delivered)
 
 
 def _told(
