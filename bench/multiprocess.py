@@ -28,7 +28,8 @@ class Multiprocess:
 
     def __init__(self) -> None:
         # The library chooses its kind of value by the environment, once, when it is imported.
-        with mock.patch.object(values, "ValueClass", values.MultiProcessValue()):
+        kind = values.MultiProcessValue()  # type: ignore[no-untyped-call]
+        with mock.patch.object(values, "ValueClass", kind):
             none = CollectorRegistry()
             self._gauges = {name: Gauge(name, name, registry=none) for name in GAUGES}
             self._counters = {name: Counter(name, name, registry=none) for name in COUNTERS}
@@ -51,5 +52,5 @@ class Multiprocess:
 def serve(port: int) -> None:
     """Serve the values of all processes on loopback, in a thread of this one."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     start_http_server(port, "127.0.0.1", registry)
