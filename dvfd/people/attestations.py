@@ -146,8 +146,9 @@ class Attestations:
         """
         if self._evidence is None:
             return
-        written = [said for record in self._evidence.records(KIND) if (said := _said(record.body))]
-        with self._lock:
+        with self._lock:  # nobody says anything between the reading of the one and of the other
+            records = self._evidence.records(KIND)
+            written = [said for record in records if (said := _said(record.body))]
             for item in self.items:
                 kept, told = self.history(item), [s for s in written if s.item == item]
                 for said in _later(kept, told):

@@ -5,18 +5,20 @@ for missing that could only not be read.
 from __future__ import annotations
 
 import base64
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import FakeClock
-from fakes_incidents import STABILITY, Place
+from fakes_incidents import CATALOGUE, STABILITY, Place
 from fakes_store import METRICS, opened, rows
 
 from dvfd.control import Operation, Peer
 from dvfd.errors import StoreError
 from dvfd.evidence.ledger import Evidence
 from dvfd.operations import lasting
+from dvfd.people.attestations import Attestations
 from dvfd.runs.run import Axis, Plan, Run, Stage, caught_up
 from dvfd.store import Store
 
@@ -88,6 +90,28 @@ def test_a_piece_that_a_kill_left_is_in_no_attachments_way(tmp_path: Path) -> No
     place.say(file="log.txt", content=base64.b64encode(b"all of it").decode())
 
     assert left.read_bytes() == b"all of it"
+
+
+def test_what_is_stated_while_stock_is_taken_stands_in_the_ledger_once(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with opened(tmp_path / NAME, clock) as store:
+        ledger = Evidence(tmp_path / "evidence", clock, store=store)
+        desk = Attestations(CATALOGUE, store, clock, ledger)
+        request = {"item": desk.items[0], "value": True, "name": "Ann", "role": "CTO"}
+        speaking = threading.Thread(target=desk.attest, args=(request, "ann"))
+        read = ledger.records
+
+        def read_while_ann_speaks(kind: str) -> Any:
+            found = read(kind)
+            speaking.start()
+            speaking.join(1.0)  # she is through where nobody keeps her waiting
+            return found
+
+        ledger.records = read_while_ann_speaks  # type: ignore[method-assign, assignment]
+        desk.enter()
+        speaking.join()
+
+        assert len(read("attestation")) == 1
 
 
 def test_a_change_of_state_outlives_the_moment_at_which_nobody_looks_any_more(
