@@ -689,6 +689,10 @@ def _broken(notes: Sequence[Note], ended: Sequence[Ended]) -> list[Figure]:
         exactly("unexplained", "Faults: alerts that none accounts for", len(unexplained(notes)),
                 "alerts", 0),
     ]  # fmt: skip
+    if not known:  # nothing that had to be told was tried: that is no success
+        figures_ = [
+            replace(f, reached=None) if f.name in {"untold", "unresolved"} else f for f in figures_
+        ]
     if heard:
         figures_.append(
             Figure("told", "Faults: injection to the webhook, median (least, most)",

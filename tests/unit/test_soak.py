@@ -211,3 +211,11 @@ def test_an_alert_is_called_by_its_criterion_or_by_what_it_is_about():
     assert [key_of(failed), key_of(blind), key_of({"alertname": "DvfdAbsent"})] == [
         "live.memory", "DvfdBlind:ranks", "DvfdAbsent"
     ]  # fmt: skip
+
+
+def test_a_soak_in_which_nothing_had_to_be_told_does_not_know_whether_it_is():
+    begun = Begun(at=0, clean=60, faults=60, seed=9, warm_up=9)
+    notes = [begun, *(sampled(n) for n in range(100)), tried(70, 80)]
+    reached = {f.name: f.reached for f in figures(notes)}
+
+    assert (reached["untold"], reached["unresolved"], reached["scrapes"]) == (None, None, None)
