@@ -118,6 +118,11 @@ class Fault:
     apart: bool = False
     short: int = 2
 
+    @property
+    def at_once(self) -> bool:
+        """Whether it is one of process or value that the framework calls for without a wait."""
+        return self.prompt and self.wait is at_once
+
     def scraped(self, criterion: Criterion) -> Rule:
         """The rule of the way without dvfd."""
         return Rule(self.name, self.rule, criterion.severity.value, self.hold)

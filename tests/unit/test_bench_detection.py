@@ -126,7 +126,13 @@ def test_scraping_is_compared_with_dvfd_beyond_the_wait():
     found = told_of()
     assert found["ratio_15s"].value == 14
     assert found["ratio_15s"].reached
-    assert told_of(*[trial("disk", 62.0, 63.0, wait=60.0)] * 40)["ratio_15s"].reached is False
+    assert told_of(*[trial("log", 2.0, 3.0)] * 40)["ratio_15s"].reached is False
+
+
+def test_what_waits_by_itself_is_compared_apart():
+    found = told_of(*[trial("disk", 62.0, 63.0, wait=60.0)] * 40)
+    assert found["ratio_15s"].value == 14
+    assert found["ratio_all_15s"].value == 1.5
 
 
 def test_one_missed_fault_of_all_is_seen_in_both_places():
