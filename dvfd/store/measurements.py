@@ -57,7 +57,7 @@ class Measurements:
         self._metrics = metrics
         self._clock = clock
         self._retention = retention
-        self._recent = Recent()
+        self._recent = Recent(clock)
         self._ends: deque[EndSeries] = deque(maxlen=1024)  # of 16 jobs of 64 ranks
         self._order = threading.Lock()
         self.dropped: Counter[str] = Counter(nonfinite=0, series=0)
@@ -76,7 +76,7 @@ class Measurements:
             if any(over.covers(metric, known) for over in ended):
                 continue
             found = _last_of(database, series, metric, known)
-            self._recent.add(found, math.inf)
+            self._recent.remember(found)
             newest += [found[-1].at] if found else []
         return max(newest, default=None)
 
@@ -91,7 +91,7 @@ class Measurements:
             if looked and self._ends:
                 sound = [s for s in sound if not self._is_over(s)]
             if sound:
-                self.dropped["series"] += self._recent.add(sound, self._clock.now())
+                self.dropped["series"] += self._recent.add(sound)
                 self._pending.add(PutSamples(sound))
 
     def end(self, where: Mapping[str, str], at: float, metric: str = "") -> None:

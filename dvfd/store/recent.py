@@ -2,6 +2,9 @@
 
 Two doubles a sample in flat arrays: 100 series of 120 samples take a quarter of a MiB, where
 Sample objects would take three.
+
+Samples bear the time of day, and silence is time that passed. A wall clock that is set back would
+make a silent series young again, so each series also knows by the boot clock when it last spoke.
 """
 
 from __future__ import annotations
@@ -9,12 +12,15 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_left, bisect_right
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dvfd.model import Labels, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dvfd.model import Clock
 
 RECENT = 600.0
 """Seconds that the ring answers for without SQL."""
@@ -34,11 +40,14 @@ SLACK = 32
 AHEAD = 1.0
 """Seconds that a sample may lie ahead of the clock; more is the future of a clock set back."""
 
+UNDATED = 700_000.0
+"""Seconds of age of what the disk has from the future: more than any `max_age`, which is a week."""
+
 
 class Track:
     """One live series. The newest sample always stays, however old."""
 
-    __slots__ = ("ats", "bounds", "labels", "metric", "values")
+    __slots__ = ("ats", "bounds", "heard", "labels", "lead", "metric", "values")
 
     def __init__(self, metric: str, labels: Labels) -> None:
         self.metric = metric
@@ -46,19 +55,29 @@ class Track:
         self.ats = array("d")
         self.values = array("d")
         self.bounds: dict[float, tuple[float | None, float | None]] = {}
+        self.heard = 0.0  # boot time at which the newest sample came
+        self.lead = 0.0  # how far that lay ahead of the wall clock then; negative if behind
 
-    def add(
-        self, at: float, value: float, low: float | None, high: float | None, now: float
-    ) -> None:
+    def add(self, sample: Sample, now: float, boot: float) -> None:
         """Put a sample in its place by time; the later word on the same instant counts."""
+        at = sample.at
         if self.ats and at <= self.ats[-1]:
             self._make_way(at, now)
         place = bisect_left(self.ats, at)
         self.ats.insert(place, at)
-        self.values.insert(place, value)
-        if low is not None or high is not None:
-            self.bounds[at] = (low, high)
+        self.values.insert(place, sample.value)
+        if sample.low is not None or sample.high is not None:
+            self.bounds[at] = (sample.low, sample.high)
+        if place == len(self.ats) - 1:
+            self.heard, self.lead = boot, at - now
         self._trim()
+
+    def set_back(self, now: float, boot: float) -> Sample | None:
+        """The newest sample, as old as it is by the boot clock, if the wall clock was set back
+        since it came; else None. What came before it has no place in today's time.
+        """
+        latest = self.lead + now - (boot - self.heard)
+        return replace(self._sample(-1), at=latest) if self.ats[-1] > latest + AHEAD else None
 
     def between(self, since: float, until: float) -> list[Sample]:
         """The samples of [since, until], oldest first, and the last one before: after a silence
@@ -101,13 +120,15 @@ class Track:
 class Recent:
     """All live series by metric. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._tracks: dict[str, dict[Labels, Track]] = {}
         self._count = 0
 
-    def add(self, samples: Iterable[Sample], now: float) -> int:
-        """Take finite *samples* in at Unix time *now*; return how many found no room."""
+    def add(self, samples: Iterable[Sample]) -> int:
+        """Take finite *samples* in; return how many found no room."""
+        now, boot = self._clock.now(), self._clock.boot()
         refused = 0
         with self._lock:
             for s in samples:
@@ -115,27 +136,42 @@ class Recent:
                 if track is None:
                     refused += 1
                 else:
-                    track.add(s.at, s.value, s.low, s.high, now)
+                    track.add(s, now, boot)
         return refused
+
+    def remember(self, samples: Sequence[Sample]) -> None:
+        """Take in what the disk has of one series, oldest first. If it ends in the future, nobody
+        knows when it was.
+        """
+        self.add(samples)
+        track = self._track(samples[-1].metric, samples[-1].labels) if samples else None
+        if track is not None and track.lead > AHEAD:
+            track.lead = -UNDATED
 
     def window(
         self, metric: str, since: float, until: float, where: Labels = ()
     ) -> list[tuple[Labels, list[Sample], float]]:
         """For each live series: its labels, its samples of [since, until], and its first `at`.
 
-        A series without any in there gives its newest sample.
+        A series without any in there gives its newest sample, and so does one that has not spoken
+        since the clock was set back.
         """
+        now, boot = self._clock.now(), self._clock.boot()
         with self._lock:
             return [
-                (t.labels, t.between(since, until) or [t.newest(until)], t.ats[0])
+                (t.labels, [last], last.at)
+                if (last := t.set_back(now, boot))
+                else (t.labels, t.between(since, until) or [t.newest(until)], t.ats[0])
                 for t in self._tracks.get(metric, {}).values()
                 if matches(t.labels, where)
             ]
 
     def newest(self, metric: str, until: float = float("inf")) -> list[Sample]:
         """The newest sample of each live series, not after *until* where there is one."""
+        now, boot = self._clock.now(), self._clock.boot()
         with self._lock:
-            return [t.newest(until) for t in self._tracks.get(metric, {}).values()]
+            tracks = self._tracks.get(metric, {}).values()
+            return [t.set_back(now, boot) or t.newest(until) for t in tracks]
 
     def metrics(self) -> list[str]:
         """The metrics that have live series."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
+from fakes import FakeClock
 from fakes_store import sample
 
 from dvfd.model import Sample, labels
@@ -13,9 +15,9 @@ from dvfd.store.recent import Recent
 NOW = 1_800_000_000.0
 
 
-def filled(*samples: Sample, now: float = NOW) -> Recent:
-    ring = Recent()
-    ring.add(samples, now)
+def filled(*samples: Sample, now: float = NOW, clock: FakeClock | None = None) -> Recent:
+    ring = Recent(clock or FakeClock(now))
+    ring.add(samples)
     return ring
 
 
@@ -31,7 +33,7 @@ def test_a_window_holds_its_own_samples_ends_included_and_the_one_before() -> No
 
 def test_what_a_counter_grew_from_survives_a_long_silence() -> None:
     ring = filled(sample(7.0, NOW - 90_000))
-    ring.add([sample(8.0, NOW + i) for i in range(300)], NOW + 300)
+    ring.add([sample(8.0, NOW + i) for i in range(300)])
 
     assert values(ring, NOW, NOW + 60)[:2] == [7.0, 8.0]
 
@@ -58,9 +60,61 @@ def test_a_fast_series_is_bounded_by_count() -> None:
 def test_what_lies_ahead_of_a_clock_set_back_is_dropped_by_the_next_sample() -> None:
     ring = filled(sample(1.0, NOW + 3600))
 
-    ring.add([sample(2.0, NOW)], NOW)
+    ring.add([sample(2.0, NOW)])
 
     assert [s.value for s in ring.newest("heat")] == [2.0]
+
+
+@pytest.mark.parametrize("step", [-3600.0, -30.0])
+@pytest.mark.parametrize("silence", [4.0, 40.0, 4000.0])
+def test_a_clock_set_back_makes_no_silent_series_young(step: float, silence: float) -> None:
+    clock = FakeClock(NOW)
+    ring = filled(*(sample(1.0, NOW - ago) for ago in range(600, -1, -5)), clock=clock)
+
+    clock.step(step)
+    clock.advance(silence)
+    inside = [
+        s.at for _, found, _ in ring.window("heat", clock.now() - 60, clock.now()) for s in found
+    ]
+
+    assert inside == [s.at for s in ring.newest("heat")] == [clock.now() - silence]
+
+
+def test_a_series_that_speaks_after_the_clock_was_set_back_is_whole_again() -> None:
+    clock = FakeClock(NOW)
+    ring = filled(*(sample(1.0, NOW - ago) for ago in range(600, -1, -5)), clock=clock)
+
+    clock.step(-30)
+    ring.add([sample(2.0, clock.now())])
+
+    assert values(ring, clock.now() - 10, clock.now()) == [1.0, 1.0, 1.0, 2.0]
+
+
+def test_a_clock_set_back_by_less_than_clocks_differ_moves_nothing() -> None:
+    clock = FakeClock(NOW)
+    ring = filled(sample(1.0, NOW), clock=clock)
+
+    clock.advance(5)
+    clock.step(-0.9)
+
+    assert ring.newest("heat")[0].at == NOW
+
+
+def test_a_source_whose_clock_is_ahead_is_as_far_ahead_as_it_was() -> None:
+    clock = FakeClock(NOW)
+    ring = filled(sample(1.0, NOW + 30), clock=clock)
+
+    clock.advance(5)
+
+    assert ring.newest("heat")[0].at == NOW + 30
+
+
+def test_what_the_disk_has_from_the_future_was_nobody_knows_when() -> None:
+    ring = Recent(FakeClock(NOW))
+
+    ring.remember([sample(1.0, NOW - 60), sample(2.0, NOW + 3600)])
+
+    assert [(s.value, s.at < NOW - 604_800) for s in ring.newest("heat")] == [(2.0, True)]
 
 
 def test_a_sample_that_comes_late_takes_its_place_in_time() -> None:
@@ -97,15 +151,15 @@ def test_an_ended_series_is_gone_and_a_later_sample_revives_it() -> None:
 
     ring.end({"job": "a"})
     ended = len(ring)
-    ring.add([sample(3.0, NOW + 1, job="a")], NOW + 1)
+    ring.add([sample(3.0, NOW + 1, job="a")])
 
     assert (ended, len(ring)) == (1, 2)
 
 
 def test_series_beyond_the_bound_are_refused_and_counted() -> None:
-    ring = Recent()
+    ring = Recent(FakeClock(NOW))
 
-    refused = ring.add((sample(1.0, NOW, i=i) for i in range(recent.SERIES_LIMIT + 3)), NOW)
+    refused = ring.add(sample(1.0, NOW, i=i) for i in range(recent.SERIES_LIMIT + 3))
 
     assert (refused, len(ring)) == (3, recent.SERIES_LIMIT)
 
@@ -113,9 +167,9 @@ def test_series_beyond_the_bound_are_refused_and_counted() -> None:
 def test_a_hundred_series_of_ten_minutes_cost_less_than_half_a_mebibyte() -> None:
     names = [labels(rank=rank) for rank in range(100)]
     tracemalloc.start()
-    ring = Recent()
+    ring = Recent(FakeClock(NOW))
     for i in range(120):
-        ring.add((Sample("heat", i + 0.5, NOW + 5 * i, name) for name in names), NOW + 5 * i)
+        ring.add(Sample("heat", i + 0.5, NOW + 5 * i, name) for name in names)
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
 
