@@ -38,6 +38,10 @@ DAY = 86_400.0
 DAYS = 90.0
 """How long a statement stands where nobody says: a quarter, in which teams and plans change."""
 
+SKEW = 5.0
+"""Seconds that a statement may lie ahead: more, and it was made while a clock was wrong, so nobody
+knows when it ends."""
+
 WORDS, NOTE = 100, 1000
 """Letters of a name or a role, and of a note, at most."""
 
@@ -173,7 +177,7 @@ class Attestations:
     def standing(self, item: str, at: float) -> Attestation | None:
         """The statement on *item* that stands at Unix time *at*."""
         found = self.newest(item)
-        return found if found and at < found.expires else None
+        return found if found and found.at <= at + SKEW and at < found.expires else None
 
     def judged(self, criterion: Criterion, at: float) -> Result:
         """*criterion* held against what people stated; the reason names who, or what to type."""
@@ -193,9 +197,11 @@ class Attestations:
         last = self.newest(item)
         if last is None:
             return f"nobody has attested {item}: {HOW.format(item)}"
+        who, when = f"{last.by} ({last.role})", moment(last.expires)
+        if last.at > at + SKEW:
+            return f"{who} said it in the future, at {moment(last.at)}: {HOW.format(item)}"
         if at < last.expires:
             return ""
-        who, when = f"{last.by} ({last.role})", moment(last.expires)
         return f"the attestation of {who} expired on {when}: {HOW.format(item)}"
 
     # --- For a run: what is so at the moment of asking -----------------------------------------
@@ -223,7 +229,8 @@ class Attestations:
         said = self.history(item)
         state = "nobody"
         if said:
-            state = ("yes" if said[-1].value else "no") if at < said[-1].expires else "expired"
+            stands = self.standing(item, at)
+            state = ("yes" if stands.value else "no") if stands else "expired"
         return {
             "item": item,
             "state": state,

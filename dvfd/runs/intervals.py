@@ -252,6 +252,14 @@ class Grid:
         return dict(self._steps)
 
     @property
+    def told(self) -> float:
+        """The run second up to which all ranks that told of steps have told of them."""
+        newest: dict[int, float] = {}
+        for (rank, _), ended in self._ends.items():
+            newest[rank] = max(ended, newest.get(rank, ended))
+        return min(newest.values(), default=-math.inf)
+
+    @property
     def nonfinite(self) -> int:
         """Losses and norms of all windows that were no numbers."""
         return self._nonfinite + sum(w.nonfinite for w in self._open.values())

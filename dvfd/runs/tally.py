@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dvfd.model import Sample, labels
-from dvfd.reduce import ANYTHING, Interval, Reading, exactly, widened
+from dvfd.reduce import ANYTHING, Interval, Reading, exactly, seconds, widened
 from dvfd.runs import figures
 from dvfd.runs.availability import STATES, stretches, total
 from dvfd.runs.crossed import Crossed
@@ -310,9 +310,9 @@ class Tally:
         for (node, own), course in sorted(courses.items()):
             part = course.inside(span.since, span.until)
             watts = [
-                joules / seconds
-                for joules, seconds in zip(part.grown, part.covered, strict=True)
-                if seconds >= 0.9 * MINUTE
+                joules / covered
+                for joules, covered in zip(part.grown, part.covered, strict=True)
+                if covered >= 0.9 * MINUTE
             ]
             seen = math.fsum(part.covered)
             found.append(values(criterion, self._placed(node, own), watts, seen, span))
@@ -664,7 +664,9 @@ class Tally:
         return [bounded((), min(max(value, low), high), low, high, count=len(found))]
 
     def _checkpoints(self, criterion: Criterion, span: Span, run: Run) -> list[Reading]:
-        """How many were due, begun, saved, verified; one that is under way leaves a doubt."""
+        """How many were due, begun, saved, verified; one that is under way leaves a doubt. Where no
+        rank tells of steps any more, nobody knows how many more were due.
+        """
         steps = self._grid.steps
         if not steps:
             return [Reading((), ANYTHING, blind="no step came")]
@@ -672,7 +674,16 @@ class Tally:
         name = COUNTS[criterion.metric]
         count = getattr(found, name)
         doubt = {"saved": found.saving, "verified": found.verifying}.get(name, 0)
-        return [bounded((), float(count), float(count), float(count + doubt), count=count)]
+        reading = bounded((), float(count), float(count), float(count + doubt), count=count)
+        return [replace(reading, blind=self._untold(criterion, span))]
+
+    def _untold(self, criterion: Criterion, span: Span) -> str:
+        """Why steps may have been made that nobody told, or an empty string."""
+        begun = [e.t for e in self._events.get(What.BEGUN, ()) if e.t <= span.until]
+        silent = span.until - max([self._grid.told, *begun])
+        if silent <= max(SILENCE, (1.0 - criterion.coverage) * span.length):
+            return ""
+        return f"no step was told in the last {seconds(silent)} of {seconds(span.length)}"
 
     def _owed(self, made: int, span: Span) -> Owed:
         """Checkpoints where all ranks made *made* steps, which come a second later than events."""

@@ -351,3 +351,16 @@ def test_what_cannot_be_written_down_is_not_said(tmp_path: Path) -> None:
     with pytest.raises(DvfdError, match="nothing was recorded"):
         desk.says()
     assert desk.book.newest(ITEM) is None
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_what_was_said_while_the_clock_was_ahead_is_not_known(desk, value):
+    desk.clock.step(400 * DAY)
+    desk.says(value=value)
+    desk.clock.step(-400 * DAY)
+
+    found = desk.judged()
+
+    assert found.verdict is Verdict.UNKNOWN
+    assert "in the future" in found.reason
+    assert not desk.book.values()

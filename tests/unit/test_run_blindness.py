@@ -130,6 +130,22 @@ def test_a_job_that_reports_every_tenth_step_has_whole_windows() -> None:
     assert story.judged()["throughput"].result.verdict is PASS
 
 
+@pytest.mark.parametrize("name", ["expected", "attempted", "saved", "verified"])
+def test_checkpoints_of_the_steps_that_were_told_are_not_all_that_were_due(name: str) -> None:
+    story = healthy()
+    story.windows = [w for w in story.windows if w.ended < HALF]
+    story.events = [e for e in story.events if e.t < HALF]
+    found = story.judged()[f"checkpoints_{name}"].result
+    assert found.verdict is UNKNOWN
+    assert "no step was told in the last 60.8 min of 120 min" in found.reason
+
+
+def test_saves_say_how_far_the_steps_are_where_nothing_else_does() -> None:
+    story = healthy()
+    story.windows = [w for w in story.windows if w.ended < HALF]
+    assert story.judged()["checkpoints_saved"].result.verdict is PASS
+
+
 # --- What no kill of a daemon hides -----------------------------------------------------------
 
 
