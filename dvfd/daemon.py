@@ -36,7 +36,7 @@ from dvfd.identity import Identity
 from dvfd.incidents.at_once import AtOnce
 from dvfd.incidents.protocol import Incidents, present
 from dvfd.judgements import Judgements
-from dvfd.model import Check, Clock, Criterion, Kind, Labels, Metric, Sample, Sink
+from dvfd.model import Check, Clock, Criterion, Kind, Labels, Metric, Report, Sample, Sink
 from dvfd.operations import Parts, operations
 from dvfd.people.attestations import Attestations
 from dvfd.people.signoffs import SignOffs
@@ -553,9 +553,9 @@ class Daemon:
         self._runs.sampled(samples)
         self._watch.notice(samples)
 
-    def _on_watch(self, check: Check, criteria: tuple[Criterion, ...]) -> None:
+    def _on_watch(self, check: Check, criteria: tuple[Criterion, ...]) -> Report:
         whole = len(criteria) == len(check.criteria)
-        self._judgements.run_check(check, None if whole else criteria)
+        return self._judgements.run_check(check, None if whole else criteria)
 
     def _on_schedule(self, check: str, scheduled: float) -> None:
         report = self._judgements.run_check(self._catalogue.checks[check], scheduled=scheduled)

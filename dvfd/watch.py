@@ -1,13 +1,18 @@
-"""Judge what must be known now: everything at a steady pace, and at once what a metric wakes."""
+"""Judge what must be known now: everything at a steady pace, and at once what a metric wakes.
+
+Silence wakes as well: a verdict whose sample grows too old between two passes is judged then, so
+that nothing passes for longer than the greatest age of its sample.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
-from dvfd.model import Check, Clock, Criterion, Labels, Sample
+from dvfd.model import Check, Clock, Criterion, Labels, Report, Sample, Verdict
 
 log = structlog.get_logger()
 
@@ -20,7 +25,11 @@ FIRST = 5.0
 SERIES_LIMIT = 10_000
 """Values remembered: as many series as the store keeps alive."""
 
-Judge = Callable[[Check, tuple[Criterion, ...]], object]
+TOO_OLD = 0.1
+"""Seconds after a sample's greatest age: at that age it still counts, and so do those that the same
+pass of the sampler took a little later."""
+
+Judge = Callable[[Check, tuple[Criterion, ...]], Report | None]
 
 
 class Watch:
@@ -55,6 +64,7 @@ class Watch:
         self._events = self._by_metric.keys() & set(events)
         self._values: dict[tuple[str, Labels], float] = {}
         self._touched: set[str] = set()
+        self._stale = math.inf  # boot time at which the first sample is too old
         self._condition = threading.Condition()
         self._stop = threading.Event()
         self._judged = threading.Event()
@@ -119,17 +129,25 @@ class Watch:
         """Judge what needs it, then sleep; when the next whole pass is due."""
         now, woken = self._clock.boot(), 0.0
         if now >= due:
-            self._judge(self._check, self._check.criteria)
+            self._pass(self._check.criteria)
             self._beat = self._clock.boot()
             self._judged.set()
             # After a suspend the missed passes are not made up for.
             due = max(due + self._interval, now)
         elif touched := self._take():
             woken = now
-            self._judge(self._check, self._criteria(touched))
-        if self._wait(due, woken):
+            self._pass(self._criteria(touched))
+        if self._clock.boot() >= self._stale:
+            self.wake(self._by_metric)
+        elif self._wait(min(due, self._stale), woken):
             self.wake(self._overdue())
         return due
+
+    def _pass(self, criteria: tuple[Criterion, ...]) -> None:
+        """Judge, and note when the first of what passes will be too old to."""
+        report, boot = self._judge(self._check, criteria), self._clock.boot()
+        left = [] if report is None else list(_left(report))
+        self._stale = boot + min((each for each in left if each > 0), default=math.inf)
 
     def _take(self) -> set[str]:
         with self._condition:
@@ -155,3 +173,10 @@ class Watch:
                 return silent
         self._stop.wait(min(GAP, max(0.0, woken + GAP - self._clock.boot())))
         return False
+
+
+def _left(report: Report) -> Iterator[float]:
+    """Seconds from *report* on for which the sample of each pass is young enough."""
+    for r in report.results:
+        if r.verdict is Verdict.PASS and r.sampled_at is not None:
+            yield r.sampled_at + r.criterion.max_age - report.at + TOO_OLD

@@ -121,7 +121,7 @@ class FileSystems:
         paths: Callable[[], Iterable[Path]],
         *,
         forget: Callable[[Collection[str]], None] = lambda _paths: None,
-        interval: float = 15.0,  # max_age is 60 s
+        interval: float = 15.0,  # max_age is 45 s
         deadline: float = 5.0,
         statvfs: Callable[[str], os.statvfs_result] = os.statvfs,
     ) -> None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import queue
 import time
+from dataclasses import replace
 
 from dvfd.clock import SystemClock
-from dvfd.model import Check, Comparison, Criterion, Limit, Sample, labels
+from dvfd.model import (
+    Check,
+    Comparison,
+    Criterion,
+    Limit,
+    Report,
+    Result,
+    Sample,
+    Verdict,
+    labels,
+)
 from dvfd.watch import Watch
 
 
@@ -131,3 +142,25 @@ def test_a_pass_that_crashes_is_no_progress_and_no_end() -> None:
     assert seen.passes.get(timeout=30) == ["live.alive", "live.heat"]
     assert watch.beat() >= began + 0.05
     watch.stop()
+
+
+def test_a_sample_that_grows_too_old_between_two_passes_is_judged_then() -> None:
+    seen, clock = Seen(), SystemClock()
+    alive = replace(CHECK.criteria[0], max_age=0.3)
+    spoke = clock.now()
+
+    def judge(check: Check, criteria: tuple[Criterion, ...]) -> Report:
+        seen(check, criteria)
+        at = clock.now()
+        verdict = Verdict.PASS if at - spoke <= alive.max_age else Verdict.UNKNOWN
+        results = (Result(alive, verdict, at, "", sampled_at=spoke),)
+        return Report(check, results, at)
+
+    watch = Watch(CHECK, judge, clock=clock, interval=60.0)
+    watch.start()
+    seen.passes.get(timeout=60)
+
+    assert sorted(seen.passes.get(timeout=30)) == ["live.alive", "live.heat"]
+    assert clock.now() - spoke > alive.max_age
+    watch.stop()
+    assert seen.passes.empty()
