@@ -27,6 +27,10 @@ MOST_WATTS = 1000.0
 """No processor package draws more (the largest of 2025 are rated at 500 W). A 262 kJ range wraps
 in 262 s at that: a gap that long may hide a second wrap."""
 
+STILL = 1.0
+"""Seconds in which every package uses something: RAPL counts by 61 uJ or finer, about every
+millisecond, and an idle package draws watts. A counter that stands is none."""
+
 SLOWEST = 10.0
 """Most seconds between two looks; AMD's 65 kJ range wraps in 65 s at MOST_WATTS."""
 
@@ -111,6 +115,11 @@ class Power:
             raise ProbeError(
                 f"{domain.path}: not read for {gap:.0f} s, and its range of "
                 f"{domain.range / MICRO:.0f} J may have wrapped twice: the counter starts anew"
+            )
+        if now == last and gap >= STILL:
+            raise ProbeError(
+                f"{domain.path}: read {now} again after {gap:.1f} s: it stands still, and no "
+                "package uses nothing"
             )
         domain.joules += unwrapped(last, now, domain.range) / MICRO
 

@@ -47,6 +47,7 @@ def test_a_wrap_is_no_loss(tmp_path):
     meter = Meter(tree(tmp_path, "rapl_intel"))
     meter.after()
     for _ in range(3):
+        meter.use(0, 1)
         meter.use(1, 2_500_000_000)  # 500 W
         found, error = meter.after()
 
@@ -79,7 +80,19 @@ def test_a_gap_that_may_hide_a_second_wrap_is_an_error_and_no_power(tmp_path):
     assert samples == {}
     assert "may have wrapped twice" in error
 
-    assert meter.after() == ({P0: 0.0}, "")
+    meter.use(0, 1_000_000)
+    assert meter.after() == ({P0: 1.0}, "")
+
+
+def test_a_counter_that_stands_still_is_an_error_and_no_package_that_uses_nothing(tmp_path):
+    meter = Meter(tree(tmp_path, "rapl_intel"))
+    meter.after()
+    meter.use(1, 1_000_000)
+
+    samples, error = meter.after()
+
+    assert samples == {P1: 1.0}
+    assert "intel-rapl:0/energy_uj: read 100000000 again after 5.0 s: it stands still" in error
 
 
 def test_a_refusal_names_the_capability():
