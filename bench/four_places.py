@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 METRICS, PAGE, STATUS, API = PLACES = ("/metrics", "page", "status", "/api/v1")
 
 SERIES = re.compile(
-    r'^dvfd_criterion_verdict\{check="[^"]*",criterion="([^"]+)",verdict="([A-Z_]+)"\} 1\.0$', re.M
+    r'^dvfd_criterion_verdict\{check="[^"]*",criterion="([^"]+)",verdict="([A-Z_]+)"\} 1\.0$',
+    re.MULTILINE,
 )
 ROW = re.compile(
-    r'<tr><td>\s*<span class="v ([A-Z_]+)">(?:(?!</tr>).)*?<code class="quiet">([^<]+)</code>', re.S
+    r'<tr><td>\s*<span class="v ([A-Z_]+)">(?:(?!</tr>).)*?<code class="quiet">([^<]+)</code>',
+    re.DOTALL,
 )
 
 NOT_TOLD = "not told"

@@ -1,14 +1,13 @@
 """Mute what a stability run is judged on, and every piece of evidence that a gate stands on.
 
-A run's figures are made of three kinds of rows: windows of batches, minutes of metrics, events. Each
-is muted from half of a healthy run on. What a figure is made of is found out, not written down: it
-is whatever takes the figure away, or changes it, when all of it is missing.
+A run's figures are made of three kinds of rows: windows of batches, minutes of metrics, events.
+Each is muted from half of a healthy run on. What a figure is made of is found out, not written
+down: it is whatever takes the figure away, or changes it, when all of it is missing.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ MOMENTS = frozenset({What.UP})
 CHECKS = ("stability_phase1", "stability_phase2a", "stability_phase2b", "stability_phase2c")
 
 Story = Any
+
 
 @dataclass(frozen=True, slots=True)
 class Muted:
@@ -185,7 +185,7 @@ def _stood_on(phase: str) -> Iterator[Any]:
 def _decides(gate: Any, criterion: Any) -> bool:
     named = {c for line in gate.requires for c in line.criteria}
     vetoes = {veto.like for veto in gate.vetoes}
-    return criterion.severity is Severity.CRITICAL and _whole(gate, criterion) or (
+    return (criterion.severity is Severity.CRITICAL and _whole(gate, criterion)) or (
         criterion.id in named | vetoes
     )
 
@@ -193,16 +193,3 @@ def _decides(gate: Any, criterion: Any) -> bool:
 def _whole(gate: Any, criterion: Any) -> bool:
     """Whether the gate stands on the whole check, not on some of its criteria."""
     return criterion.check in {*gate.tests, *(c for line in gate.requires for c in line.checks)}
-
-
-if __name__ == "__main__":
-    found = list(runs())
-    print(len(found), sum(f.seen for f in found), sum(f.before == "PASS" for f in found))
-    for f in found:
-        if not f.seen or f.before != "PASS":
-            print(json.dumps([f.criterion, f.what, f.before, f.after]))
-    held = list(gates())
-    print(len(held), sum(h.seen for h in held), sum(h.decides for h in held))
-    for h in held:
-        if not h.seen or h.before is not Outcome.GO:
-            print(h)

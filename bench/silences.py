@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
-
-import structlog
 
 from bench import four_places
 from bench.harness import testbed  # noqa: F401  # puts tests/ on the path
 from dvfd.catalogue import load
 from dvfd.config import Config
+from dvfd.drilled import Drilled
 from dvfd.drills.drill import Trouble
 from dvfd.drills.findings import Findings
 from dvfd.judgements import Judgements
@@ -107,23 +104,33 @@ def ways(criterion: Criterion, check: Check, metric: Metric) -> dict[Way, str]:
     if criterion.source == ATTESTATION:
         can = {Way.NEVER, Way.EXPIRED, Way.AHEAD}
         return {w: "" if w in can else "a statement is a record with an end" for w in Way}
-    can = TESTS if criterion.source in {DRILL, REVIEW} else SERIES
+    return _of_samples(criterion, check) | _of_shape(criterion, metric)
+
+
+def _of_samples(criterion: Criterion, check: Check) -> dict[Way, str]:
+    """The ways of what samples are from."""
+    tested = criterion.source in {DRILL, REVIEW}
+    can = TESTS if tested else SERIES
     found = {w: "" if w in can else f"not of a source like {criterion.source}" for w in Way}
     found[Way.STUCK] = _stands(check)
+    if tested:
+        found[Way.ONE_GONE] = "a test's figures are of one moment: a missing one is TROUBLE"
+    if criterion.source == REVIEW or not check.duration:
+        found[Way.SHORT] = "it has no length to choose"
+    return found
+
+
+def _of_shape(criterion: Criterion, metric: Metric) -> dict[Way, str]:
+    """The ways that a criterion's own shape rules out."""
+    found: dict[Way, str] = {}
+    if not metric.labels:
+        found[Way.ONE_GONE] = "it has one series: GONE says it"
     if criterion.possible is None:
         found[Way.IMPLAUSIBLE] = "no bounds are given: any number is possible"
     if not criterion.limit.metric:
         found[Way.LIMIT_GONE] = "its limit is a number"
-    if not metric.labels:
-        found[Way.ONE_GONE] = "it has one series: GONE says it"
     if criterion.reduce == "latest" or not criterion.coverage:
         found[Way.HALF] = "no share of a window is wanted: the newest sample, or a count, decides"
-    if criterion.source in {DRILL, REVIEW}:
-        found[Way.ONE_GONE] = "a test's figures are of one moment: a missing one is TROUBLE"
-    if criterion.source == REVIEW:
-        found[Way.SHORT] = "a list of days has no length to choose"
-    if criterion.source == DRILL and not check.duration:
-        found[Way.SHORT] = "the test has no length to choose"
     return found
 
 
@@ -156,7 +163,9 @@ def passing(criterion: Criterion) -> float:
     limit = 1.0 if criterion.limit.value is None else criterion.limit.value
     step = abs(limit) / 100 or 1.0
     tried = (limit + step, limit - step, limit)
-    return next(v for v in tried if _possible(criterion, v) and criterion.comparison.holds(v, limit))
+    return next(
+        v for v in tried if _possible(criterion, v) and criterion.comparison.holds(v, limit)
+    )
 
 
 def _possible(criterion: Criterion, value: float) -> bool:
@@ -168,16 +177,14 @@ class World:
     """Everything between a source and the four places, with a criterion's source muted in a way."""
 
     catalogue: Catalogue
-    clock: Any = field(default_factory=lambda: fakes.FakeClock())
+    clock: Any = field(default_factory=fakes.FakeClock)
     way: Way | None = None
     asked: Criterion | None = None
     statements: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.began = self.spoke_at = self.clock.now()
-        self.state = State(
-            Config(), self.catalogue, fakes_sinks.sources(), clock=self.clock
-        )
+        self.state = State(Config(), self.catalogue, fakes_sinks.sources(), clock=self.clock)
         self.site = Site(self.state.snapshot)
         self.judgements = Judgements(
             self.catalogue,
@@ -185,7 +192,7 @@ class World:
             clock=self.clock,
             sinks=(self.state,),
             unseen=self._unseen,
-            drilled=lambda check: self._found(check),
+            drilled=self._found,
             reviewed=lambda check: self._found(check.id),
             attested=self._attested,
         )
@@ -276,11 +283,9 @@ class World:
         if way is Way.NEVER:
             return []
         samples = self._healthy(criterion, now)
-        if way in {Way.GONE, Way.CLOCK_FORWARD}:
-            return [s for s in self._healthy(criterion, muted) if s.at <= muted]
-        if way is Way.FROZEN:
-            kept = [s for s in self._healthy(criterion, muted) if s.at <= muted]
-            return [*kept, kept[-1]]
+        if way in {Way.GONE, Way.CLOCK_FORWARD, Way.FROZEN}:
+            last = self._healthy(criterion, muted)
+            return [*last, last[-1]] if way is Way.FROZEN else last
         if way is Way.ONE_GONE:
             return [*samples, *_renamed(self._healthy(criterion, muted))]
         if way is Way.LIMIT_GONE:
@@ -360,10 +365,9 @@ def _renamed(samples: Sequence[Sample]) -> Iterator[Sample]:
 
 def _read_back(document_: dict[str, Any]) -> Findings | None:
     """As the daemon reads what a test left."""
-    drilled = importlib.import_module("dvfd.drilled")
     check = document_["check"]
     catalogue = fakes_sinks.catalogue(fakes_sinks.check(check))
-    return drilled.Drilled(catalogue, _Shelf({check: document_})).newest(check)
+    return Drilled(catalogue, _Shelf({check: document_})).newest(check)
 
 
 @dataclass
@@ -372,10 +376,16 @@ class _Shelf:
 
     kept: dict[str, dict[str, Any]]
 
-    def all(self, _kind: str) -> dict[str, dict[str, Any]]:
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
         return self.kept
 
-    def get(self, _kind: str, key: str) -> dict[str, Any] | None:
+    def put(self, kind: str, key: str, document: Mapping[str, Any] | None) -> None:
+        """Nothing more is kept."""
+
+    def write(self, samples: object) -> None:
+        """Nor figures."""
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
         return self.kept.get(key)
 
 
@@ -384,7 +394,7 @@ class _Shelf:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One criterion muted in one way: the words of the places before, and when they were UNKNOWN."""
+    """One criterion muted in one way: what the places said before, and since when UNKNOWN."""
 
     criterion: str
     source: str
@@ -468,17 +478,3 @@ def _interval(catalogue: Catalogue, way: Way, criterion: Criterion) -> float:
 
 def _words(places: Mapping[str, four_places.Verdicts], criterion: Criterion) -> str:
     return " and ".join(sorted(four_places.told(places, criterion.id)))
-
-
-if __name__ == "__main__":
-    import sys, time
-    logging.disable()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    known = everything()
-    for way in Way:
-        if len(sys.argv) > 1 and way.name not in sys.argv[1:]: continue
-        t = time.time(); u = time.process_time()
-        found = muted(known, way)
-        print(way.name, len(found), sum(f.shows for f in found), sum(f.seen for f in found), round(time.time()-t,1), round(time.process_time()-u,1), flush=True)
-        for f in [f for f in found if not (f.shows and f.seen)][:12]:
-            print("   ", f.criterion, f.source, f.before, f.after, f.intervals)

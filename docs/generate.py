@@ -1,4 +1,4 @@
-"""Write docs/metrics.md, docs/criteria.md and the example of a projection from what dvfd says.
+"""Write metrics.md, criteria.md, blindness.md and the example of a projection from what dvfd says.
 
 `python -m docs.generate` writes them; `--check` only says whether they are current.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from docs import blindness
 from dvfd.catalogue import load
 from dvfd.catalogue_lint import wanted
 from dvfd.config import Config
@@ -110,6 +111,7 @@ def main() -> int:
     files = {
         "metrics.md": metrics_text(catalogue),
         "criteria.md": criteria_text(catalogue),
+        "blindness.md": HEAD + blindness.text(catalogue),
         "examples/scaling/projection.html": projection(catalogue),
     }
     stale = [name for name, text in files.items() if _read(HERE / name) != text]

@@ -49,6 +49,8 @@ reason = "tests wait less long for the recovery"
 class Node:
     """A daemon with its own directories under *directory*."""
 
+    program: tuple[str, ...] = ("-m", "dvfd", "run")
+
     def __init__(
         self, directory: Path, urls: list[str], extra: str = "", *, name: str = "node-under-test",
         port: int = 0, host: str = "127.0.0.1", within: tuple[str, ...] = (),
@@ -79,7 +81,7 @@ class Node:
         began = time.monotonic()
         with (self.directory / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                [*self.within, sys.executable, "-m", "dvfd", "run"],
+                [*self.within, sys.executable, *self.program],
                 env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
         eventually(lambda: self.ask("ping"), 60)
