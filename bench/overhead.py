@@ -35,7 +35,6 @@ from pathlib import Path
 from bench.harness import build_node, chosen, finish, testbed
 from bench.harness import node as tests_node
 from bench.record import Figure, at_most
-from bench.resample import median_interval
 from bench.timed_job import timed_job
 from bench.turns import ARMS, BLOCK, Step, call, ratio, rounds
 
@@ -157,14 +156,13 @@ def _calls(ranks: Sequence[Sequence[Step]], arm: str, step: float) -> list[Figur
     cpu, wall = ([1e6 * (t - statistics.mean(empty)) for t in own] for own, empty in taken.values())
     share = statistics.mean(cpu) / 1e6 / step
     words = {"dvfd": "Reporter", "prometheus": "prometheus_client"}[arm]
-    low, high = median_interval(cpu[:20_000])
     shared = f"{words} in the reference job: processor time, of a step"
     return [
         at_most(f"{arm}_share", shared, 100 * share, "%", 0.1)
         if arm == "dvfd"
         else Figure(f"{arm}_share", shared, 100 * share, "%"),
         Figure(f"{arm}_cpu", f"{words} between real steps: processor time of a call, median",
-               statistics.median(cpu), "us", low=low, high=high),
+               statistics.median(cpu), "us"),
         Figure(f"{arm}_cpu_mean", "The same, mean: with the call that sends", statistics.mean(cpu),
                "us"),
         Figure(f"{arm}_wall", f"{words} between real steps: elapsed time of a call, median",
