@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import socket
+import stat
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -38,6 +39,12 @@ from dvfd.masking import STARS, masked
 data_dir, runtime_dir, state_dir = places.data_dir, places.runtime_dir, places.state_dir
 
 DEFAULT_CONFIG = Path("/etc/dvfd/dvfd.toml")
+
+LARGEST = 1 << 20
+"""Bytes of a configuration: one that names a thousand nodes has a tenth of that."""
+
+MISTAKES, MISTAKE = 100, 1000
+"""Mistakes that are told of one configuration, and letters of each."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -650,7 +657,7 @@ def load(path: Path | None = None) -> Config:
     """
     chosen = path or Path(os.environ.get("DVFD_CONFIG") or DEFAULT_CONFIG)
     try:
-        text = chosen.read_text(encoding="utf-8")
+        text = plain_text(chosen)
     except FileNotFoundError:
         if path is None and "DVFD_CONFIG" not in os.environ:
             return Config()
@@ -665,20 +672,49 @@ def load(path: Path | None = None) -> Config:
     return calibration.applied(config)
 
 
+def plain_text(path: Path) -> str:
+    """The text of a plain file, at most LARGEST bytes of it: a FIFO would be waited for, a device
+    read for ever. Raises OSError, UnicodeDecodeError.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("no plain file")
+    with os.fdopen(handle, "rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise OSError(f"more than {LARGEST} bytes")
+    return data.decode()
+
+
 def parse(text: str, origin: str = "configuration") -> Config:
     """Turn TOML into Config. Raises ConfigError like `load`; *origin* names the source in it."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{origin}: not TOML: {error}"]) from None
-    if nul := _nul(raw):
-        raise ConfigError([f"{origin}: {key}: holds a NUL character" for key in nul])
+    except RecursionError:
+        raise _too_deep(origin) from None
     try:
+        if nul := _nul(raw):
+            raise ConfigError(_told([f"{origin}: {key}: holds a NUL character" for key in nul]))
         config = Config.model_validate(raw)
+    except RecursionError:
+        raise _too_deep(origin) from None
     except ValidationError as error:
-        raise ConfigError([_explain(origin, dict(e)) for e in error.errors()]) from None
+        raise ConfigError(_told([_explain(origin, dict(e)) for e in error.errors()])) from None
     config._origin = origin
     return config
+
+
+def _too_deep(origin: str) -> ConfigError:
+    return ConfigError([f"{origin}: not taken: tables or lists nest too deep"])
+
+
+def _told(problems: list[str]) -> list[str]:
+    """Mistakes as a person can read them: not every one of thousands, none of a megabyte."""
+    more = [f"and {len(problems) - MISTAKES} more mistakes"] if len(problems) > MISTAKES else []
+    return [problem[:MISTAKE] for problem in problems[:MISTAKES]] + more
 
 
 def _nul(value: object, key: str = "") -> list[str]:

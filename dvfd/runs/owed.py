@@ -62,7 +62,7 @@ def owed(
     )  # a save that failed is one, also where the next try made up for it
     late = {_place(step, every) for step in _recent(events.get(What.BEGUN, ()), until)}
     return Owed(
-        expected=len(_due(begun, every, grace, first, reached) | begun) + again,
+        expected=_due(begun, every, grace, first, reached) + again,
         attempted=len(begun) + again,
         saved=len(saved),
         verified=len(verified),
@@ -90,9 +90,14 @@ def _recent(events: Iterable[Event], until: float) -> Iterable[int]:
     return (e.step for e in events if e.step is not None and until - e.t < SAVING)
 
 
-def _due(begun: set[int], every: int, grace: int, first: int, reached: int) -> set[int]:
-    """The multiples that were passed; the newest not yet while hardly a step has followed."""
+def _due(begun: set[int], every: int, grace: int, first: int, reached: int) -> int:
+    """How many multiples were passed or begun; the newest not yet while hardly a step has followed.
+
+    Counted and never listed: a rank may say that it made 10^18 steps.
+    """
     last = reached // every
     if last * every not in begun and reached - last * every <= grace:
         last -= 1
-    return {number * every for number in range((first - 1) // every + 1, last + 1)}
+    passed = range((first - 1) // every + 1, last + 1)
+    others = sum(step % every != 0 or step // every not in passed for step in begun)
+    return len(passed) + others

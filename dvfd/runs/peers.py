@@ -49,6 +49,10 @@ but logs of the nodes can no longer be read side by side."""
 
 MINUTE = 60.0
 
+AHEAD = 10 * MINUTE
+"""Seconds beyond now that a row may end: its minute is not over yet, and clocks differ. A course
+has a place for each minute up to the last: one of the year 10000 would fill the memory."""
+
 
 @dataclass(slots=True)
 class Peer:
@@ -214,7 +218,10 @@ class Peers:
     def _ours(self, peer: Peer, rows: Sequence[Row]) -> Iterator[Row]:
         """Rows on our own run seconds. Raises DvfdError on a rank that cannot be."""
         shift, minutes = peer.axis.seconds if peer.axis else 0.0, peer.minutes or 0
+        latest = self._t() + shift + AHEAD
         for row in rows:
+            if not _end(row) <= latest:
+                raise DvfdError(f"it tells of run second {_end(row):g}, wanted {latest:g} at most")
             match row:
                 case Window():
                     if not 0 <= row.rank < self._processes:

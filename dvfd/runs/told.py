@@ -165,11 +165,18 @@ def _whole(value: Any) -> int:
     return value
 
 
+INFINITE: Mapping[str, Any] = {"+Inf": math.inf, "-Inf": -math.inf}
+
+
 def _real(value: Any) -> float:
-    number = {"+Inf": math.inf, "-Inf": -math.inf}.get(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number):
+    number = INFINITE.get(value, value) if isinstance(value, str) else value
+    try:
+        found = math.nan if isinstance(number, bool | str) else float(number)
+    except (TypeError, OverflowError):  # an integer of hundreds of digits
+        found = math.nan
+    if math.isnan(found):
         raise DvfdError(f"a number wanted, got {value!r:.40}")
-    return float(number)
+    return found
 
 
 def _flag(value: Any) -> bool:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from dvfd import shell
+from dvfd.config import plain_text
 from dvfd.errors import ConfigError, ToolError
 
 VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -82,10 +83,12 @@ class WebConfig:
 def load(path: Path) -> WebConfig:
     """Read *path* and the files that it names. Raises ConfigError with every mistake in it."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(plain_text(path))
         found = _File.model_validate(raw or {})
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read: {error}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: not taken: it nests too deep"]) from None
     except yaml.YAMLError as error:
         raise ConfigError([f"{path}: not YAML: {' '.join(str(error).split())}"]) from None
     except ValidationError as error:

@@ -207,7 +207,8 @@ def _row(sequence: int, raw: tuple[Any, ...], shift: float) -> tuple[Row | None,
     mask, step, monotonic, *values = raw
     if mask & ~_KNOWN:
         raise WireError(f"row {sequence}: mask {mask:#x} has bits that mean nothing")
-    if not 0 <= step < SEQUENCE_LIMIT or not math.isfinite(monotonic):
+    boot = monotonic + shift
+    if not 0 <= step < SEQUENCE_LIMIT or not 0 <= boot < math.inf:  # finite clocks may add to inf
         return None, 1
     refused = 0
     absent, bounded = _meant(mask)
@@ -217,7 +218,7 @@ def _row(sequence: int, raw: tuple[Any, ...], shift: float) -> tuple[Row | None,
         if not 0 <= values[bit] < bound:  # NaN is neither
             values[bit] = None
             refused += 1
-    return Row(sequence, step, monotonic + shift, *values), refused
+    return Row(sequence, step, boot, *values), refused
 
 
 @cache  # 4096 known masks at most: others are refused before

@@ -207,6 +207,22 @@ def test_a_rank_that_cannot_be_is_refused(two: Two) -> None:
     assert "rank 99 of 8" in two.peers.documents()["peers"][0]["trouble"]
 
 
+def test_a_minute_of_the_year_10000_is_refused_and_fills_no_memory(two: Two) -> None:
+    two.poll()
+    two.other.write(two.other.minute(2**50))
+    two.poll()
+    assert two.here("minutes") == []
+    assert "run second 6.7554e+16, wanted" in two.peers.documents()["peers"][0]["trouble"]
+
+
+def test_an_integer_of_hundreds_of_digits_is_refused_in_words(two: Two) -> None:
+    two.poll()
+    two.other.write(two.other.event())
+    two.wire.spoil = lambda found: found | {"run": {**found["run"], "at": 10**400}}
+    two.poll()
+    assert "told: at: a number wanted, got 1000" in two.peers.documents()["peers"][0]["trouble"]
+
+
 def test_rows_of_another_run_are_none_of_ours(two: Two) -> None:
     two.poll()
     two.other.run = replace(two.other.run, of="another")

@@ -79,6 +79,21 @@ def test_a_row_with_a_negative_step_is_left_out_and_counted() -> None:
     assert ([r.step for r in steps.rows], steps.implausible) == ([2], 1)
 
 
+@pytest.mark.parametrize(
+    ("clocks", "at"),
+    [
+        ({"monotonic": -1e308, "boot": 1e308}, 0.0), ({"monotonic": 1e308, "boot": -1e308}, 0.0),
+        ({"monotonic": 0.0, "boot": 1e308}, 1e308), ({"boot": -5.0}, 1.0),
+    ],
+)  # fmt: skip
+def test_a_step_that_ended_at_no_time_is_left_out_and_counted(
+    clocks: dict[str, float], at: float
+) -> None:
+    steps = wire.decode(header(STEPS, 1, **clocks) + row(at=at))
+
+    assert (steps.rows, steps.implausible) == ((), 1)
+
+
 def test_an_acknowledgement_names_session_and_sequence() -> None:
     assert ACKNOWLEDGEMENT.unpack(wire.encode_ack(7, 99))[4:] == (7, 99)
 
