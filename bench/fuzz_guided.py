@@ -80,9 +80,11 @@ def _found(place: Path, target: str) -> Guided:
     said = (place / "log").read_text(encoding="utf-8", errors="replace")
     seen = (SEEN.findall(said) or [("0", "0", "0")])[-1]
     crashes = sorted(place.glob("*-*"))
-    crash = f"{crashes[0]}: {said[-3000:]}" if crashes else ""
-    if not crash and RAN.search(said) is None:
-        crash = f"the fuzzer itself ended: {said[-2000:]}"
+    last = (said.strip().splitlines() or [""])[-1][:300]
+    if crashes:
+        crash = f"{crashes[0].name}: {last}"
+    else:
+        crash = "" if RAN.search(said) else f"the fuzzer itself ended: {last}"
     return Guided(
         target, _number(RAN, said), int(seen[0]), int(seen[2]), _number(PEAK, said), crash
     )
@@ -122,7 +124,15 @@ def _fuzz(name: str, folder: Path, seconds: str, runs: str) -> None:
         f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={folder}/", f"-max_len={target.most}",
         "-print_final_stats=1",
     ]  # fmt: skip
-    atheris.Setup([sys.argv[0], *options, str(folder / "corpus")], target.take)
+
+    def take(data: bytes) -> None:
+        try:
+            target.take(data)
+        except Exception:
+            (folder / "crash-input").write_bytes(data)
+            raise
+
+    atheris.Setup([sys.argv[0], *options, str(folder / "corpus")], take)
     atheris.Fuzz()
     os._exit(0)
 

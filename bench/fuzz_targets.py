@@ -19,6 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 
@@ -197,7 +198,7 @@ def _config(data: bytes) -> None:
 
 def _http(data: bytes) -> None:
     request = http.parse(data)
-    http.encode(request, http.plain(http.HTTPStatus.NOT_FOUND, request.path[:10]))
+    http.encode(request, http.plain(HTTPStatus.NOT_FOUND, request.path[:10]))
 
 
 def _masking(data: bytes) -> None:
@@ -282,7 +283,9 @@ def _pages() -> list[bytes]:
         "discounts": [], "armed_at": 1.0, "began_t": None, "ended_t": None, "looked_t": 0.0,
         "t": 1.0, "at": 1.0, "done": False,
     }  # fmt: skip
-    rows = {"windows": [window], "minutes": [minute], "events": [event]}
+    rows: dict[str, list[Window | Minute | Event]] = {
+        "windows": [window], "minutes": [minute], "events": [event],
+    }  # fmt: skip
     tables = {kind: table(kind, each) for kind, each in rows.items()}
     page = {"run": run, "since": 0, "until": 3, "newest": 3, **tables}
     return [json.dumps({"schema": 1, "data": page}).encode()]

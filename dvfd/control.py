@@ -47,6 +47,9 @@ BREATH = 0.2
 
 GROUP = "dvfd"
 
+ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What arguments of another kind than an operation takes come to: anybody may send them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -180,6 +183,9 @@ class ControlServer:
             return {"answer": operation.answer(request, peer)}
         except DvfdError as error:
             return {"error": str(error)}
+        except ODD as error:
+            log.info("control request with odd arguments", uid=peer.uid, error=repr(error)[:200])
+            return {"error": f"its arguments are not what {request['op']} takes: {error!r:.200}"}
 
 
 def _listens(path: Path) -> bool:
