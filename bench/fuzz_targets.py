@@ -25,7 +25,6 @@ from pathlib import Path
 
 from bench.fuzz_packets import unsound
 from bench.fuzzed import recorded
-from bench.harness import testbed
 from dvfd import (
     checkpoint_verify,
     config,
@@ -54,7 +53,7 @@ from dvfd.telemetry.jobs import JobBook
 from dvfd.telemetry.patterns import LINES, NOTICES
 from dvfd.telemetry.trainer_log import TrainerLog
 
-FIXTURES = Path(testbed.__file__).parent / "fixtures"
+FIXTURES = Path(__file__).resolve().parents[1] / "tests/fixtures"
 EXPOSITIONS = Path(__file__).parent / "expositions"
 
 KIB = 1 << 10
