@@ -61,7 +61,7 @@ _NUMBER = re.compile(
 
 _SIGNED = re.compile(
     r"(?<![\w.-])(?P<name>[\w.-]++)(?P<sign>\\*+[\"']?(?:"
-    r"[ \t]*+(?::[ \t]*+\w{1,20}+[ \t]*+)?"  # a type, in Python
+    r"[ \t]*+(?::[ \t]*+(?P<type>\w{1,20}+)[ \t]*+)?"  # a type, in Python
     r"(?:=++>?|->|:(?!:))[ \t]*+(?:[|>][+-]?[ \t]*+(?=\n))?(?:\n[ \t]++)?"
     r"|(?<=[\"']),[ \t]*+(?:\n[ \t]*+)?(?=\\*+[\"'])))"  # a pair, or arguments in a list
 )
@@ -199,18 +199,26 @@ def _without_values(names: re.Pattern[str], text: str) -> str:
     kept: list[str] = []
     at = 0
     for found in names.finditer(text):
-        if found.start() < at or not _ANY_NAME.search(found["name"]):
+        if found.start() < at or not (name := _telling(found)):
             continue
-        if hidden := _hidden(text, found):
+        if hidden := _hidden(text, found, name):
             shown, end = hidden
             kept += [text[at : found.end()], shown]
             at = end
     return "".join([*kept, text[at:]])
 
 
-def _hidden(text: str, found: re.Match[str]) -> tuple[str, int] | None:
+def _telling(found: re.Match[str]) -> str:
+    """The name that says that a secret follows; nothing if none does. `failed: api_key=x` looks
+    like a name with a type.
+    """
+    names = (found["name"], found.groupdict().get("type") or "")
+    return next(filter(_ANY_NAME.search, names), "")
+
+
+def _hidden(text: str, found: re.Match[str], name: str) -> tuple[str, int] | None:
     """What is shown instead of the value after a name, and where the value ends, if it has one."""
-    name, at, shown = found["name"], found.end(), STARS
+    at, shown = found.end(), STARS
     hard = bool(_HARD_NAME.search(name))
     if "," in found["sign"] and not (hard or name.startswith("-")):
         return None  # names in a list, one after the other

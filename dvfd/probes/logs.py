@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dvfd import shell
 from dvfd.errors import ProbeError
+from dvfd.masking import redacted
 from dvfd.model import Sample, Severity, labels
 from dvfd.probes import patterns
 from dvfd.probes.files import raise_all
@@ -139,8 +141,8 @@ class Logs:
         self._lost: dict[str, tuple[float, str]] = {}  # by log: when lines were lost, and why
 
     def recent(self) -> tuple[Match, ...]:
-        """The last lines that counted, oldest first."""
-        return tuple(self._recent)
+        """The last lines that counted, oldest first, as they may be shown."""
+        return tuple(replace(match, line=_shown(match.line)) for match in tuple(self._recent))
 
     def sample(self, at: float) -> Iterator[Sample]:
         """Two samples for each log that could be read to its end.
@@ -218,13 +220,21 @@ class Logs:
             log.warnings += not critical
             self._recent.append(
                 Match(log.source.name, at, found.pattern.severity, found.pattern.name,
-                      CONTROL.sub(" ", line[:SHOWN]).strip(), found.note)
+                      line[:LINE], found.note)
             )  # fmt: skip
 
     def _keep(self, log: _Log) -> None:
         if (record := log.record) != log.kept:
             log.kept = record
             self._records.put(KIND, log.source.name, record)
+
+
+@lru_cache(RECENT)  # the same lines are shown with every snapshot
+def _shown(line: str) -> str:
+    """The beginning of *line* without what steers a terminal, and without the secrets in it: they
+    are taken out before it is cut.
+    """
+    return redacted(CONTROL.sub(" ", line))[:SHOWN].strip()
 
 
 def _wanted(source: LogSource, directory: Path | None) -> PatternSet:

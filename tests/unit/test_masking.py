@@ -137,6 +137,7 @@ def test_a_complaint_about_an_address_hides_it(urls):
     ("text", "wanted"),
     [
         ("password=12345 lr=0.1", "password=*** lr=0.1"),
+        ("login failed: api_key=hunter2 for x", "login failed: api_key=*** for x"),
         ("export WANDB_API_KEY=abc", "export WANDB_API_KEY=***"),
         ('{"client_secret": "a b", "x": 1}', '{"client_secret": "***", "x": 1}'),
         ("curl -H 'Authorization: Bearer abc.def'", "curl -H 'Authorization: ***'"),

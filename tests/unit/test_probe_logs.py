@@ -120,6 +120,22 @@ def test_a_log_too_far_behind_is_unknown(tmp_path: Path) -> None:
         rig.sample()
 
 
+def test_recent_lines_hold_no_secret_not_even_a_part_of_one(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.write(
+        "ERROR: login failed: api_key=hunter2 for x\n"
+         "ERROR "
+        + "y" * 180
+        + " ghp_"
+        + "z" * 36
+        + "\n"
+    )
+    rig.sample()
+    first, second = (match.line for match in rig.probe.recent())
+    assert first == "ERROR: login failed: api_key=*** for x"
+    assert "ghp_" not in second
+
+
 def test_recent_lines_are_short_and_harmless(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.write("\x1b[31mTraceback (most recent call last)\x07\u202e" + "x" * 500 + "\n")
