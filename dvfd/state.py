@@ -558,7 +558,7 @@ class State:
             loops=dict(ask.loops()),
             store=ask.store(),
             samples=self._fresh(at),
-            jobs=tuple(ask.jobs()),
+            jobs=masked(tuple(ask.jobs())),
             log_lines=masked(tuple(ask.log_lines())),
             raised=tuple(ask.raised()),
             delivery=ask.delivery(),

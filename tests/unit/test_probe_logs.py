@@ -123,12 +123,7 @@ def test_a_log_too_far_behind_is_unknown(tmp_path: Path) -> None:
 def test_recent_lines_hold_no_secret_not_even_a_part_of_one(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.write(
-        "ERROR: login failed: api_key=hunter2 for x\n"
-         "ERROR "
-        + "y" * 180
-        + " ghp_"
-        + "z" * 36
-        + "\n"
+        "ERROR: login failed: api_key=hunter2 for x\nERROR " + "y" * 180 + " ghp_" + "z" * 36 + "\n"
     )
     rig.sample()
     first, second = (match.line for match in rig.probe.recent())
