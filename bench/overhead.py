@@ -153,7 +153,7 @@ def _calls(ranks: Sequence[Sequence[Step]], arm: str, step: float) -> list[Figur
         )
         for what in ("cpu", "wall")
     }
-    cpu, wall = ([1e6 * (t - statistics.mean(empty)) for t in own] for own, empty in taken.values())
+    cpu, wall = (_less(own, statistics.mean(empty)) for own, empty in taken.values())
     share = statistics.mean(cpu) / 1e6 / step
     words = {"dvfd": "Reporter", "prometheus": "prometheus_client"}[arm]
     shared = f"{words} in the reference job: processor time, of a step"
@@ -170,6 +170,11 @@ def _calls(ranks: Sequence[Sequence[Step]], arm: str, step: float) -> list[Figur
         Figure(f"{arm}_wall_mean", "The same, mean: with what others did meanwhile",
                statistics.mean(wall), "us"),
     ]  # fmt: skip
+
+
+def _less(own: Sequence[float], empty: float) -> list[float]:
+    """Microseconds of each call less those of an empty one."""
+    return [1e6 * (seconds - empty) for seconds in own]
 
 
 if __name__ == "__main__":
