@@ -249,7 +249,9 @@ class FakeOutbox:
     def outbox_done(self, key: str) -> None:
         self.rows.pop(key, None)
 
-    def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:
+    def put(
+        self, kind: str, key: str, document: dict[str, Any] | None, *, urgent: bool = False
+    ) -> None:
         self.records.pop((kind, key), None)
         if document is not None:
             self.records[kind, key] = json.dumps(document)

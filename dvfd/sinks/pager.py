@@ -34,8 +34,10 @@ class Outbox(Protocol):
         """Forget an alert."""
         ...
 
-    def put(self, kind: str, key: str, document: dict[str, Any] | None) -> None:
-        """Keep a small document; None deletes it."""
+    def put(
+        self, kind: str, key: str, document: dict[str, Any] | None, *, urgent: bool = False
+    ) -> None:
+        """Keep a small document, an *urgent* one at once; None deletes it."""
         ...
 
     def all(self, kind: str) -> dict[str, dict[str, Any]]:
@@ -158,11 +160,12 @@ class Pager:
         self._store.outbox_put(entry.alert.key, asdict(entry), dict(alarm))
 
     def _note(self, entry: Entry) -> None:
-        """Remember, over a restart too, what somebody accepted of *entry*."""
+        """Remember, over a restart too, what somebody accepted of *entry*: at once, since an alert
+        that is over is told twice by whoever forgets that it was.
+        """
         self._entries[entry.alert.key] = entry
-        self._store.put(
-            TOLD, entry.alert.key, {"told": entry.told.value, "since": entry.alert.since}
-        )
+        heard = {"told": entry.told.value, "since": entry.alert.since}
+        self._store.put(TOLD, entry.alert.key, heard, urgent=True)
 
     def _announce(self, entry: Entry) -> None:
         for listener in self._listeners:

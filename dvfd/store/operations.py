@@ -325,6 +325,13 @@ class PutRecord(_Plain):
             )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class PutRecordNow(PutRecord):
+    """One that does not wait for the next beat: killed before it, one would do something twice."""
+
+    urgent: ClassVar[bool] = True
+
+
 def milliseconds(at: float) -> int:
     """Unix seconds as stored."""
     return round(at * 1000)

@@ -14,6 +14,7 @@ from dvfd.store.operations import (
     Move,
     PutAlert,
     PutRecord,
+    PutRecordNow,
     SaveAlarm,
 )
 
@@ -64,7 +65,7 @@ class Records:
         if self._removed is not None:
             self._removed.add(key)
 
-    def put(self, kind: str, key: str, text: str | None) -> PutRecord:
+    def put(self, kind: str, key: str, text: str | None, *, urgent: bool = False) -> PutRecord:
         """Replace a record, or delete it with None; return the operation that makes it last."""
         with self._lock:
             if text is None:
@@ -72,7 +73,7 @@ class Records:
                 self._records.pop((kind, key), None)
             else:
                 self._records[kind, key] = text
-        return PutRecord((kind, key), text)
+        return PutRecordNow((kind, key), text) if urgent else PutRecord((kind, key), text)
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """One record."""

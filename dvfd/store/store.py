@@ -348,10 +348,14 @@ class Store:
         """An alert needs no more telling."""
         self._add(self._records.alert_done(key))
 
-    def put(self, kind: str, key: str, document: Mapping[str, Any] | None) -> None:
-        """Keep a small JSON document by kind and key; None deletes it."""
+    def put(
+        self, kind: str, key: str, document: Mapping[str, Any] | None, *, urgent: bool = False
+    ) -> None:
+        """Keep a small JSON document by kind and key; None deletes it. An *urgent* one is written
+        at once.
+        """
         text = None if document is None else to_text(document)
-        self._add(self._records.put(kind, key, text))
+        self._add(self._records.put(kind, key, text, urgent=urgent))
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """One document."""

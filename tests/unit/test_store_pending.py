@@ -11,7 +11,13 @@ from fakes_store import fold, sample
 
 from dvfd.store import operations
 from dvfd.store import pending as queue
-from dvfd.store.operations import CommitTelemetry, EndSeries, PutRecord, PutSamples
+from dvfd.store.operations import (
+    CommitTelemetry,
+    EndSeries,
+    PutRecord,
+    PutRecordNow,
+    PutSamples,
+)
 from dvfd.store.pending import Pending
 
 
@@ -241,3 +247,12 @@ def test_nothing_is_taken_of_a_session_that_was_refused() -> None:
 
     assert not pending.add_telemetry(telemetry(1))
     assert pending.resume("s", 0.0)
+
+
+@pytest.mark.parametrize(("kind", "urgent"), [(PutRecord, False), (PutRecordNow, True)])
+def test_only_a_record_that_must_not_be_forgotten_is_urgent(
+    kind: type[PutRecord], urgent: bool
+) -> None:
+    pending = Pending()
+    pending.add(kind(("told", "key"), "{}"))
+    assert pending.urgent is urgent
