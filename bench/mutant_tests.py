@@ -7,6 +7,7 @@ function is replaced in place: a mutant costs its tests and a fork, no start of 
 from __future__ import annotations
 import __future__
 
+import ast
 import contextlib
 import gc
 import os
@@ -15,15 +16,14 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -35,6 +35,8 @@ MEMORY = 4 << 30
 
 KILLER = "killer"
 """File in which a child says which test it is at."""
+
+MARK = "__reached__"
 
 TEMPORARY = "t"
 """Directory in which a child's tests have theirs."""
@@ -117,8 +119,8 @@ class Mutants:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Find out what reaches what, then try every mutant."""
         try:
-            reach = self._reach(session.items)
             self._functions = self._known_functions()
+            reach = self._reach(session.items)
             gc.freeze()  # the children share what is there
             if not self.broken:
                 self._try_unchanged(session.items, reach)
@@ -145,24 +147,36 @@ class Mutants:
     def _reach(self, items: Sequence[pytest.Item]) -> list[Reach]:
         """Run every test once, in this process: what they load and cache is there for all."""
         found = []
-        for item, following in zip(items, [*items[1:], None], strict=True):
-            codes: set[CodeType] = set()
-            began = time.process_time()
-            try:
-                with _profiled(codes):
+        with self._marked() as reached:
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                reached.clear()
+                began = time.process_time()
+                try:
                     _run(item, following)
-            except Failed as error:
-                self.broken.append(f"a test fails without a mutant: {error}")
-            found.append(Reach(time.process_time() - began, self._places(codes)))
+                except Failed as error:
+                    self.broken.append(f"a test fails without a mutant: {error}")
+                found.append(Reach(time.process_time() - began, frozenset(reached)))
         return found
 
-    def _places(self, codes: Iterable[CodeType]) -> frozenset[Place]:
-        files = self._files()
-        return frozenset(
-            (files[code.co_filename], code.co_qualname.partition(".<locals>")[0])
-            for code in codes
-            if code.co_filename in files
-        )
+    @contextlib.contextmanager
+    def _marked(self) -> Iterator[set[Place]]:
+        """Every function of the modules says that it was called: which have been."""
+        reached: set[Place] = set()
+        before: list[tuple[FunctionType, CodeType]] = []
+        for module in self._tests:
+            path = self._root / module
+            space = vars(_module(path))
+            space[MARK] = reached.add
+            for same in unchanged(self._root, module):
+                known = self._functions.get(same.place, ())
+                before += [(function, function.__code__) for function in known]
+                for function in known:
+                    function.__code__ = _changed(same, path, space, mark=True).__code__
+        try:
+            yield reached
+        finally:
+            for function, code in before:
+                function.__code__ = code
 
     # --- Mutants --------------------------------------------------------------------------------
 
@@ -208,6 +222,8 @@ class Mutants:
 
         def take(number: int, room: Path, status: int | None) -> None:
             results[number] = _outcome(status)
+            if results[number] is Outcome.SURVIVED:
+                self._tell(f"survives: {self._mutants[number]}")
             if (room / KILLER).exists():
                 killer = int((room / KILLER).read_text(encoding="ascii"))
                 kills[self._mutants[number].place][killer] += 1
@@ -293,7 +309,7 @@ def _fork(task: Callable[[Path], None], room: Path, seconds: float) -> int:
         os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(room)
         _silence(room)
         cpu = int(3 + 20 * seconds)
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         task(room)
         status = 0
@@ -341,23 +357,6 @@ def _run(item: pytest.Item, following: pytest.Item | None) -> None:
     item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
-@contextlib.contextmanager
-def _profiled(codes: set[CodeType]) -> Iterator[None]:
-    """Note all code that is called, in threads too."""
-
-    def called(frame: FrameType, event: str, _arg: object) -> None:
-        if event == "call":
-            codes.add(frame.f_code)
-
-    threading.setprofile(called)
-    sys.setprofile(called)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
-
-
 # --- Code in place of code --------------------------------------------------------------------
 
 
@@ -365,12 +364,19 @@ def _module(path: Path) -> ModuleType:
     return next(m for m in tuple(sys.modules.values()) if getattr(m, "__file__", "") == str(path))
 
 
-def _changed(mutant: Mutant, path: Path, space: Mapping[str, Any]) -> FunctionType:
-    """The changed function: its code is for the real one, its globals are not."""
+def _changed(
+    mutant: Mutant, path: Path, space: Mapping[str, Any], *, mark: bool = False
+) -> FunctionType:
+    """The changed function: its code is for the real one, its globals are not. With *mark* it
+    tells MARK, a global of its module, that it was called.
+    """
     owner, _, name = mutant.function.rpartition(".")
     text = f"class {owner}:\n{mutant.text}" if owner else mutant.text
     room = dict(space)
-    _execute(text, path, room)
+    tree = ast.parse(text)
+    if mark:
+        _mark(tree, mutant.place)
+    _execute(tree, path, room)
     function = vars(room[owner])[name] if owner else room[name]
     assert isinstance(function, FunctionType)
     return function
@@ -386,6 +392,14 @@ def _set_constant(mutant: Mutant, path: Path, space: dict[str, Any]) -> None:
                 setattr(other, name, space[name])
 
 
-def _execute(text: str, path: Path, space: dict[str, Any]) -> None:
+def _mark(tree: ast.Module, place: Place) -> None:
+    """Let the one function in *tree* begin with telling MARK its place."""
+    function = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    call = ast.parse(f"{MARK}({place!r})").body
+    function.body[:0] = call
+    ast.fix_missing_locations(tree)
+
+
+def _execute(code: str | ast.Module, path: Path, space: dict[str, Any]) -> None:
     flags = __future__.annotations.compiler_flag
-    exec(compile(text, str(path), "exec", flags, dont_inherit=True), space)
+    exec(compile(code, str(path), "exec", flags, dont_inherit=True), space)

@@ -96,7 +96,7 @@ def main() -> int:
     found = list(zip(chosen, attempt(chosen, options.jobs), strict=True))
     unexplained = survivors(found, explained)
     for mutant in unexplained:
-        print(f"survived: {mutant}")
+        print(f"nobody has explained: {mutant}")
     old = [] if sample else stale(chosen, explained)
     for key in old:
         print("explained, but there is no such mutant: " + ", ".join(key))
