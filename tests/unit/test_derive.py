@@ -21,6 +21,10 @@ def test_a_percentile_lies_between_its_neighbours(percent, answer):
     assert derive.percentile(EIGHT, percent) == pytest.approx(answer)
 
 
+def test_a_percentile_looks_no_further_than_its_neighbours():
+    assert derive.percentile([1, 2, 4, 8], 50) == 3
+
+
 @given(st.floats(-1e300, 1e300), st.integers(1, 9), st.floats(0, 100))
 def test_statistics_of_equal_values_are_that_value_exactly(value, count, percent):
     values = [value] * count

@@ -1,5 +1,6 @@
 """Pager: what it reads back after a restart, what it forgets, and what page and status see."""
 
+import pytest
 from fakes_sinks import NOW, FakeOutbox, criterion, result
 
 from dvfd.model import Severity, Verdict
@@ -110,3 +111,45 @@ def test_page_and_status_see_what_fires_in_words_oldest_first():
         delivered=True,
         escalation="",
     )
+
+
+def test_what_was_accepted_is_kept_under_a_name_that_later_daemons_know():
+    store = FakeOutbox()
+    raised_and_heard(store)
+
+    assert list(store.records) == [("told", KEY)]
+
+
+def story(made, steps):
+    """Raise and clear so often by turns; the entry after each."""
+    entries = []
+    for step in range(steps):
+        if step % 2:
+            made.clear_alert(KEY, NOW + step, {})
+        else:
+            made.raise_alert(alert(since=NOW + step), {})
+        entries += made.entries()
+    return entries
+
+
+def test_every_beginning_and_end_is_a_revision_of_its_own():
+    assert [entry.revision for entry in story(pager(), 4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("sent", "now"), [(0, 2), (0, 3), (1, 2), (1, 3)])
+def test_what_was_accepted_of_one_breach_says_nothing_of_the_next(sent, now):
+    made = pager()
+    entries = story(made, now + 1)
+    made.told([entries[sent]])
+
+    assert made.entries() == (entries[now],)
+
+
+def test_what_was_accepted_of_an_alert_that_is_gone_does_nothing():
+    made = raised_and_heard(FakeOutbox())
+    made.clear_alert(KEY, NOW, {})
+    (ended,) = made.entries()
+    made.forget(ended)
+    made.told([ended])
+
+    assert made.entries() == ()

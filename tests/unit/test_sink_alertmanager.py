@@ -6,12 +6,13 @@ import pytest
 from fakes import FakeClock
 from fakes_sinks import NOW, Answer, FakeAlertmanager, FakeOutbox, criterion, result
 from structlog.testing import capture_logs
+from testbed import eventually
 
 from dvfd.config import Config
 from dvfd.model import Verdict
 from dvfd.sinks import log
 from dvfd.sinks.alert import criterion_alert, timestamp
-from dvfd.sinks.alertmanager import Sender, push, send_test
+from dvfd.sinks.alertmanager import Receiver, Sender, push, send_test
 from dvfd.sinks.pager import Pager
 
 URL = "http://am1:9093"
@@ -26,7 +27,7 @@ def alert(name="live.responding", since=NOW - 5, **keys):
 class Bench:
     """A pager, its sender and an Alertmanager, with time in hand."""
 
-    def __init__(self, *, store=None, receiver=None, urls=(URL,), **alerting):
+    def __init__(self, *, store=None, receiver=None, urls=(URL,), jitter=max, **alerting):
         self.clock = FakeClock()
         self.store = store or FakeOutbox()
         self.receiver = receiver or FakeAlertmanager()
@@ -38,7 +39,7 @@ class Bench:
             self.config,
             clock=self.clock,
             connect=lambda: self.receiver,
-            jitter=lambda low, high: high,
+            jitter=jitter,
         )
 
     def sent(self, after=0.0):
@@ -216,7 +217,78 @@ def test_a_refused_alert_is_tried_again_when_it_ends():
     assert len(bench.sent(1)) == 1
 
 
-@pytest.mark.parametrize("status", [301, 401, 404, 429, 500, 503])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_an_answer_that_blames_the_alert_refuses_it(status):
+    bench = Bench(receiver=FakeAlertmanager(answers={URL: Answer(status, "no")}))
+    bench.pager.raise_alert(alert(), {})
+    bench.sent()
+
+    assert bench.sender.health().outcomes == {"accepted": 0, "failed": 0, "refused": 1}
+
+
+def test_what_was_accepted_is_counted_with_its_time():
+    bench = Bench(receiver=FakeAlertmanager(bad="live.1"))
+    for number in range(4):
+        bench.pager.raise_alert(alert(f"live.{number}"), {})
+    bench.sent(5)
+
+    assert bench.sender.health().outcomes == {"accepted": 3, "failed": 0, "refused": 1}
+    assert bench.sender.health().peers[0].last_success == bench.clock.now()
+
+
+def test_a_receiver_counts_its_failures_in_a_row_and_a_refusal_ends_them():
+    answers = {f"{URL}/api/v2/alerts": DOWN}
+    bench = Bench()
+    bench.pager.raise_alert(alert(), {})
+    made = Receiver(URL, bench.config.alerting)
+    batch = [(entry, {}) for entry in bench.pager.entries()]
+    assert (made.failures, made.error) == (0, "")
+
+    def post(url, **_):
+        if isinstance(answers[url], OSError):
+            raise answers[url]
+        return answers[url]
+
+    made.send(post, batch, NOW)
+    made.send(post, batch, NOW)
+    assert made.failures == 2
+    answers[made.url] = Answer(400, "bad")
+    made.send(post, batch, NOW)
+    assert made.failures == 0
+
+
+def test_what_is_sent_is_json_on_a_connection_of_its_own():
+    bench = Bench()
+    bench.pager.raise_alert(alert(), {})
+    bench.sent()
+
+    assert bench.receiver.options[0]["headers"] == {
+        "Content-Type": "application/json",
+        "Connection": "close",
+    }
+
+
+def test_the_resend_is_up_to_a_fifth_early():
+    bench = Bench(jitter=lambda low, high: low)
+    bench.pager.raise_alert(alert(), {})
+    bench.sent()
+
+    assert bench.sender.wait() == 48
+
+
+def test_a_started_sender_tells_at_once_what_is_raised():
+    bench = Bench()
+    bench.sender.start()
+    try:
+        bench.pager.raise_alert(alert("live.a"), {})
+        assert eventually(lambda: "live.a" in str(bench.receiver.alerts), 60)
+        bench.pager.raise_alert(alert("live.b"), {})
+        assert eventually(lambda: "live.b" in str(bench.receiver.alerts), 60)
+    finally:
+        bench.sender.stop()
+
+
+@pytest.mark.parametrize("status", [300, 301, 401, 404, 429, 500, 503])
 def test_an_answer_that_does_not_blame_the_alert_keeps_it(status):
     bench = Bench(receiver=FakeAlertmanager(answers={URL: Answer(status, "no")}))
     bench.pager.raise_alert(alert(), {})
