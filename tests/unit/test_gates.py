@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvfd.gates.decide import authorisation
-from dvfd.gates.decision import STANDS, Kind, Outcome
+from dvfd.gates.decision import STANDS, Cited, Kind, Line, Outcome, line_document, urgency
 from dvfd.model import Verdict
+from dvfd.people.attestations import moment
 
 LINES = [(g, line.id) for g in GATES for line in catalogue(g).gates[g].requires]
 VETOES = [(g, veto.id) for g in GATES for veto in catalogue(g).gates[g].vetoes]
@@ -649,3 +650,133 @@ def test_scenarios_with_sizes_of_their_own_count_whatever_the_size_of_the_phase(
     made = book("phase2c")
     made.change("run", "reliability", processes=0, nodes=1, members=["n1"])
     assert made.decide().outcome is Outcome.GO
+
+
+# --- Little things that decide ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"), [("decision", "phase1"), ("attestation", "phase2a"), ("run", "phase2a")]
+)
+def test_a_signature_is_of_its_own_gate_and_of_nothing_else(kind, subject):
+    made = book("phase2a")
+    for role in made.gate.authority:
+        made.add(kind, subject, signature(role))
+
+    assert authorisation(made.gate, made.seen).missing == made.gate.authority
+
+
+@pytest.mark.parametrize("moved", [0.01, 1e-6])
+def test_a_small_limit_that_was_moved_a_little_is_another_limit(moved):
+    made = book("phase1")
+    criterion = next(
+        c
+        for name in made.gate.tests
+        for c in made.catalogue.checks[name].criteria
+        if c.severity == "critical"
+        and c.limit.value is not None
+        and not c.inapplicable
+        and 0 < abs(c.limit.value) < 1
+    )
+    held = criterion.limit.value
+    made.observe(criterion.id, limit=held - moved)
+
+    assert made.decide().outcome is Outcome.HOLD
+    told = line(made.decide(), Kind.TEST, criterion.check).reason
+    assert f"was held to {criterion.comparison} {held - moved:g}, now {held:g} is wanted" in told
+
+
+@pytest.mark.parametrize(
+    ("ago", "outcome"), [(1, Outcome.GO), (-4, Outcome.GO), (-6, Outcome.HOLD)]
+)
+def test_a_run_that_has_just_ended_counts_and_clocks_may_differ_by_five_seconds(ago, outcome):
+    made = book("phase1")
+    check = next(name for name in made.gate.tests if not made.catalogue.checks[name].every)
+    made.change("run", check, ended=AT - ago)
+
+    assert made.decide().outcome is outcome
+
+
+def test_a_run_counts_to_the_end_of_its_last_day():
+    made = book("phase1")
+    check = next(name for name in made.gate.tests if not made.catalogue.checks[name].every)
+    made.change("run", check, ended=AT - 14 * DAY)
+    assert made.decide().outcome is Outcome.GO
+
+    made.change("run", check, ended=AT - 14 * DAY - 1)
+    assert made.decide().outcome is Outcome.HOLD
+
+
+def test_another_version_of_dvfd_undoes_no_run():
+    made = book("phase1")
+    for record in [r for r in made.records if r.kind == "run"]:
+        made.change("run", record.subject, fingerprint={**record.body["fingerprint"], "dvfd": "0"})
+
+    assert made.decide().outcome is Outcome.GO
+
+
+def test_of_several_delays_the_longest_is_told():
+    made = book("phase1")
+    for days, why in ((3, "a fan"), (9, "a switch"), (5, "a bolt")):
+        made.add("delay", "phase1", {"until": AT + days * DAY, "reason": why})
+
+    told = line(made.decide(), Kind.CONDITION, "delay")
+    assert "a switch" in told.reason
+    assert moment(AT + 9 * DAY) in told.reason
+
+
+def test_a_yes_says_whose_it_is_and_asks_for_nothing():
+    decision = book("phase1").decide()
+    cited = [
+        each for found in decision.lines for each in found.cited if "says yes to" in each.reason
+    ]
+
+    assert cited
+    assert all(each.reason.startswith("Ann Lee (CTO) says yes to") for each in cited)
+    assert not any(each.todo for found in decision.lines for each in found.cited)
+
+
+def cited(verdict, reason):
+    return Cited(what="w", verdict=verdict, reason=reason)
+
+
+def test_a_line_is_told_by_the_worst_that_it_stands_on():
+    passed, unknown = cited(Verdict.PASS, "well"), cited(Verdict.UNKNOWN, "nobody knows")
+    made = Line(kind=Kind.GO, id="l", text="t", cited=(passed, unknown, cited(Verdict.FAIL, "ill")))
+
+    assert [each.reason for each in made.open] == ["ill", "nobody knows"]
+    assert made.reason == "ill"
+    assert replace(made, cited=(passed, unknown)).reason == "nobody knows"
+    assert replace(made, cited=(passed,)).reason == "well"
+    assert replace(made, cited=()).reason == "it stands on nothing"
+
+
+def test_what_vetoes_is_told_first_then_what_failed_then_what_is_not_known():
+    places = [urgency("veto", "FAIL"), urgency("go", "FAIL"), urgency("veto", "UNKNOWN")]
+
+    assert places == sorted(set(places))
+    assert urgency("go", "UNKNOWN") == urgency("test", "UNKNOWN") == places[-1]
+
+
+def test_a_line_as_json_has_its_evidence_with_its_verdict():
+    told = line_document(line(book("phase1").decide(), Kind.CONDITION, "ledger"))
+
+    assert [each["verdict"] for each in told["evidence"]] == ["PASS"]
+    assert told["evidence"][0]["overridden"] == []
+
+
+def test_a_figure_that_cannot_be_vetoes_nothing_even_where_it_was_judged_a_failure():
+    tried = 0
+    for phase, id_ in VETOES:
+        made, veto = book(phase), veto_of(phase, id_)
+        like = made.catalogue.criteria[veto.like]
+        if like.possible is None:
+            continue
+        ends = (like.possible.low - 1, like.possible.high + 1)
+        for observed in (end for end in ends if veto.comparison.holds(end, veto.limit.value)):
+            made.observe(veto.like, observed, verdict="FAIL")
+            found = line(made.decide(), Kind.VETO, id_.partition(".")[2])
+            assert found.verdict is Verdict.UNKNOWN, id_
+            assert f"{observed:g} cannot be: not measured" in found.reason
+            tried += 1
+    assert tried
