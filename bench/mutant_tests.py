@@ -10,6 +10,7 @@ import __future__
 import ast
 import contextlib
 import gc
+import importlib
 import os
 import resource
 import shutil
@@ -119,6 +120,8 @@ class Mutants:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Find out what reaches what, then try every mutant."""
         try:
+            for module in self._tests:  # tests may import late what they try
+                importlib.import_module(".".join(Path(module).with_suffix("").parts))
             self._functions = self._known_functions()
             reach = self._reach(session.items)
             gc.freeze()  # the children share what is there

@@ -148,9 +148,10 @@ def attempt(chosen: Sequence[Mutant], jobs: int) -> list[Outcome]:
     plugin = Mutants(ROOT, chosen, tests, jobs=jobs, tell=lambda said: print(said, flush=True))
     names = sorted(frozenset().union(*tests.values()))
     files = [str(ROOT / "tests" / "unit" / name) for name in names]
-    pytest.main(["-q", "-p", "no:cacheprovider", "--capture=no", *files], plugins=[plugin])
-    if plugin.broken:
-        sys.exit("\n".join(plugin.broken))
+    options = ["-q", "-p", "no:cacheprovider", "--capture=no"]
+    status = pytest.main([*options, *files], plugins=[plugin])
+    if plugin.broken or status != 0:
+        sys.exit("\n".join(plugin.broken) or f"pytest ended with {status}")
     return plugin.outcomes
 
 

@@ -418,3 +418,12 @@ def test_a_group_that_may_not_be_killed_as_one_is_killed_one_by_one(
     found = halt(lambda: [process], grace=0.2)
 
     assert len(found.killed) == 2
+
+
+def test_what_was_asked_and_may_not_be_woken_is_named(job: Job, monkeypatch) -> None:
+    process, _ = job.start(SAVES)
+    monkeypatch.setattr(signal, "pidfd_send_signal", refusing(PermissionError, signal.SIGCONT))
+
+    found = halt(lambda: [process], grace=20)
+
+    assert (found.asked, list(found.refused)) == ({process.pid}, [process.pid])
