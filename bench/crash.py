@@ -36,7 +36,7 @@ from bench.crashing.people import Spoken
 from bench.crashing.runs import Conducted
 from bench.crashing.store import Stored
 from bench.crashing.whole import Replaced
-from bench.harness import chosen, finish
+from bench.harness import chosen, finish, quantile
 from bench.record import Figure, exactly
 from dvfd import log
 
@@ -62,14 +62,14 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         found = list(killed(Path(place), kills, str(options.seed), options.only))
-        told = _told(Path(place))
+        told = _told(Path(place), found)
     spent = time.monotonic() - began
     raw = {
-        "seed": options.seed, "seconds": round(spent, 1), "webhook": told,
+        "seed": options.seed, "seconds": round(spent, 1), "webhook": _raw_told(told),
         "victims": [_raw(each) for each in found],
     }  # fmt: skip
     finish("crash", options, figures(found, told), raw)
-    sys.exit(any(each.faults for each in found))
+    sys.exit(any(each.faults for each in found) or bool(told and told.outside))
 
 
 def killed(place: Path, kills: int, seed: str, only: str) -> Iterator[Killed]:
@@ -94,21 +94,18 @@ def _victim(name: str, place: Path) -> Iterator[Victim]:
         yield next(each() for each in PLAIN if each.name == name)
 
 
-def _told(place: Path) -> dict[str, int]:
-    """Notifications of the webhook, and how many of them said again what was said."""
-    if not (place / alerts.HEARD).exists():
-        return {"alerts": 0, "again": 0}
-    heard = place / "alerts"
-    return {"alerts": len(alerts.told(heard)), "again": alerts.doubled(heard)}
+def _told(place: Path, found: list[Killed]) -> alerts.Heard | None:
+    """What the webhook was told; None where no alert was raised."""
+    stories = [each.story for each in found if each.name == alerts.Raised.name]
+    return alerts.heard(place / alerts.Raised.name, stories[0]) if stories else None
 
 
-def figures(found: list[Killed], told: Mapping[str, int]) -> list[Figure]:
+def figures(found: list[Killed], told: alerts.Heard | None) -> list[Figure]:
     """What must be zero, and how much was tried."""
     kills = sum(each.story.lives for each in found)
     inside = sum(each.story.inside for each in found)
     done = sum(len(each.story.done) for each in found)
     faults = sum(bool(each.faults) for each in found)
-    again = f"kill -9: of {told['alerts']} alerts told to a webhook told again"
     what = f"kill -9 at random moments, {len(found)} kinds of writers"
     return [
         Figure("kills", what, kills, "kills"),
@@ -116,8 +113,33 @@ def figures(found: list[Killed], told: Mapping[str, int]) -> list[Figure]:
         Figure("promised", "kill -9: answers that were given before", done, "answers"),
         exactly("faults", "kill -9: writers of which something was lost, doubled or damaged",
                 faults, "writers", 0),
-        exactly("again", again, told["again"], "alerts", 0),
+        *(_heard(told) if told else []),
     ]  # fmt: skip
+
+
+def _heard(told: alerts.Heard) -> list[Figure]:
+    """What became of alerts at a webhook, and how often a kill fell where it could not be known
+    whether Alertmanager had been told.
+    """
+    spans, between = told.windows.milliseconds, "between Alertmanager's answer and the commit of it"
+    return [
+        exactly("again", f"kill -9: of {told.alerts} alerts told to a webhook told again",
+                told.again, "alerts", 0),
+        Figure("window_kills", f"kill -9: kills {between}", told.windows.kills, "kills"),
+        Figure("window", f"kill -9: time {between}, p95", quantile(spans, 0.95), "ms"),
+    ]  # fmt: skip
+
+
+def _raw_told(told: alerts.Heard | None) -> dict[str, Any] | None:
+    if told is None:
+        return None
+    spans = told.windows.milliseconds
+    return {
+        "alerts": told.alerts, "again_after_a_kill_in_the_window": told.inside,
+        "again_else": told.outside, "kills_in_the_window": told.windows.kills,
+        "window_ms": {"p50": quantile(spans, 0.5), "p95": quantile(spans, 0.95),
+                      "longest": max(spans), "count": len(spans)},
+    }  # fmt: skip
 
 
 def _raw(each: Killed) -> dict[str, Any]:

@@ -259,6 +259,9 @@ class FakeOutbox:
     def all(self, kind: str) -> dict[str, dict[str, Any]]:
         return {key: json.loads(text) for (of, key), text in self.records.items() if of == kind}
 
+    def flush(self, timeout: float) -> bool:
+        return True
+
 
 @dataclass
 class Answer:

@@ -12,20 +12,21 @@ import json
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from bench.crashing import accepted
 from bench.crashing.files import unsound
 from bench.crashing.killing import Story, Words, eventually
 from bench.harness import testbed
 from dvfd.config import Config, parse
 from dvfd.sinks.alert import Alert
-from dvfd.sinks.alertmanager import Sender
+from dvfd.sinks.alertmanager import Sender, open_session
 from dvfd.sinks.pager import Pager
 from dvfd.store import Store
 
@@ -42,6 +43,7 @@ busy Alertmanager must come to tell of it meanwhile.
 """
 
 HEARD = "heard.jsonl"
+LAST = "last-words"
 
 
 class Hurried:
@@ -59,13 +61,20 @@ class Hurried:
 class Office:
     """What raises and tells, over what lies in a directory."""
 
-    def __init__(self, place: Path, config: Config) -> None:
+    def __init__(self, place: Path, config: Config, story: Story, words: Words) -> None:
         clock = Hurried()
         self.store = Store(place / "dvfd.db", metrics={}, clock=clock)
         self.store.start()
-        self.pager = Pager(self.store, push=True)
+        self.pager = Pager(accepted.Noting(self.store, words), push=True)
         self.pager.load()
-        self.sender = Sender(self.pager, config, clock=clock)
+        if forgot := accepted.forgotten(story, self.pager.entries()):
+            words.note(accepted.FORGOT + json.dumps(forgot))
+        self.sender = Sender(
+            self.pager,
+            config,
+            clock=clock,
+            connect=lambda: accepted.noting(open_session(), words),
+        )
         self.sender.start()
 
 
@@ -84,7 +93,7 @@ class Raised:
     def live(self, place: Path, story: Story, words: Words) -> None:
         """Raise one after another; end some of them, also of earlier lives."""
         life = story.lives
-        office = Office(place, self._config)
+        office = Office(place, self._config, story, words)
         chance = Random(life)
         words.ready()
         number = 0
@@ -134,7 +143,8 @@ class Raised:
 
     def end(self, place: Path, story: Story) -> list[str]:
         """Let the sender tell what is left, and hold what the webhook heard against it."""
-        office = Office(place, self._config)
+        said = os.open(place / LAST, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        office = Office(place, self._config, story, Words(said))
         quiet = eventually(lambda: all(e.told is e.wanted for e in office.pager.entries()))
         firing = office.pager.firing()
         wanted = set(_starts(story.finished("raise ")))
@@ -192,10 +202,32 @@ def _misheard(place: Path, story: Story) -> list[str]:
     return [*found, *([f"webhook: {many} have more than one identity"] if many else [])]
 
 
-def doubled(place: Path) -> int:
-    """Notifications that told a webhook again what it had been told of the same episode."""
-    marks = Counter((a["fingerprint"], a["startsAt"], a["status"]) for a in told(place))
-    return sum(count - 1 for count in marks.values())
+@dataclass(frozen=True)
+class Heard:
+    """What a webhook was told in all lives, and why some of it twice."""
+
+    alerts: int
+    inside: int  # told again after a kill between Alertmanager's answer and the commit of it
+    outside: tuple[str, ...]  # told again, and no kill fell there
+    windows: accepted.Windows
+
+    @property
+    def again(self) -> int:
+        """Notifications that said once more what was said."""
+        return self.inside + len(self.outside)
+
+
+def heard(place: Path, story: Story) -> Heard:
+    """After the end."""
+    for line in (place / LAST).read_text(encoding="utf-8").splitlines():
+        story.hear(line)
+    every = told(place)
+    windows = accepted.windows(story)
+    again = accepted.repeats(every)
+    else_ = {mark: count for mark, count in again.items() if mark[0] not in windows.keys}
+    outside = tuple(f"{key} {status}" for (key, status), n in else_.items() for _ in range(n))
+    inside = sum(count for (key, _), count in again.items() if key in windows.keys)
+    return Heard(len(every), inside, outside, windows)
 
 
 @contextlib.contextmanager

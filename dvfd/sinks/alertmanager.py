@@ -41,6 +41,10 @@ helps nobody, and the set stays bounded."""
 GROUP_WAIT = 30.0
 """Alertmanager's default group_wait: an alert that ended unheard is told as firing for so long."""
 
+SETTLING = 1.0
+"""Seconds that an end waits for the disk before it is told: a commit takes tens of milliseconds,
+and a disk that takes nothing must not keep people from hearing that it is over."""
+
 IDLE = 2.0
 """Longest sleep: the loop shows progress at least this often."""
 
@@ -195,7 +199,13 @@ class Sender:
         full = boot >= self._full_at
         free = [e for e in self._pager.entries() if self._held.get(e.alert.key, 0.0) <= boot]
         due = [e for e in free if full or _news(e)]
-        accepted = self._tell(due, now, boot)
+        ends = [e for e in due if _ends(e)]
+        accepted = self._tell([e for e in due if not _ends(e)], now, boot)
+        if ends:
+            # Killed before the end is kept, we would tell the beginning again: after an end,
+            # Alertmanager takes that as another alert. A beginning waits for nothing.
+            self._pager.settle(SETTLING)
+            accepted += self._tell(ends, now, boot)
         open_ends = len(accepted) < len(due) and any(r.failures for r in self._receivers)
         self._plan(full=full, failed=open_ends, boot=boot)
         self._sweep(now, boot)
@@ -212,7 +222,7 @@ class Sender:
                 self.round()
             self._wake.wait(min(IDLE, max(0.05, self.wait())))
 
-    def _tell(self, due: Sequence[Entry], now: float, boot: float) -> Sequence[Entry]:
+    def _tell(self, due: Sequence[Entry], now: float, boot: float) -> tuple[Entry, ...]:
         batch = [(entry, _document(entry, self._config, now)) for entry in due]
         accepted: dict[str, Entry] = {}
         # The ones that answered last time come first: a dead one costs a timeout.
@@ -323,6 +333,10 @@ def login(settings: Alerting) -> tuple[str, str] | None:
 
 def _news(entry: Entry) -> bool:
     return entry.told is not entry.wanted
+
+
+def _ends(entry: Entry) -> bool:
+    return _news(entry) and entry.wanted is Told.RESOLVED
 
 
 def _document(entry: Entry, config: Config, now: float) -> dict[str, Any]:

@@ -44,6 +44,10 @@ class Outbox(Protocol):
         """Every document of a kind by key."""
         ...
 
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was kept is on the disk, at most *timeout* seconds."""
+        ...
+
 
 class Told(StrEnum):
     """What some Alertmanager has accepted of an alert."""
@@ -140,6 +144,10 @@ class Pager:
                 now = self._entries.get(entry.alert.key)
                 if now is not None and _heard(entry, now) and now.told is not entry.wanted:
                     self._note(replace(now, told=entry.wanted))
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until a restart knows what `entries` said so far, at most *timeout* seconds."""
+        return self._store.flush(timeout)
 
     def forget(self, entry: Entry) -> None:
         """Drop an ended alert that everybody knows of, unless it fires again."""

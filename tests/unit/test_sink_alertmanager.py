@@ -153,6 +153,35 @@ def test_an_alert_that_ended_unheard_is_told_as_firing_and_later_as_resolved():
     assert not is_firing(bench.sent(1)[0], bench.clock.now())
 
 
+class Slow(FakeOutbox):
+    """A disk that notes what had been told when somebody waited for it, and may take nothing."""
+
+    def __init__(self, receiver, *, well=True):
+        super().__init__()
+        self.receiver, self.well, self.waits = receiver, well, []
+
+    def flush(self, timeout):
+        self.waits.append((timeout, len(self.receiver.posts)))
+        return self.well
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_an_end_is_told_after_it_is_kept_or_a_second_later_and_a_beginning_at_once(well):
+    receiver = FakeAlertmanager()
+    bench = Bench(store=Slow(receiver, well=well), receiver=receiver)
+    bench.pager.raise_alert(alert(), {})
+    bench.sent()
+    assert bench.store.waits == []
+
+    bench.pager.clear_alert("live.responding", NOW, {})
+    (body,) = bench.sent(1)
+
+    assert bench.store.waits == [(1.0, 0)]
+    assert not is_firing(body, bench.clock.now())
+    bench.sent(60)
+    assert len(bench.store.waits) == 1, "an end that is known to be told waits no more"
+
+
 def test_an_alert_that_is_raised_again_fires_again():
     bench = Bench()
     bench.pager.raise_alert(alert(), {})
