@@ -136,7 +136,8 @@ def _raw_told(told: alerts.Heard | None) -> dict[str, Any] | None:
     spans = told.windows.milliseconds
     return {
         "alerts": told.alerts, "again_after_a_kill_in_the_window": told.inside,
-        "again_else": told.outside, "kills_in_the_window": told.windows.kills,
+        "again_else": told.outside, "given_up_by_alertmanager": told.undelivered,
+        "kills_in_the_window": told.windows.kills,
         "window_ms": {"p50": quantile(spans, 0.5), "p95": quantile(spans, 0.95),
                       "longest": max(spans), "count": len(spans)},
     }  # fmt: skip

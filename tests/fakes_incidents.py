@@ -62,9 +62,6 @@ class Kept(FakeOutbox):
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         return self.all(kind).get(key)
 
-    def flush(self) -> bool:
-        return True
-
 
 class Preserver:
     """Does nothing at once, and says that it did."""

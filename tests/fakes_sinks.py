@@ -259,7 +259,7 @@ class FakeOutbox:
     def all(self, kind: str) -> dict[str, dict[str, Any]]:
         return {key: json.loads(text) for (of, key), text in self.records.items() if of == kind}
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float = 10.0) -> bool:
         return True
 
 

@@ -38,8 +38,8 @@ urls = ["{url}"]
 """
 
 SPEED = 4.0
-"""How fast the sender's boot clock runs: an alert that ended unheard is held for 30 s of it, and a
-busy Alertmanager must come to tell of it meanwhile.
+"""How fast the sender's boot clock runs: an alert that ended unheard is held for 30 s of it, in
+which a busy Alertmanager must have begun to tell of it.
 """
 
 HEARD = "heard.jsonl"
@@ -152,9 +152,10 @@ class Raised:
         heard = eventually(lambda: not _unheard(place, wanted, ended), 60)
         office.sender.stop()
         office.store.stop()
+        lost, failed = sorted(_unheard(place, wanted, ended)), undelivered(place)
         return [
             *([] if quiet else ["the sender did not come to an end within two minutes"]),
-            *([] if heard else [f"webhook: not told of {sorted(_unheard(place, wanted, ended))}"]),
+            *([] if heard else [f"webhook: not told of {lost}; Alertmanager gave up {failed}"]),
             *_misheard(place, story),
         ]
 
@@ -210,6 +211,7 @@ class Heard:
     inside: int  # told again after a kill between Alertmanager's answer and the commit of it
     outside: tuple[str, ...]  # told again, and no kill fell there
     windows: accepted.Windows
+    undelivered: int  # notifications that Alertmanager itself gave up, or sent and took for failed
 
     @property
     def again(self) -> int:
@@ -227,14 +229,20 @@ def heard(place: Path, story: Story) -> Heard:
     else_ = {mark: count for mark, count in again.items() if mark[0] not in windows.keys}
     outside = tuple(f"{key} {status}" for (key, status), n in else_.items() for _ in range(n))
     inside = sum(count for (key, _), count in again.items() if key in windows.keys)
-    return Heard(len(every), inside, outside, windows)
+    return Heard(len(every), inside, outside, windows, undelivered(place))
+
+
+def undelivered(place: Path) -> int:
+    """How often Alertmanager says that it could not deliver: its own at-least-once, not ours."""
+    log = (place.parent / "alertmanager.log").read_text(encoding="utf-8")
+    return log.count("Notify for alerts failed")
 
 
 @contextlib.contextmanager
 def listening(directory: Path) -> Iterator[str]:
     """A real Alertmanager's address; what it tells is written down in *directory*."""
     (directory / HEARD).touch()
-    server = HTTPServer(("127.0.0.1", 0), _ear(directory / HEARD))
+    server = _Patient(("127.0.0.1", 0), _ear(directory / HEARD))
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
@@ -248,6 +256,14 @@ def listening(directory: Path) -> Iterator[str]:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+class _Patient(HTTPServer):
+    """Alertmanager tells of each alert in a connection of its own, of hundreds at once: one that
+    is not taken is tried again after seconds, and given up after ten.
+    """
+
+    request_queue_size = 4096
 
 
 def _ear(path: Path) -> type[BaseHTTPRequestHandler]:

@@ -142,6 +142,7 @@ class Sender:
         settings = config.alerting
         self._receivers = [Receiver(url, settings) for url in settings.urls] if push(config) else []
         self._held: dict[str, float] = {}
+        self._begun = False
         self._resend = settings.resend
         self._full_at = self._next_at = 0.0
         self._failures = 0
@@ -196,6 +197,7 @@ class Sender:
     def round(self) -> None:
         """Send what is due now, and plan the next time."""
         now, boot = self._clock.now(), self._clock.boot()
+        self._hold_again(boot)
         full = boot >= self._full_at
         free = [e for e in self._pager.entries() if self._held.get(e.alert.key, 0.0) <= boot]
         due = [e for e in free if full or _news(e)]
@@ -235,6 +237,13 @@ class Sender:
                 self._held[entry.alert.key] = boot + GROUP_WAIT
         self._pager.told(accepted.values())
         return tuple(accepted.values())
+
+    def _hold_again(self, boot: float) -> None:
+        """In the first round: an earlier daemon may have told of what ended unheard just now."""
+        if not self._begun:
+            self._begun = True
+            left = (e for e in self._pager.entries() if e.unheard and _ends(e))
+            self._held = {e.alert.key: boot + GROUP_WAIT for e in left}
 
     def _opened(self) -> Post:
         if self._post is None:

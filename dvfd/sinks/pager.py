@@ -59,12 +59,15 @@ class Told(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An alert on its way. `revision` grows with each transition."""
+    """An alert on its way. `revision` grows with each transition; `unheard` is one that ended
+    before anybody had accepted it.
+    """
 
     alert: Alert
     resolved_at: float | None = None
     told: Told = Told.NOTHING
     revision: int = 0
+    unheard: bool = False
 
     @property
     def firing(self) -> bool:
@@ -122,7 +125,8 @@ class Pager:
             old = self._entries.get(key)
             if old is None or not old.firing:
                 return
-            entry = replace(old, resolved_at=at, revision=old.revision + 1)
+            unheard = old.told is Told.NOTHING
+            entry = replace(old, resolved_at=at, revision=old.revision + 1, unheard=unheard)
             self._keep(entry, alarm)
         if not self._push:
             self.forget(entry)
@@ -199,6 +203,7 @@ def _entry(document: Mapping[str, Any]) -> Entry:
         resolved_at=document["resolved_at"],
         told=Told(document["told"]),
         revision=document["revision"],
+        unheard=document.get("unheard", False),  # earlier versions kept none
     )
 
 

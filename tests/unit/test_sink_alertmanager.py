@@ -153,6 +153,33 @@ def test_an_alert_that_ended_unheard_is_told_as_firing_and_later_as_resolved():
     assert not is_firing(bench.sent(1)[0], bench.clock.now())
 
 
+def test_an_alert_that_ended_unheard_is_held_over_a_restart_too():
+    before = Bench(receiver=FakeAlertmanager(answers={URL: DOWN}))
+    before.pager.raise_alert(alert(), {})
+    before.sent()
+    before.pager.clear_alert("live.responding", NOW, {})
+    before.receiver.answers.clear()
+    assert is_firing(before.sent(1)[0], before.clock.now())
+
+    after = Bench(store=before.store)
+
+    assert after.sent() == []
+    assert after.sender.wait() == 30
+    assert after.sent(29) == []
+    assert not is_firing(after.sent(1)[0], after.clock.now())
+
+
+def test_an_alert_that_ended_after_it_was_heard_is_told_at_once_after_a_restart():
+    before = Bench()
+    before.pager.raise_alert(alert(), {})
+    before.sent()
+    before.pager.clear_alert("live.responding", NOW, {})
+
+    after = Bench(store=before.store)
+
+    assert not is_firing(after.sent()[0], after.clock.now())
+
+
 class Slow(FakeOutbox):
     """A disk that notes what had been told when somebody waited for it, and may take nothing."""
 
@@ -195,6 +222,7 @@ def test_an_alert_that_is_raised_again_fires_again():
 
 def test_what_changes_while_a_round_is_under_way_stays_news():
     bench = Bench()
+    bench.sent()
     bench.pager.raise_alert(alert(), {})
     (before,) = bench.pager.entries()
     bench.pager.clear_alert("live.responding", NOW, {})
