@@ -34,7 +34,7 @@ from pydantic import (
 
 from dvfd import places
 from dvfd.errors import ConfigError
-from dvfd.masking import STARS, masked
+from dvfd.masking import STARS, masked, redacted_command
 
 data_dir, runtime_dir, state_dir = places.data_dir, places.runtime_dir, places.state_dir
 
@@ -617,6 +617,13 @@ class Config(Section):
     def origin(self) -> str:
         """The file that this was read from, to lead complaints about it."""
         return self._origin
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON for people: without the secrets in addresses and commands."""
+        found: dict[str, Any] = masked(self.model_dump(mode="json"))
+        for plugin, told in zip(self.plugin, found["plugin"], strict=True):
+            told["command"] = redacted_command(plugin.command)
+        return found
 
     @property
     def calibrated(self) -> Calibrated:

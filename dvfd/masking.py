@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 STARS = "***"
 """What stands where a secret was."""
@@ -52,6 +52,12 @@ _SECRET_NAME = re.compile(
     r"|(?:^|[_.-])(?:pat|sid|pw|psk|sas|sig)s?$|license$"
 )
 """The name of a secret in an environment, where a name is nothing but a name."""
+
+_BEFORE = 6
+"""Words before one of a command that may say what it is: docker login -u a -p X."""
+
+_ARGUMENT_NAME = re.compile(r"[\w.-]+")
+"""What stands before the = of an option or a variable; a sentence for a shell is none."""
 
 _NUMBER = re.compile(
     r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?[A-Za-z%]{0,2}(?:/\w{1,6})?(?:[,;]\d+)*+"
@@ -178,6 +184,36 @@ def redacted(text: str) -> str:
     found = masked(_SHAPES.sub(STARS, _without_keys(text)))
     found = _SPOKEN.sub(rf"\g<keep>{STARS}", found)
     return _without_values(_OPTION, _without_values(_SIGNED, found))
+
+
+def redacted_command(argv: Sequence[str]) -> list[str]:
+    """The words of *argv* without the secrets in them: the values of options and variables whose
+    names say so, and what `redacted` finds in a word, also by the words before it.
+    """
+    found: list[str] = []
+    for place, word in enumerate(argv):
+        option = argv[place - 1] if place else ""
+        if option.startswith("-") and "=" not in option and _is_secret(option, word):
+            found.append(STARS)
+        else:
+            found.append(_argument(" ".join(found[-_BEFORE:]), word))
+    return found
+
+
+def _argument(before: str, word: str) -> str:
+    """*word* of a command; *before*, which is redacted, are those in front of it."""
+    name, sign, value = word.partition("=")
+    if sign and _ARGUMENT_NAME.fullmatch(name) and _is_secret(name, value):
+        return f"{name}={STARS}"
+    said = redacted(f"{before} {word}")
+    return said[len(before) + 1 :] if said.startswith(f"{before} ") else redacted(word)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether *value* is one, by the name of the option or the variable that takes it."""
+    if not value or not _SECRET_NAME.search(name):
+        return False
+    return bool(_HARD_NAME.search(name)) or not _NUMBER.fullmatch(value)
 
 
 def redacted_environment(environment: Mapping[str, str]) -> dict[str, str]:

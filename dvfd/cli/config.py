@@ -125,10 +125,8 @@ def show_config(path: Path | None) -> None:
     Example: dvfd config show
     """
     from dvfd import config
-    from dvfd.masking import masked
 
-    settings = config.load(path).model_dump(mode="json")
-    click.echo(json.dumps(masked(settings), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(config.load(path).shown(), indent=2, ensure_ascii=False))
 
 
 @config.command("schema")

@@ -16,7 +16,7 @@ from dvfd.errors import DvfdError
 from dvfd.incidents.halt import halt
 from dvfd.incidents.preserve import Bundle, Orders, by_child
 from dvfd.incidents.protocol import between, overdue, too_late
-from dvfd.masking import masked, redacted_environment
+from dvfd.masking import redacted_environment
 from dvfd.telemetry.processes import GONE, Process, Processes
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class AtOnce:
         made = {
             "incident.json": _json(incident.to_document()),
             "record.json": _json(record.to_document() if record else {}),
-            "configuration.json": _json(masked(self._config.model_dump(mode="json"))),
+            "configuration.json": _json(self._config.shown()),
             "catalogue.json": _json(self._framework()),
             "status.json": _json(dict(self._status())),
             "environment/node.json": _json(environment_facts(self._proc)),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dvfd import perfdata, shell
 from dvfd.errors import ProbeError, ToolError
+from dvfd.masking import redacted
 from dvfd.model import Sample, Unseen, labels
 from dvfd.words import printable
 
@@ -82,7 +83,7 @@ class ExecPlugin:
         if not done["stdout"].strip():
             raise ProbeError(f"ended with {done['code']} and said nothing: wanted a line of output")
         said = perfdata.read(done["stdout"])
-        self.words = printable(said.text)[:SHOWN]
+        self.words = _shown(said.text)
         if done["cut"]:  # the last value may be half a number
             said = replace(said, data=(), unread=(perfdata.Unread("", "its output was cut off"),))
         found = [Sample("plugin_status", status, at, self.about)]
@@ -125,6 +126,11 @@ class ExecPlugin:
         return answer
 
 
+def _shown(words: str) -> str:
+    """The beginning of *words*; secrets are taken out before it is cut."""
+    return redacted(printable(words[: 20 * SHOWN]))[:SHOWN]
+
+
 def _why(done: Mapping[str, Any]) -> str:
     """Why an exit code says nothing, with the plugin's own words."""
     code = done["code"]
@@ -133,4 +139,4 @@ def _why(done: Mapping[str, Any]) -> str:
     else:
         how = f"ended with {code}{' (UNKNOWN)' if code == 3 else ', wanted 0 to 3'}"
     words = perfdata.read(done["stdout"]).text or done["stderr"].strip()
-    return f"{how}: {printable(words)[:SHOWN] or 'it said nothing'}"
+    return f"{how}: {_shown(words) or 'it said nothing'}"

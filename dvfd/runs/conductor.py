@@ -426,7 +426,7 @@ class Conductor:
             others = on.company.documents() if on else {"peers": [], "led_by": None}
         left = run.left(t)
         return {
-            "run": run.to_document(),
+            "run": run.shown(),
             "t": t,
             "elapsed": run.elapsed(t),
             "left": left,

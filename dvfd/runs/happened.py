@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dvfd.masking import masked
+from dvfd.masking import redacted
 from dvfd.runs.availability import stretches, total
 from dvfd.runs.rows import What
 
@@ -130,5 +130,5 @@ def _event(event: Event) -> dict[str, Any]:
 
 def _text(text: str) -> str:
     """Without secrets, and not endless."""
-    short = masked(text)
+    short = redacted(text)
     return short if len(short) <= TEXT else f"{short[:TEXT]}… ({len(text)} letters)"

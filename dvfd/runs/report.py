@@ -7,13 +7,12 @@ same bytes. HTML and JUnit are made of this document alone.
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dvfd import __version__
 from dvfd.jsonable import jsonable
-from dvfd.masking import STARS, masked
+from dvfd.masking import masked
 from dvfd.model import Severity, Verdict, worst
 from dvfd.runs.courses import courses
 from dvfd.runs.happened import happened
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
-
-SECRET = re.compile(r"(?i)token|passw|pwd|secret|api[-_]?key|credential")
-"""A word of a command that names a secret: its value is not for a report."""
 
 
 def document(
@@ -88,22 +84,9 @@ def document(
 
 def _ordered(run: Run) -> dict[str, Any]:
     """What was ordered, and how the run went on; without what a report cannot know of itself."""
-    found: dict[str, Any] = masked(run.to_document())
+    found = run.shown()
     found.pop("frozen")
     found["plan"]["shortened"] = run.plan.shortened
-    found["plan"]["argv"] = _command(found["plan"]["argv"])
-    return found
-
-
-def _command(argv: Sequence[str]) -> list[str]:
-    """A command without what its words say are secrets: `--token X`, `--token=X`, `API_KEY=X`."""
-    found: list[str] = []
-    hide = False
-    for word in argv:
-        name, sign, _ = word.partition("=")
-        named = SECRET.search(name) is not None
-        found.append(STARS if hide else f"{name}={STARS}" if named and sign else word)
-        hide = named and not sign and word.startswith("-")
     return found
 
 

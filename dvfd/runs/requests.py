@@ -28,20 +28,20 @@ def operations(conductor: Conductor) -> dict[str, Operation]:
     """Every operation by its name."""
 
     def arm(request: Mapping[str, Any], peer: Peer) -> Any:
-        return conductor.arm(_order(request), by=peer.name).to_document()
+        return conductor.arm(_order(request), by=peer.name).shown()
 
     def launched(request: Mapping[str, Any], peer: Peer) -> Any:
-        return conductor.launched(_text(request, "id"), _launched(request)).to_document()
+        return conductor.launched(_text(request, "id"), _launched(request)).shown()
 
     def exited(request: Mapping[str, Any], peer: Peer) -> Any:
         code = request.get("code")
         if type(code) is not int:
             raise DvfdError(f"code: a whole number wanted, got {code!r:.40}")
-        return conductor.exited(_text(request, "id"), ended(code)).to_document()
+        return conductor.exited(_text(request, "id"), ended(code)).shown()
 
     def stop(request: Mapping[str, Any], peer: Peer) -> Any:
         reason = _text(request, "reason", empty=True)
-        return conductor.abort(_text(request, "id"), reason, by=peer.name).to_document()
+        return conductor.abort(_text(request, "id"), reason, by=peer.name).shown()
 
     def injected(request: Mapping[str, Any], peer: Peer) -> Any:
         lasts = request.get("seconds")
@@ -64,7 +64,7 @@ def operations(conductor: Conductor) -> dict[str, Operation]:
             lambda request, peer: conductor.status(_text({"id": "", **request}, "id", empty=True))
         ),
         "stability_list": Operation(
-            lambda request, peer: [run.to_document() for run in conductor.runs()]
+            lambda request, peer: [run.shown() for run in conductor.runs()]
         ),
     }
 

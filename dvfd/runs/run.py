@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from dvfd.errors import DvfdError
+from dvfd.masking import masked, redacted_command
 from dvfd.reduce import seconds
 
 if TYPE_CHECKING:
@@ -171,6 +172,12 @@ class Run:
     def to_document(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON for people: without the secrets in its command and its words."""
+        found: dict[str, Any] = masked(self.to_document())
+        found["plan"]["argv"] = redacted_command(self.plan.argv)
+        return found
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Run:

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dvfd.derive import LossWatch, NormWatch
+from dvfd.masking import redacted
 from dvfd.telemetry.checkpoint_state import CheckpointState
 from dvfd.telemetry.rank import PACKET_DELAY, START_LIMIT, Link, Rank
 
@@ -294,7 +295,7 @@ class Job:
                     other.broken = True  # they wait for this one: that is no step either
             case "exception":
                 self.counters.exceptions += 1
-                self.exception = ": ".join(filter(None, (event.type, event.error)))[:500]
+                self.exception = _without_secrets(event)
                 return {"job_exceptions_total"}
             case "end":
                 rank.link = Link.FAILED if event.failed else Link.ENDED
@@ -493,3 +494,8 @@ class Job:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _without_secrets(event: Event) -> str:
+    """The beginning of what *event* says of an exception; secrets go before it is cut."""
+    return redacted(": ".join(filter(None, (event.type, event.error))))[:500]

@@ -165,3 +165,14 @@ def test_a_failed_run_stops_its_job_in_a_phase_and_not_in_production(phase, acti
     text = f'[node]\nphase = "{phase}"\n[incidents]\naction = "{action}"'
 
     assert parse(text).stops is stops
+
+
+def test_it_is_shown_without_the_secrets_in_addresses_and_commands():
+    config = parse(
+        '[alerting]\nurls = ["http://u:hunter2@am:9093"]\n'
+        '[[plugin]]\nname = "disk"\ncommand = ["/bin/check", "--token", "hunter2", "-w", "5%"]\n'
+    )
+
+    assert "hunter2" not in str(config.shown())
+    assert config.shown()["plugin"][0]["command"] == ["/bin/check", "--token", "***", "-w", "5%"]
+    assert config.plugin[0].command[2] == "hunter2"

@@ -36,6 +36,7 @@ def test_ok_warning_and_critical_are_findings(code, value):
     [
         (ended(3, "cannot reach ntp"), "ended with 3 (UNKNOWN): cannot reach ntp"),
         (ended(4), "ended with 4, wanted 0 to 3: all is well"),
+        (ended(3, "no login: password=hunter2"), "ended with 3 (UNKNOWN): no login: password=***"),
         (ended(127, "", stderr="not found"), "ended with 127, wanted 0 to 3: not found"),
         (ended(-9, ""), "was killed by signal 9 (Killed): it said nothing"),
         (ended(-40, ""), "was killed by signal 40"),
@@ -144,6 +145,13 @@ def test_a_criterion_that_fails_repeats_what_the_plugin_says():
     assert sampler.words("plugin_status", labels(plugin="other")) == ""
     sampler.once("plugin.ntp")
     assert sampler.words("plugin_status", labels(plugin="ntp")) == "CRITICAL: 3 % left"
+
+
+def test_what_a_plugin_says_is_repeated_without_the_secrets_in_it():
+    probe = plugin(ended(2, "CRITICAL: cannot log in: password=hunter2"))
+    list(probe.sample(7.0))
+
+    assert probe.words == "CRITICAL: cannot log in: password=***"
 
 
 def test_the_command_is_handed_on_as_a_list_and_with_its_time():

@@ -354,6 +354,13 @@ def test_an_end_by_a_failure_does_not_end_the_job(ranks: Ranks) -> None:
     assert "ValueError: bad batch" in ranks.book.why("gpt")
 
 
+def test_what_an_exception_says_is_kept_without_the_secrets_in_it(ranks: Ranks) -> None:
+    seat = ranks.join(0)
+    ranks.tell(seat, "exception", type="HTTPError", error="403 for x: api_key=hunter2, see log")
+
+    assert ranks.snapshot()["exception"] == "HTTPError: 403 for x: api_key=***, see log"
+
+
 def test_what_a_rank_failed_with_is_said_of_it_and_of_its_jobs_exceptions(ranks: Ranks) -> None:
     seat = ranks.join(0)
     ranks.join(1)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from dvfd import log
 from dvfd.config import Config, parse
 from dvfd.errors import ConfigError
-from dvfd.masking import masked, redacted, redacted_environment, without_user
+from dvfd.masking import (
+    masked,
+    redacted,
+    redacted_command,
+    redacted_environment,
+    without_user,
+)
 from dvfd.model import Verdict
 from dvfd.sinks.alert import criterion_alert, document
 from dvfd.status import document as status_document
@@ -308,3 +314,39 @@ def test_no_text_takes_more_than_time_in_proportion_to_its_length(unit):
     redacted(text)
 
     assert time.process_time() - began < 3.0, "a second a MiB is usual: it grows with the square"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["check", "--token", S], ["check", f"--api-key={S}"], ["env", f"WANDB_API_KEY={S}", "x"],
+        ["check", "--password", f"two words {S}"], ["check", f"--password=two words {S}"],
+        ["sh", "-c", f'echo "CRITICAL: cannot log in: password={S}"; exit 2'],
+        ["sh", "-c", f"curl -H 'Authorization: Bearer {S}' https://u:{S}@h/?token={S}"],
+        ["curl", "-u", f"u:{S}", "https://h"], ["/usr/bin/mysql", "-h", "h", f"-p{S}"],
+        ["sshpass", "-p", S, "ssh", "h"], ["docker", "login", "-u", "a", "-p", S],
+        ["check", f"https://u:{S}@h", "--key", S], ["check", "--token", S, f"hf_{S}{S}"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_secret_in_a_command_is_hidden(argv):
+    shown = redacted_command(argv)
+
+    assert S not in "\n".join(shown)
+    assert len(shown) == len(argv)
+    assert shown[0] == argv[0]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["torchrun --nproc_per_node=4 train.py --tokenizer gpt2 --max-tokens 4096 --lr=3e-4",
+     "/usr/lib/nagios/plugins/check_disk -w 10% -c 5% -p /", "train --max-tokens=4096 --bypass x",
+     "python -u -m train --num-tokens 1,2 --author Ann", "env LANG=C OMP_NUM_THREADS=1 true"],
+)  # fmt: skip
+def test_a_command_without_a_secret_stays_word_for_word(command):
+    assert redacted_command(command.split()) == command.split()
+
+
+@given(st.lists(st.text()))
+def test_a_command_keeps_its_number_of_words(argv):
+    assert len(redacted_command(argv)) == len(argv)

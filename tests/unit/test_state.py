@@ -199,3 +199,11 @@ def test_a_source_of_words_that_crashes_is_a_notice_and_the_rest_is_told(source)
     assert "cannot be told" in notice
     assert "KeyError('expires')" in notice
     assert taken.verdict is Verdict.PASS
+
+
+def test_a_password_that_a_job_said_in_an_exception_is_not_in_the_snapshot():
+    ranks = [{"rank": 0, "exception": "ValueError: cannot reach http://u:geheim@h/x?token=geheim"}]
+    taken = state(of=sources(jobs=lambda: [{"job": "gpt", "ranks": ranks}])).snapshot()
+
+    assert taken.jobs[0]["ranks"][0]["exception"].endswith("http://***@h/x?token=***")
+    assert "geheim" not in str(taken)
