@@ -52,7 +52,7 @@ MODULES = {
     "dvfd/gates/proof.py": ("gates", "gatehouse"),
     "dvfd/gates/gatehouse.py": ("gates", "gatehouse"),
     "dvfd/gates/programme.py": ("programme", "gatehouse"),
-    "dvfd/gates/words.py": ("gates", "gatehouse", "programme"),
+    "dvfd/gates/words.py": ("gate_words", "gates_page", "cli_gate_screen"),
     "dvfd/incidents/incident.py": ("incidents",),
     "dvfd/incidents/protocol.py": ("incidents",),
     "dvfd/incidents/preserve.py": ("preserve", "incidents"),

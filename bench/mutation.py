@@ -50,8 +50,8 @@ class Mutant:
     @property
     def names(self) -> list[str]:
         """What a changed statement of the module sets."""
-        found = (re.match(r"(\w+)\s*[:=]", line) for line in self.text.splitlines())
-        return [match[1] for match in found if match]
+        found = (re.match(r"(\w+(?:, \w+)*)\s*[:=]", line) for line in self.text.splitlines())
+        return [name for match in found if match for name in match[1].split(", ")]
 
     @property
     def place(self) -> Place:

@@ -246,7 +246,7 @@ class _Desk:
         found, base = self._run(self._catalogue.checks[criterion.check])
         if found is None:
             return None, base, ""
-        return found.rows.get(criterion.id, {}), base, _cut_short(found) if found.cut else ""
+        return found.rows[criterion.id], base, _cut_short(found) if found.cut else ""
 
     def _run(self, check: Check) -> tuple[Proof | None, Cited]:
         """The run that decides *check*, cited; without one, why there is none and what to type."""
@@ -380,21 +380,21 @@ def _held(veto: Criterion, like: Criterion, row: Row) -> tuple[Verdict, str]:
     if like.possible is not None and observed not in like.possible:
         return Verdict.UNKNOWN, f"{like.id}: {observed:g} cannot be: not measured"
     sound = verdict in {Verdict.PASS, Verdict.FAIL} or (
-        verdict is Verdict.WAIVED and not _holds(like, row, observed)  # it was a FAIL
+        verdict is Verdict.WAIVED and _misses(like, row, observed)  # it was a FAIL
     )
     if not sound and veto.comparison.holds(observed, limit):
-        told = f"{observed:g} {veto.unit} would be {wanted}".replace("  ", " ")
+        told = f"{observed:g} {veto.unit} would be {wanted}"
         return Verdict.UNKNOWN, f"{told}, and {like.id} is not known: {reason}"
     if not sound:  # nobody waives what was not measured
         return Verdict.UNKNOWN, f"{like.id} is not known: {reason}"
     if veto.comparison.holds(observed, limit):
-        return Verdict.FAIL, f"{observed:g} {veto.unit} is {wanted}".replace("  ", " ")
-    return Verdict.PASS, f"{observed:g} {veto.unit} is not {wanted}".replace("  ", " ")
+        return Verdict.FAIL, f"{observed:g} {veto.unit} is {wanted}"
+    return Verdict.PASS, f"{observed:g} {veto.unit} is not {wanted}"
 
 
-def _holds(criterion: Criterion, row: Row, observed: float) -> bool:
+def _misses(criterion: Criterion, row: Row, observed: float) -> bool:
     limit = number(row.get("limit"))
-    return limit is not None and criterion.comparison.holds(observed, limit)
+    return limit is not None and not criterion.comparison.holds(observed, limit)
 
 
 def _figures(cited: Cited, row: Row) -> Cited:
@@ -414,7 +414,7 @@ def _deciding(
 ) -> tuple[Row, str]:
     """The row that the verdict is due to, and its reason: of passes the one with the least left."""
     critical = [c for c in check.criteria if c.severity is Severity.CRITICAL]
-    told = [(rows.get(c.id, {}), standing(c, rows.get(c.id, {}), waived)) for c in critical]
+    told = [(rows[c.id], standing(c, rows[c.id], waived)) for c in critical]
     mine = [(row, reason) for row, (found, reason) in told if found is verdict]
     if not mine:
         return {}, f"{check.id}: its own word is {verdict}"
@@ -453,11 +453,11 @@ def _against(veto: Criterion, cited: Cited) -> Cited:
 
 
 def _left(row: Row) -> float:
-    """What is left of a limit, as a share of it."""
+    """What is left of a limit, as a share of it; of a limit of zero as it is."""
     margin, limit = number(row.get("margin")), number(row.get("limit"))
     if margin is None or row.get("comparison") == Comparison.EQUAL:  # met, with nothing to spare
         return math.inf
-    return abs(margin) / abs(limit) if limit else abs(margin) or math.inf
+    return abs(margin) / abs(limit or 1.0)
 
 
 def _overrides(check: Check, rows: Mapping[str, Row]) -> tuple[str, ...]:

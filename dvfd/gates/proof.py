@@ -263,9 +263,9 @@ def _moved(criterion: Criterion, row: Row) -> str:
     if row.get("comparison") != str(criterion.comparison):
         return f"was held to {row.get('comparison')}, now {criterion.comparison} is wanted"
     then, now = number(row.get("limit")), criterion.limit.value
-    if criterion.limit.metric or now is None or then is None:
+    if now is None or then is None:  # another metric, or nobody, says it
         return ""
-    if not math.isclose(then, now, rel_tol=1e-9, abs_tol=1e-12):
+    if not math.isclose(then, now):
         return f"was held to {row.get('comparison')} {then:g}, now {now:g} is wanted"
     return ""
 
@@ -310,10 +310,10 @@ def shown(criterion: Criterion, row: Row) -> tuple[Verdict, str]:
 
 
 def whole(check: Check, found: Proof, waived: Waived) -> Verdict:
-    """The worst verdict of the critical criteria of *check*, no better than the run's own word."""
-    rows = [
-        (c, found.rows.get(c.id, {})) for c in check.criteria if c.severity is Severity.CRITICAL
-    ]
+    """The worst verdict of the critical criteria of *check*, no better than the run's own word. A
+    run that counts has judged every one of them.
+    """
+    rows = [(c, found.rows[c.id]) for c in check.criteria if c.severity is Severity.CRITICAL]
     raw = worst(shown(criterion, row)[0] for criterion, row in rows)
     verdict = worst(standing(criterion, row, waived)[0] for criterion, row in rows)
     said = str(found.record.body.get("verdict"))

@@ -11,9 +11,10 @@ from fakes_output import valid
 
 from dvfd.cli.formats import versioned
 from dvfd.config import Cluster, Config, Member, Node, Profile, Programme
-from dvfd.errors import DvfdError
+from dvfd.control import Peer
+from dvfd.errors import DvfdError, StoreError
 from dvfd.evidence.ledger import Evidence
-from dvfd.gates.gatehouse import Gatehouse
+from dvfd.gates.gatehouse import Gatehouse, operations
 
 FACTS = {"kernel": "6.8.0-45", "BIOS": "F.12"}
 CONFIG = Config(
@@ -249,3 +250,157 @@ def test_production_is_authorised_by_a_signature_and_an_override_is_no_pass(tmp_
 def test_a_machine_is_known_by_more_than_its_kernel(tmp_path):
     present = house(tmp_path)[0]._present()
     assert {"kernel", "driver", "bios"} <= present.fingerprint.keys()
+
+
+def test_a_signature_is_answered_with_what_was_written_down(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    said = made.sign({**NAMED, "note": "as agreed"}, "bo")
+    record = evidence.newest("decision", "phase1")
+
+    whole = {key: said[key] for key in record.body}
+    assert whole == dict(record.body)
+    assert (said["gate"], said["title"]) == ("phase1", "Phase 1: single node, 4 processes")
+    assert (said["record"], said["at"]) == (record.number, record.at)
+    assert (said["authorised"], said["missing"]) == (True, [])
+    assert (said["outcome"], said["by"], said["note"]) == ("GO", "Bo", "as agreed")
+    lines = gate(made.document())["lines"]
+    assert [(each["id"], each["verdict"]) for each in said["lines"]] == [
+        (each["id"], each["verdict"]) for each in lines
+    ]
+
+
+def test_where_two_decide_one_signature_says_who_is_missing(tmp_path):
+    made, _, _ = house(tmp_path)
+    role = {"gate": "phase2a", "role": "VP Engineering", "override": "the board wants it"}
+    said = made.sign(NAMED | role, "bo")
+    assert (said["authorised"], said["missing"]) == (False, ["Infrastructure Lead"])
+    assert said["override"] == "the board wants it"
+
+
+def test_a_role_that_does_not_decide_is_told_who_does(tmp_path):
+    with pytest.raises(DvfdError) as refused:
+        house(tmp_path)[0].sign(NAMED | {"gate": "phase2a", "role": "Intern"}, "bo")
+    assert str(refused.value) == (
+        "role 'Intern' does not decide phase2a: wanted VP Engineering or Infrastructure Lead"
+    )
+
+
+def test_a_refusal_says_what_is_open_how_much_more_and_what_to_type(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    body = dict(evidence.newest("run", "pytorch").body)
+    evidence.append("run", "pytorch", body | {"verdict": "UNKNOWN"}, submitted="ann")
+    with pytest.raises(DvfdError) as refused:
+        made.sign(NAMED, "bo")
+    assert str(refused.value) == (
+        "phase1 is HOLD: pytorch: pytorch: its own word is UNKNOWN (and 1 more); "
+        "dvfd gate phase1 says what is open; "
+        "--override --reason TEXT signs all the same, and every later report says so"
+    )
+
+
+def test_a_ledger_that_is_not_as_it_was_refuses_with_what_is_wrong_and_what_to_type(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    evidence.path.write_text(evidence.path.read_text().replace("Ann Lee", "Eve Lee", 1))
+    with pytest.raises(DvfdError) as refused:
+        made.sign(NAMED, "bo")
+    problems = "; ".join(evidence.problems())
+    assert f"not as it was written: {problems}; dvfd evidence verify" in str(refused.value)
+
+
+def test_a_document_says_of_which_node_when_and_what_counts(tmp_path):
+    made, _, clock = house(tmp_path)
+    found = made.document()
+    assert (found["node"], found["at"], found["elsewhere"]) == ("n1", clock.now(), "")
+    assert (found["start"], found["evidence_days"]) == ("2027-01-04", 14)
+    assert (found["overrides"], found["problems"]) == (list(catalogue().overrides), [])
+    due = gate(found)["due"]
+    assert due == {"planned": "2027-01-15", "day": "2027-01-15", "slipped": 0}
+    assert gate(found)["due_words"] == "Friday, week 2"
+
+
+def test_without_a_start_a_gate_has_its_day_in_words_alone(tmp_path):
+    bare = CONFIG.model_copy(update={"programme": Programme()})
+    found = house(tmp_path, config=bare)[0].document()
+    assert (found["start"], gate(found)["due"]) == ("", None)
+    assert gate(found)["due_words"] == "Friday, week 2"
+
+
+def test_what_is_shown_is_the_same_for_a_minute(tmp_path):
+    made, _, clock = house(tmp_path, fill=False)
+    first = made.shown()
+    clock.advance(59.9)
+    assert made.shown() is first
+    clock.advance(0.1)
+    assert made.shown() is not first
+
+
+def test_a_ledger_that_cannot_be_read_holds_every_gate_and_says_why(tmp_path, monkeypatch):
+    made, evidence, _ = house(tmp_path)
+
+    def fails(*_given, **_more):
+        raise StoreError("the disk is gone")
+
+    monkeypatch.setattr(evidence, "each", fails)
+    found = made.document()
+    assert {each["outcome"] for each in found["gates"]} == {"HOLD"}
+    assert found["problems"] == ["the disk is gone"]
+
+
+def test_one_of_a_cluster_is_held_against_all_of_its_nodes_and_alone_against_itself(tmp_path):
+    members = (Member(name="n1", address="10.0.0.1"), Member(name="n2", address="10.0.0.2"))
+    config = CONFIG.model_copy(update={"cluster": Cluster(lead="n1", nodes=members)})
+    together = house(tmp_path / "a", config=config, fill=False)[0]
+    alone = house(tmp_path / "b", fill=False)[0]
+    assert (together.elsewhere, together._present().members) == ("", ("n1", "n2"))
+    assert alone._present().members == ("n1",)
+    assert alone._present().profile == CONFIG.profile_hash
+
+
+def test_of_many_runs_the_newest_fifty_are_looked_at(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    good = dict(evidence.newest("run", "hardware").body)
+    for _ in range(50):
+        evidence.append("run", "hardware", good | {"ended": None}, submitted="ann")
+    hardware = [x for x in gate(made.document())["lines"] if x["id"] == "hardware"]
+    assert {x["verdict"] for x in hardware} == {"UNKNOWN"}
+    evidence.append("run", "hardware", good, submitted="ann")
+    hardware = [x for x in gate(made.document())["lines"] if x["id"] == "hardware"]
+    assert {x["verdict"] for x in hardware} == {"PASS"}
+
+
+def test_the_table_has_the_worst_of_each_row_and_of_what_was_not_run_nothing(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    body = dict(evidence.newest("run", "hardware").body)
+    rows = [each | {"verdict": "FAIL"} for each in body["results"]]
+    failed = body | {"verdict": "FAIL", "results": rows}
+    evidence.append("run", "hardware", failed, submitted="ann")
+    rows = {row["title"]: row for row in made.document()["table"]}
+    assert rows["Hardware validation"]["verdict"] == "FAIL"
+    assert rows["Hardware validation"]["cells"] == {
+        "phase1": "FAIL", "phase2a": None, "phase2b": None, "phase2c": None
+    }  # fmt: skip
+    assert rows["CUDA/NCCL validation"]["cells"]["phase1"] == "PASS"
+    assert rows["CUDA/NCCL validation"]["verdict"] == "UNKNOWN"  # phase 2a has not run
+
+
+def test_the_table_of_an_authorised_gate_is_as_it_was_signed(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    named = {"id": "hardware", "verdict": "FAIL", "kind": "test"}
+    odd = [named, {"id": "pytorch", "verdict": "GREEN", "kind": "test"}, "nothing",
+           {"id": "gradient_sync", "verdict": "PASS", "kind": "go"}]  # fmt: skip
+    body = signature("VP Engineering") | {"lines": odd}
+    evidence.append("decision", "phase1", body, submitted="bo")
+    rows = {row["title"]: row["cells"]["phase1"] for row in made.document()["table"]}
+    assert rows["Hardware validation"] == "FAIL"
+    assert rows["PyTorch distribution"] == "UNKNOWN"
+    assert rows["Gradient sync"] == "UNKNOWN"
+
+
+def test_a_daemon_is_asked_for_the_gates_and_for_a_signature_in_the_name_of_who_asks(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    asked = operations(made)
+    peer = Peer(pid=1, uid=2**31, gid=0)  # nobody's number, which is then the name
+    assert asked["gates"].answer({}, peer) == made.document()
+    assert (asked["gates"].changes, asked["sign"].changes) == (False, True)
+    asked["sign"].answer(NAMED, peer)
+    assert evidence.newest("decision", "phase1").submitted == peer.name

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from fakes_gates import AT, DAY, GATES, HOUR, attestation, book, catalogue, failing, row, signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dvfd.gates.decide import again as to_type
 from dvfd.gates.decide import authorisation
 from dvfd.gates.decision import STANDS, Cited, Kind, Line, Outcome, line_document, urgency
-from dvfd.model import Verdict
+from dvfd.gates.proof import Size
+from dvfd.model import Limit, Verdict
 from dvfd.people.attestations import moment
 
 LINES = [(g, line.id) for g in GATES for line in catalogue(g).gates[g].requires]
@@ -763,6 +765,7 @@ def test_a_line_as_json_has_its_evidence_with_its_verdict():
 
     assert [each["verdict"] for each in told["evidence"]] == ["PASS"]
     assert told["evidence"][0]["overridden"] == []
+    assert told["evidence"][0].keys() == {each.name for each in fields(Cited)}
 
 
 def test_a_figure_that_cannot_be_vetoes_nothing_even_where_it_was_judged_a_failure():
@@ -780,3 +783,387 @@ def test_a_figure_that_cannot_be_vetoes_nothing_even_where_it_was_judged_a_failu
             assert f"{observed:g} cannot be: not measured" in found.reason
             tried += 1
     assert tried
+
+
+# --- The reason of a line, the figure beside it, and what to type -------------------------------
+
+
+TO_TYPE = {
+    "monitoring": "dvfd check monitoring",
+    "hardware": "dvfd check hardware --nodes 2, on each node",
+    "stability_phase2a": "dvfd stability start phase2a -- COMMAND",
+    "scaling_efficiency": "dvfd check scaling_efficiency --processes 8",
+    "scaling_projection": "dvfd check scaling_projection",
+    "reliability": "dvfd check reliability",
+    "pytorch": "dvfd check pytorch --nodes 2, on each node",
+    "network": "dvfd check network --nodes 2, on each node",
+}
+
+
+@pytest.mark.parametrize(("check", "todo"), TO_TYPE.items())
+def test_another_run_is_asked_for_in_the_size_of_the_phase(check, todo):
+    assert to_type(catalogue("phase2c").checks[check], Size(8, 2)) == todo
+
+
+def test_on_a_single_node_no_number_of_nodes_is_asked_for():
+    assert to_type(catalogue().checks["pytorch"], Size(4, 1)) == "dvfd check pytorch"
+
+
+def test_what_was_never_measured_is_named_with_the_criterion_that_needs_it():
+    made = book("phase2a")
+    made.records = [r for r in made.records if r.subject != "network"]
+    decision = made.decide()
+    for kind, id_, what in (
+        (Kind.GO, "network", "network.speed_verified"),
+        (Kind.VETO, "no_go_network", "network.speed"),
+        (Kind.TEST, "network", "network"),
+    ):
+        found = line(decision, kind, id_).cited[0]
+        assert (found.what, found.reason) == (what, "network: not run yet")
+        assert found.todo == TO_TYPE["network"]
+
+
+def test_what_is_wrong_with_evidence_comes_with_what_to_type_and_what_stands_without():
+    made = book("phase2a")
+    made.observe("network.speed", 0.8 * 50e9)
+    made.observe("network.speed_verified", 0.8 * 50e9)
+    decision = made.decide()
+    open_ = [line(decision, Kind.GO, "network"), line(decision, Kind.TEST, "network")]
+    assert [each.cited[0].todo for each in open_] == [TO_TYPE["network"]] * 2
+    assert line(decision, Kind.VETO, "no_go_network").cited[0].todo == ""
+
+    made.observe("network.speed", 0.6 * 50e9)
+    vetoed = line(made.decide(), Kind.VETO, "no_go_network").cited[0]
+    assert (vetoed.what, vetoed.todo) == ("network.speed", TO_TYPE["network"])
+    assert vetoed.reason == "3e+10 bytes/second is < 3.75e+10"
+
+
+@pytest.mark.parametrize(("observed", "margin"), [(505.0, 55.0), (430.0, -20.0)])
+def test_a_veto_has_its_own_limit_beside_the_figure_and_what_is_left_of_it(observed, margin):
+    made = book("phase2a")
+    made.observe("stability_phase2a.throughput", observed)
+    found = line(made.decide(), Kind.VETO, "no_go_throughput").cited[0]
+    assert (found.criterion, found.what) == ("stability_phase2a.throughput",) * 2
+    assert (found.observed, found.comparison, found.limit) == (observed, "<", 450.0)
+    assert (found.margin, found.unit) == (margin, "samples/second")
+
+
+def retell(made, criterion, **changes):
+    """Change what the run says of *criterion*, and nothing else."""
+    check = criterion.partition(".")[0]
+    rows = made.records[made.found("run", check)].body["results"]
+    rows = [each | changes if each["criterion"] == criterion else each for each in rows]
+    made.change("run", check, results=rows)
+
+
+def test_a_veto_without_a_figure_has_no_margin_and_says_where_it_would_close():
+    made = book("phase2a")
+    retell(made, "stability_phase2a.throughput", verdict="UNKNOWN", observed=None)
+    found = line(made.decide(), Kind.VETO, "no_go_throughput").cited[0]
+    assert (found.observed, found.limit, found.margin) == (None, 450.0, None)
+    assert found.reason == (
+        "stability_phase2a.throughput was not measured, and this closes the gate at < 450"
+    )
+
+
+def test_a_figure_that_is_not_sure_is_told_of_with_why():
+    made = book("phase2a")
+    made.observe("stability_phase2a.throughput", 505.0, verdict="UNKNOWN", reason="too few steps")
+    assert line(made.decide(), Kind.VETO, "no_go_throughput").reason == (
+        "stability_phase2a.throughput is not known: too few steps"
+    )
+    made.observe("stability_phase2a.throughput", 430.0, verdict="UNKNOWN", reason="too few steps")
+    assert line(made.decide(), Kind.VETO, "no_go_throughput").reason == (
+        "430 samples/second would be < 450, and stability_phase2a.throughput is not known: "
+        "too few steps"
+    )
+
+
+def with_veto(made, id_, **changes):
+    """Where that No-Go line of the gate is another."""
+    vetoes = [replace(v, **changes) if v.id == id_ else v for v in made.gate.vetoes]
+    made.gate = replace(made.gate, vetoes=tuple(vetoes))
+    gates = {**made.catalogue.gates, made.gate.id: made.gate}
+    made.catalogue = replace(made.catalogue, gates=gates)
+
+
+def test_a_veto_without_a_limit_is_not_known_and_has_no_margin():
+    made = book("phase1")
+    unset = Limit(value=None, of="profile.something", missing="nobody said")
+    with_veto(made, "phase1.no_go_throughput", limit=unset)
+    found = line(made.decide(), Kind.VETO, "no_go_throughput").cited[0]
+    assert found.verdict is Verdict.UNKNOWN
+    assert found.reason == (
+        "stability_phase1.throughput was not measured, and this closes the gate at "
+        "a limit that is not set"
+    )
+    assert (found.observed, found.limit, found.margin) == (252.5, None, None)
+
+
+def test_a_failure_that_was_waived_still_vetoes_with_its_figure():
+    made = book("phase1")
+    made.observe("stability_phase1.throughput", 100.0, verdict="WAIVED")
+    found = line(made.decide(), Kind.VETO, "no_go_throughput")
+    assert (found.verdict, found.reason) == (Verdict.FAIL, "100 samples/second is < 200")
+
+
+def test_a_waived_figure_without_a_limit_was_never_sure():
+    made = book("phase1")
+    retell(made, "stability_phase1.throughput", verdict="WAIVED", limit=None)
+    waiver = {"by": "Ann", "role": "CTO", "reason": "known", "expires": AT + DAY}
+    made.add("waiver", "stability_phase1.throughput", waiver)
+    found = line(made.decide(), Kind.VETO, "no_go_throughput")
+    assert found.verdict is Verdict.UNKNOWN
+
+
+def test_a_criterion_is_cited_with_all_that_its_run_says_of_it():
+    made = book("phase2a")
+    run = made.records[made.found("run", "network")]
+    found = line(made.decide(), Kind.GO, "network").cited[0]
+    told = next(
+        each for each in run.body["results"] if each["criterion"] == "network.speed_verified"
+    )
+
+    assert (found.what, found.criterion) == ("network.speed_verified",) * 2
+    assert (found.observed, found.comparison, found.limit, found.margin, found.unit) == tuple(
+        told[key] for key in ("observed", "comparison", "limit", "margin", "unit")
+    )
+    assert (found.reason, found.todo, found.record) == (told["reason"], "", run.number)
+    assert (found.where, found.at, found.age) == ("runs/network-1.json", AT - DAY, DAY)
+
+
+def test_a_run_that_ended_a_moment_ahead_of_our_clock_is_of_no_age():
+    made = book("phase2a")
+    made.change("run", "network", ended=AT + 3)
+    assert line(made.decide(), Kind.TEST, "network").cited[0].age == 0.0
+
+
+def test_a_criterion_that_is_not_applicable_shows_nothing_and_says_so():
+    made = book("phase1")
+    id_ = "loss_convergence.curve"
+    retell(made, id_, verdict="NOT_APPLICABLE", observed=None, reason="no loss here")
+    check = made.catalogue.checks["loss_convergence"]
+    known = [replace(c, inapplicable="no loss") if c.id == id_ else c for c in check.criteria]
+    checks = {**made.catalogue.checks, check.id: replace(check, criteria=tuple(known))}
+    made.catalogue = replace(made.catalogue, checks=checks)
+    found = line(made.decide(), Kind.GO, "loss_convergence").cited[0]
+    assert (found.verdict, found.reason) == (
+        Verdict.UNKNOWN, "not applicable, so nothing is shown: no loss here"
+    )  # fmt: skip
+    assert found.todo == "dvfd check loss_convergence"
+
+
+def test_a_run_that_says_little_is_cited_with_what_it_says():
+    made = book("phase2a")
+    retell(made, "network.speed_verified", unit=None, margin=None)
+    made.change("run", "network", report=None)
+    found = line(made.decide(), Kind.GO, "network").cited[0]
+    assert (found.unit, found.margin, found.report, found.where) == ("", None, "", "")
+
+
+@pytest.mark.parametrize("report", ["lost", {"where": None, "sha256": None}])
+def test_a_report_that_is_none_is_cited_as_none(report):
+    made = book("phase2a")
+    made.change("run", "network", report=report)
+    found = line(made.decide(), Kind.GO, "network").cited[0]
+    assert (found.verdict, found.report, found.where) == (Verdict.PASS, "", "")
+
+
+def test_what_a_cut_run_cannot_show_says_why_and_what_to_type():
+    made = cut_short("phase2b", "stability_phase2b", "stability_phase2b.uptime", 0.5)
+    found = line(made.decide(), Kind.GO, "throughput").cited[0]
+    number = made.found("run", "stability_phase2b") + 1
+    assert found.reason == f"record {number}: it was aborted: it died: it can fail, it cannot pass"
+    assert found.todo == "dvfd stability start phase2b -- COMMAND"
+
+
+def test_a_test_whose_own_word_is_worse_than_its_figures_says_so():
+    made = book("phase1")
+    made.change("run", "gradient_sync", verdict="UNKNOWN")
+    found = line(made.decide(), Kind.TEST, "gradient_sync").cited[0]
+    assert (found.verdict, found.reason) == (
+        Verdict.UNKNOWN, "gradient_sync: its own word is UNKNOWN"
+    )  # fmt: skip
+    assert (found.criterion, found.observed) == ("", None)
+
+
+def narrow(made, check, margins):
+    """The run of *check*, of which these have that much left; what must be equal is met."""
+    rows = made.records[made.found("run", check)].body["results"]
+    met = [0.0 if each["comparison"] == "==" else 1e30 for each in rows]
+    rows = [
+        each | {"margin": margins.get(each["criterion"], much)}
+        for each, much in zip(rows, met, strict=True)
+    ]
+    made.change("run", check, results=rows)
+    return line(made.decide(), Kind.TEST, check).cited[0]
+
+
+def test_a_test_that_passes_is_told_by_the_figure_that_had_least_to_spare():
+    named = [c for c in catalogue("phase2a").checks["network"].criteria if c.severity == "critical"]
+    measured = [c for c in named if c.limit.value and c.comparison != "==" and not c.inapplicable]
+    assert len(measured) > 1
+    for criterion in measured:
+        share = {c.id: abs(c.limit.value) * (0.1 if c is criterion else 0.2) for c in measured}
+        found = narrow(book("phase2a"), "network", share)
+        assert (found.verdict, found.criterion) == (Verdict.PASS, criterion.id)
+
+
+def test_what_is_left_of_a_limit_of_zero_is_told_as_it_is():
+    id_ = "stability_phase1.loss_convergent"
+    assert narrow(book("phase1"), "stability_phase1", {id_: 1e3}).criterion == id_
+
+
+def test_a_test_that_failed_is_told_by_its_first_failure():
+    made = book("phase1")
+    first, second = [
+        c for c in made.catalogue.checks["gradient_sync"].criteria if c.severity == "critical"
+    ][:2]
+    for criterion in (second, first):
+        made.observe(criterion.id, failing(criterion))
+    found = line(made.decide(), Kind.TEST, "gradient_sync").cited[0]
+    assert (found.verdict, found.criterion) == (Verdict.FAIL, first.id)
+
+
+NO = {"value": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "reason"),
+    [
+        (NO, "FAIL", "Ann Lee (CTO) says no to team_trained"),
+        ({"expires": AT}, "UNKNOWN",
+         f"what Ann Lee (CTO) said of team_trained ended on {moment(AT)}"),
+        ({"at": AT + 6}, "UNKNOWN", "Ann Lee (CTO) said it in the future: a clock was wrong"),
+        ({"by": ""}, "UNKNOWN", "record {} of team_trained is no attestation"),
+        ({"at": None}, "UNKNOWN", "record {} of team_trained is no attestation"),
+    ],
+)  # fmt: skip
+def test_what_people_said_and_does_not_stand_says_why_and_asks_them_again(changes, verdict, reason):
+    made = book("phase1")
+    made.change("attestation", "team_trained", **changes)
+    record = made.records[made.found("attestation", "team_trained")]
+    found = line(made.decide(), Kind.GO, "team").cited[0]
+    assert (found.verdict, found.reason) == (verdict, reason.format(record.number))
+    assert found.todo.startswith("dvfd attest team_trained --yes")
+    at = record.body["at"]
+    assert (found.what, found.record, found.at) == ("team_trained", record.number, at)
+    assert found.age == (None if at is None else AT - at)
+
+
+def test_what_people_said_counts_to_its_last_second_and_a_clock_may_be_five_ahead():
+    made = book("phase1")
+    made.change("attestation", "team_trained", expires=AT + 1, at=AT + 5)
+    assert line(made.decide(), Kind.GO, "team").verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("late", "verdict"), [(60.0, Verdict.FAIL), (61.0, Verdict.PASS)])
+def test_what_is_entered_within_a_minute_was_said_as_it_was_entered(late, verdict):
+    made = book("phase1")
+    item, ahead = "team_trained", AT - DAY / 2
+    made.add("attestation", item, attestation(item, at=ahead), at=ahead)
+    no = attestation(item, at=AT - DAY, **NO)
+    made.add("attestation", item, no, at=AT - DAY + late)
+    assert line(made.decide(), Kind.GO, "team").cited[0].verdict is verdict
+
+
+def test_of_runs_that_do_not_count_the_one_that_ended_last_says_why():
+    made = book("phase1")
+    made.change("run", "hardware", ended=AT - 20 * DAY)
+    number = made.found("run", "hardware") + 1
+    again(made, "hardware", ended=None)
+    assert line(made.decide(), Kind.TEST, "hardware").reason == (
+        f"hardware: record {number} does not count: it is 20 d old, at most 14 d counts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"check": "live"}, "it is a run of 'live'"),
+        ({"processes": 3}, "of 3 processes, this phase is of 8"),
+        ({"nodes": 9}, "of 9 nodes, this phase is of 2"),
+        ({"ended": None}, "it does not say when it ended"),
+        ({"ended": AT + 60}, "it ended 60 s in the future: a clock was wrong"),
+        ({"ended": AT - 15 * DAY}, "it is 15 d old, at most 14 d counts"),
+        ({"members": []}, "it does not say on which nodes"),
+        ({"members": ["n9", "n1", "n8"]}, "n8, n9 is no node of this cluster"),
+        ({"fingerprint": {}}, "it does not say on what machine"),
+        ({"hashes": {"profile": "q"}},
+         "the cluster changed since: the profile or an override in the configuration is another"),
+        ({"fingerprint": {"kernel": "6.8.0-45", "driver": "none", "disk": "d"}},
+         "the cluster changed since: bios was not told, is F.12; disk was d, is gone"),
+        ({"results": []}, "pytorch.cores was not judged in it"),
+        ({"aborted": None}, "it does not say whether it was aborted"),
+        ({"aborted": "it died"}, "it was aborted: it died"),
+        ({"shortened": True}, "it was shortened"),
+    ],
+    ids=lambda each: "-".join(each) if isinstance(each, dict) else "",
+)  # fmt: skip
+def test_a_run_that_does_not_count_says_why(changes, why):
+    made = book("phase2a")
+    made.change("run", "pytorch", **changes)
+    number = made.found("run", "pytorch") + 1
+    first = made.catalogue.checks["pytorch"].criteria[0].id
+    told = why.replace("pytorch.cores", first)
+    assert line(made.decide(), Kind.TEST, "pytorch").reason == (
+        f"pytorch: record {number} does not count: {told}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("planned", "why"),
+    [
+        (None, "it does not say how long it was to run"),
+        (3600.0, "it was to run for 60 min, wanted 24 h"),
+    ],
+)
+def test_a_run_that_was_to_be_short_says_how_short(planned, why):
+    made = book("phase1")
+    made.change("run", "stability_phase1", planned=planned)
+    number = made.found("run", "stability_phase1") + 1
+    assert line(made.decide(), Kind.TEST, "stability_phase1").reason == (
+        f"stability_phase1: record {number} does not count: {why}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"comparison": "=="}, "was held to ==, now >= is wanted"),
+        ({"limit": 300.0}, "was held to >= 300, now 250 is wanted"),
+        ({"verdict": "NOT_APPLICABLE"}, "was not applicable then, and is now"),
+    ],
+)
+def test_a_criterion_that_was_held_to_something_else_says_to_what(changes, why):
+    made = book("phase1")
+    retell(made, "stability_phase1.throughput", **changes)
+    reason = line(made.decide(), Kind.TEST, "stability_phase1").reason
+    assert reason.endswith(f"does not count: stability_phase1.throughput {why}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"verdict": "FINE"}, "'FINE' is no verdict"),
+        ({"observed": None}, "it says PASS without a figure"),
+        ({"observed": -1.0}, "-1 is not within 0 to 1e+12"),
+        ({"observed": 249.0}, "it says PASS of 249, limit 250"),
+    ],
+)
+def test_a_criterion_whose_figure_does_not_bear_it_out_says_so(changes, why):
+    made = book("phase1")
+    retell(made, "stability_phase1.throughput", **changes)
+    reason = line(made.decide(), Kind.TEST, "stability_phase1").reason
+    assert reason == f"stability_phase1.throughput: {why}"
+
+
+def test_what_was_waived_then_and_is_no_longer_says_so_and_what_is_waived_what_it_was():
+    made = book("phase1")
+    made.observe("gradient_sync.norms", 0.5, verdict="WAIVED", reason="half")
+    told = line(made.decide(), Kind.TEST, "gradient_sync").reason
+    assert told == "gradient_sync.norms was waived then, and no waiver stands: half"
+    waiver = {"by": "Ann", "role": "CTO", "reason": "known", "expires": AT + DAY}
+    made.add("waiver", "gradient_sync.norms", waiver)
+    told = line(made.decide(), Kind.TEST, "gradient_sync").reason
+    assert told == f"waived by Ann (CTO) until {moment(AT + DAY)}: known; without it half"

@@ -6,7 +6,7 @@ import pytest
 from fakes_gates import AT, DAY, GATES, book, catalogue
 
 from dvfd.errors import DvfdError
-from dvfd.gates.programme import dates, day_of
+from dvfd.gates.programme import Due, dates, day_of, slips
 
 MONDAY = date(2026, 3, 2)
 
@@ -69,3 +69,48 @@ def test_beyond_the_end_of_the_calendar_it_is_its_last_day(weeks):
 
 def test_a_delay_that_says_no_weeks_moves_nothing():
     assert days(MONDAY, ("phase1", {"weeks": None, "until": AT}))[0] == "2026-03-13"
+
+
+def test_a_gate_says_when_it_was_planned_and_how_many_weeks_later_it_is():
+    late = delays(("phase1", {"weeks": 2, "until": AT, "incident": "i1"}))
+    found = dates(catalogue().gates.values(), MONDAY, late)
+    assert found["phase1"] == Due(date(2026, 3, 13), date(2026, 3, 27), 2)
+    assert found["phase2a"] == Due(date(2026, 3, 27), date(2026, 4, 10), 2)
+
+
+def test_a_week_begins_on_the_day_of_the_start_whatever_day_that_is():
+    thursday = date(2026, 3, 5)
+    found = [str(day_of(f"{day}, week 2", thursday)) for day in ("Thursday", "Sunday", "Monday")]
+    assert found == ["2026-03-12", "2026-03-15", "2026-03-16"]
+    assert day_of("Wednesday, week 12", MONDAY) == date(2026, 5, 20)
+
+
+def test_delays_of_nobody_in_particular_are_each_their_own():
+    one = ("phase1", {"weeks": 1, "until": AT})
+    other = ("phase1", {"weeks": 1, "until": AT + 30 * DAY})
+    assert days(MONDAY, one, other)[0] == "2026-03-27"
+
+
+def test_delays_that_overlap_count_their_span_and_a_begun_week_counts_whole():
+    one = ("phase1", {"weeks": 2, "until": AT, "incident": "i1"})
+    beside = ("phase1", {"weeks": 1, "until": AT + 3 * DAY, "incident": "i2"})
+    within = ("phase1", {"weeks": 1, "until": AT - DAY, "incident": "i3"})
+    assert dates(catalogue().gates.values(), MONDAY, delays(one, beside))["phase1"].slipped == 3
+    assert dates(catalogue().gates.values(), MONDAY, delays(one, within))["phase1"].slipped == 2
+
+
+@pytest.mark.parametrize("body", [{"weeks": 1}, {"until": AT}, {"weeks": 0, "until": AT}])
+def test_a_delay_that_says_not_how_long_or_until_when_moves_nothing(body):
+    assert days(MONDAY, ("phase1", body))[0] == "2026-03-13"
+
+
+def test_only_delays_move_a_gate():
+    made = book("phase1")
+    made.records.clear()
+    made.add("incident", "phase1", {"weeks": 1, "until": AT})
+    assert slips(made.records) == {}
+
+
+def test_a_sum_of_weeks_beyond_all_sense_is_two_centuries():
+    late = delays(("phase1", {"weeks": 1e9, "until": AT}))
+    assert slips(late) == {"phase1": 10_000}
