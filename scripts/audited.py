@@ -22,7 +22,7 @@ def audited(document: Any) -> tuple[int, list[str]]:
     try:
         found = [each for each in document["dependencies"] if each["name"] not in OWN]
         holes = [(each, hole) for each in found for hole in each.get("vulns", ())]
-        unasked = [each["name"] for each in found if "vulns" not in each]
+        unasked = {each["name"]: each.get("skip_reason") for each in found if "vulns" not in each}
         lines = [
             f"{each['name']} {each['version']}: {hole['id']}, mended in "
             f"{', '.join(hole['fix_versions']) or 'no version yet'}"
@@ -33,10 +33,8 @@ def audited(document: Any) -> tuple[int, list[str]]:
     if not found:
         return 3, ["pip-audit names no dependency: not known"]
     if unasked:
-        lines.append(
-            f"not known of {len(unasked)} of {len(found)}: {', '.join(unasked)}: "
-            "the vulnerability service cannot be reached from here"
-        )
+        lines.append(f"not known of {len(unasked)} of {len(found)}: {', '.join(unasked)}")
+        lines.append(f"pip-audit of the first: {next(iter(unasked.values())) or 'no reason'}")
     if holes:
         return 2, lines
     return (3, lines) if unasked else (0, [f"{len(found)} dependencies, no known vulnerability"])

@@ -133,6 +133,7 @@ def _command(node: Node, words: str) -> str:
 COMMANDS = (
     "config show", "config check", "doctor -o json", "status", "status -o json", "alerts test",
     "fleet -o json", "history job_loss --engine",
+    "waive live.site.disk --name Ann --role CTO --days 1 --reason due", "evidence list -o json",
 )  # fmt: skip
 
 
@@ -160,6 +161,7 @@ def _provoked(node: Node, planted: Mapping[str, str], place: Path) -> dict[str, 
     texts |= {f"dvfd {words}": _command(node, words) for words in COMMANDS}
     texts |= {op: json.dumps(node.ask(op)) for op in ("status", "ready", "names", "waivers")}
     texts["dvfd evidence export"] = _command(node, f"evidence export {place}/evidence.tar")
+    assert (place / "evidence.tar").exists(), texts
     return texts
 
 
