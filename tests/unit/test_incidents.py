@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import threading
 from dataclasses import replace
@@ -13,10 +14,13 @@ from fakes_incidents import DAY, HOUR, STABILITY, SUITE, WEEK, Place, moment, ra
 from fakes_incidents import body as body_of
 from testbed import eventually
 
+from dvfd.control import Peer
 from dvfd.errors import DvfdError, StoreError
 from dvfd.incidents import incident as rules
-from dvfd.incidents.incident import Cause, Incident, Mark, State
+from dvfd.incidents import protocol
+from dvfd.incidents.incident import Cause, Incident, Mark, Ran, State
 from dvfd.incidents.protocol import Acted
+from dvfd.telemetry.processes import Process
 
 
 def opened(at: float = 0.0) -> Incident:
@@ -779,3 +783,341 @@ def test_a_record_that_is_not_understood_stops_nothing_else(place: Place) -> Non
 
     assert place.on["check"] == STABILITY
     assert not place.incidents.trouble
+
+
+# --- What is told of one --------------------------------------------------------------------------
+
+
+def test_an_incident_in_short_says_what_a_page_shows(place: Place) -> None:
+    at = place.clock.now()
+    place.run()
+    place.clock.advance(60)
+    found = place.on
+
+    assert {key: found[key] for key in ("check", "title", "phase", "node", "state")} == {
+        "check": STABILITY, "title": f"Title of {STABILITY}", "phase": "phase1", "node": "n1",
+        "state": "open",
+    }  # fmt: skip
+    assert (found["escalation"], found["cause"], found["age"]) == ("team_lead", "", 60.0)
+    assert (found["opened_at"], found["resolved_at"]) == (at, None)
+    assert found["why"] == f"{STABILITY}.throughput: 190 samples/s, wanted at least 250"
+    assert (found["failed"], found["reran"], found["delayed_until"]) == (1, 0, None)
+    assert (found["needs"], found["bundle"], found["action"]) == ([], None, None)
+    assert found["due"]["at"] == pytest.approx(at + HOUR)
+    assert found["next"].startswith("find the cause")
+
+
+def test_what_is_over_calls_nobody_and_is_due_nothing(place: Place) -> None:
+    place.run()
+    place.say(cause="fixed", finding="a fan")
+    place.clock.advance(60)
+    place.suite()
+    (found,) = place.incidents.document()["incidents"]
+
+    assert (found["state"], found["escalation"], found["due"]) == ("resolved", "", None)
+    assert found["resolved_at"] == place.clock.now()
+    assert found["reran"] >= 1
+
+
+def test_all_are_told_with_those_that_are_not_over_first_and_the_newest_of_them_first(
+    place: Place,
+) -> None:
+    place.run()
+    place.say(cause="fixed", finding="a fan")
+    place.clock.advance(60)
+    place.suite()
+    for check in ("hardware", "pytorch"):
+        place.clock.advance(60)
+        place.run(check)
+
+    found = place.incidents.document()
+    assert [each["check"] for each in found["incidents"]] == ["pytorch", "hardware", STABILITY]
+    assert (found["at"], found["trouble"]) == (place.clock.now(), "")
+    assert [each["check"] for each in place.incidents.on()] == ["hardware", "pytorch"]
+    assert place.incidents.ids() == sorted(each["id"] for each in found["incidents"])
+
+
+def test_one_of_them_is_told_with_its_suite_and_without_what_is_ours_alone(place: Place) -> None:
+    place.run()
+    told = place.incidents.show({"id": place.on["id"]})
+
+    assert told["suite"] == list(SUITE)
+    assert not {"mark", "fixed_after"} & told.keys()
+    assert (told["state"], len(told["failures"])) == ("open", 1)
+
+
+def test_of_an_unknown_one_it_is_said_how_to_find_the_known_ones(place: Place) -> None:
+    with pytest.raises(DvfdError) as refused:
+        place.incidents.show({"id": "nothing-1"})
+    assert str(refused.value) == "no incident 'nothing-1' is known here: dvfd incident list"
+
+
+def test_a_word_is_kept_under_the_name_that_was_given_and_the_one_that_gave_it(
+    place: Place,
+) -> None:
+    place.run()
+    id_ = place.on["id"]
+    said = place.say(finding="it hums")
+    own = place.incidents.update({"id": id_, "name": "ann", "finding": "it roars"}, "ann")
+
+    assert said["journal"][-1]["who"] == "Ann Lee (as ann)"
+    assert (own["journal"][-1]["who"], own["journal"][-1]["why"]) == ("ann", "it roars")
+
+
+def test_a_delay_without_a_reason_and_a_file_without_a_finding_say_what_they_can(
+    place: Place,
+) -> None:
+    place.run()
+    content = base64.b64encode(b"x").decode()
+
+    assert place.say(delay=1)["journal"][-1]["why"] == "said so"
+    assert place.say(file="a.txt", content=content)["journal"][-1]["why"] == "a.txt"
+    told = place.say(file="b.txt", content=content, finding="a picture")
+    assert [entry["why"] for entry in told["journal"][-2:]] == ["a.txt", "a picture"]
+
+
+def test_a_cause_is_held_against_the_newest_run_of_all(place: Place) -> None:
+    place.run()
+    number = place.run("pytorch", "PASS").number
+    id_ = place.on["id"]
+    place.say(cause="fixed", finding="a fan")
+
+    assert place.incidents._found[id_].fixed_after == number
+
+
+def test_a_file_is_kept_whole_with_its_size_and_up_to_a_mebibyte(
+    place: Place, tmp_path: Path
+) -> None:
+    place.run()
+    most = base64.b64encode(bytes(1 << 20)).decode()
+    told = place.say(file="core", content=most)["journal"][-1]["attached"]
+    (kept,) = (tmp_path / "incidents" / place.on["id"]).iterdir()
+    digest = hashlib.sha256(bytes(1 << 20)).hexdigest()
+
+    assert told == f"{kept}, 1048576 bytes, sha256 {digest}"
+    assert kept.name == "001-core"
+    more = base64.b64encode(bytes((1 << 20) + 1)).decode()
+    with pytest.raises(DvfdError) as refused:
+        place.say(file="core", content=more)
+    assert str(refused.value) == (
+        "attach: 1048577 bytes, wanted at most 1048576: put it where it stays, and name it in "
+        "--finding"
+    )
+
+
+def test_a_file_that_cannot_be_kept_is_not_in_the_journal(place: Place, tmp_path: Path) -> None:
+    place.run()
+    (tmp_path / "incidents").write_text("no directory")
+    content = base64.b64encode(b"x").decode()
+    with pytest.raises(StoreError, match="01-a: not attached: "):
+        place.say(file="a", content=content)
+
+    assert len(place.incidents.show({"id": place.on["id"]})["journal"]) == 1
+
+
+def test_the_ledger_has_who_opened_it_why_and_with_which_runs(place: Place) -> None:
+    first = place.run().number
+    second = place.run().number
+    place.say(cause="fixed", finding="a fan")
+    place.clock.advance(60)
+    place.suite()
+    opening, end = place.evidence.records("incident")
+
+    assert (opening.submitted, opening.body["failures"]) == ("dvfd", [first])
+    assert (opening.body["check"], opening.body["phase"]) == (STABILITY, "phase1")
+    assert opening.body["why"].startswith(f"run run-{STABILITY} of {STABILITY}")
+    assert (end.body["failures"], len(end.body["reruns"])) == ([first, second], 1)
+    assert end.body["why"].startswith("the whole suite of the phase was run again")
+
+
+def test_a_delay_in_the_ledger_says_who_wanted_it_and_why(place: Place) -> None:
+    place.run()
+    place.say(delay=1, finding="parts are on order")
+    (delay,) = place.evidence.records("delay")
+
+    assert (delay.submitted, delay.body["reason"]) == ("Ann Lee (as ann)", "parts are on order")
+    assert (delay.body["weeks"], delay.body["incident"]) == (1, place.on["id"])
+
+
+# --- What a record says ---------------------------------------------------------------------------
+
+
+def read(place: Place, waived: dict[str, float] | None = None, **more: object) -> Ran:
+    document = body_of(at=place.clock.now(), **more)  # type: ignore[arg-type]
+    record = place.evidence.append("run", STABILITY, document, submitted="ann")
+    return protocol.ran(record, waived or {}, "phase1", "ledger-1")
+
+
+def test_a_run_is_what_its_record_says(place: Place) -> None:
+    at = place.clock.now()
+    found = read(place, shortened="1 min of 24 h")
+
+    assert (found.run, found.check, found.title) == (
+        f"run-{STABILITY}", STABILITY, f"Title of {STABILITY}"
+    )  # fmt: skip
+    assert (found.phase, found.verdict, found.processes) == ("phase1", "FAIL", 4)
+    assert (found.at, found.began, found.ended) == (at, at - HOUR, at)
+    assert (found.shortened, found.ledger) == ("1 min of 24 h", "ledger-1")
+    assert found.reasons == (f"{STABILITY}.throughput: 190 samples/s, wanted at least 250",)
+
+
+def test_a_run_that_says_next_to_nothing_is_read_all_the_same(place: Place) -> None:
+    record = place.evidence.append("run", STABILITY, {"verdict": "PASS"}, submitted="ann")
+    found = protocol.ran(record, {}, "phase1")
+
+    assert (found.verdict, found.run, found.title, found.shortened) == ("PASS", "", "", "")
+    assert (found.processes, found.began, found.ended, found.reasons) == (0, 0.0, 0.0, ())
+    assert found.ledger == ""
+
+
+def test_a_run_without_a_word_on_its_verdict_is_not_known(place: Place) -> None:
+    record = place.evidence.append("run", STABILITY, {}, submitted="ann")
+    assert protocol.ran(record, {}, "phase1").verdict == "UNKNOWN"
+
+
+def test_only_what_is_critical_decides_a_run(place: Place) -> None:
+    base = {"criterion": "c", "reason": "r"}
+    rows = [{**base, "verdict": "PASS", "severity": "critical"},
+            {**base, "verdict": "FAIL", "severity": "warning"}]  # fmt: skip
+    assert read(place, results=rows).verdict == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "left", "found"),
+    [("FAIL", 1.0, "WAIVED"), ("FAIL", 0.0, "FAIL"), ("UNKNOWN", 1.0, "WAIVED"),
+     ("PASS", 1.0, "PASS"), ("UNKNOWN", -1.0, "UNKNOWN")],
+)  # fmt: skip
+def test_a_waiver_counts_to_its_last_second(
+    place: Place, verdict: str, left: float, found: str
+) -> None:
+    waived = {f"{STABILITY}.throughput": place.clock.now() + left}
+    assert read(place, waived, verdict=verdict).verdict == found
+
+
+@pytest.mark.parametrize("expires", [None, "never"])
+def test_a_waiver_without_an_end_waives_nothing(place: Place, expires: object) -> None:
+    waiver = {"by": "Ann", "role": "CTO", "reason": "so", "expires": expires}
+    place.evidence.append("waiver", f"{STABILITY}.throughput", waiver, submitted="ann")
+    place.run()
+    assert place.on["failed"] == 1
+
+
+def test_a_failure_is_too_old_to_stop_anything_after_ten_minutes() -> None:
+    incident = opened()
+    assert not protocol.overdue(incident, moment(600))
+    assert protocol.overdue(incident, moment(601))
+    assert protocol.too_late(incident, moment(1200)) == (
+        "nothing was stopped: the failure was noticed 20 min after it was recorded"
+    )
+
+
+@pytest.mark.parametrize(
+    ("began", "spared"), [(-1.0, False), (0.0, False), (1.0, True), (100.0, True), (101.0, False)]
+)
+def test_what_began_between_the_failure_and_now_is_no_part_of_it(
+    began: float, *, spared: bool
+) -> None:
+    process = Process(5, int((1000.0 + began) * protocol.TICKS))
+    assert protocol.between(process, opened(), moment(100)) is spared
+
+
+def test_what_began_after_the_run_ended_is_spared_though_it_was_recorded_late() -> None:
+    run = replace(ran(), ended=ran().at - 30)
+    late = rules.opened(run, incident_id="i", node="n1", now=moment())
+    began = [Process(5, int((1000.0 - ago) * protocol.TICKS)) for ago in (29, 31)]
+
+    assert [protocol.between(each, late, moment(100)) for each in began] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "words"),
+    [
+        ({"path": "b", "bytes": 9, "parts": 2, "sha256": "ab"}, "b: 9 bytes in 2 parts, sha256 ab"),
+        ({"path": "b", "bytes": 9, "parts": 2, "sha256": "ab", "missing": ["k: no", "l: late"]},
+         "b: 9 bytes in 2 parts, sha256 ab; missing: k: no; l: late"),
+        ({"path": "", "missing": ["nothing was preserved: full"]}, "nothing was preserved: full"),
+    ],
+)  # fmt: skip
+def test_what_was_preserved_is_in_the_journal_in_a_sentence(
+    place: Place, bundle: dict, words: str
+) -> None:
+    place.run()
+    place.incidents._at_once = lambda _incident, _record, _acted: bundle
+    place.incidents.act(place.on["id"])
+    entry = place.incidents.show({"id": place.on["id"]})["journal"][-1]
+
+    assert (entry["who"], entry["what"], entry["why"]) == ("dvfd", "preserved", words)
+    assert place.on["bundle"] == bundle
+
+
+def test_what_is_done_at_once_is_given_the_record_that_failed(place: Place) -> None:
+    record = place.run()
+    place.run("pytorch", "PASS")
+    given = []
+    place.incidents._at_once = lambda _incident, found, _acted: given.append(found) or {}
+    place.incidents.act(place.on["id"])
+
+    assert [each.number for each in given] == [record.number]
+
+
+def test_a_stop_is_in_the_journal_as_the_daemons(place: Place) -> None:
+    place.run()
+    place.incidents.act(place.on["id"])
+    stop = place.incidents.show({"id": place.on["id"]})["journal"][-2]
+
+    assert (stop["who"], stop["what"], stop["why"]) == ("dvfd", "stop", "left alone")
+    assert place.on["action"] == {"action": "notify", "words": "left alone"}
+
+
+def test_a_store_that_cannot_be_read_yet_opens_nothing_and_is_told(place: Place) -> None:
+    place.incidents._known, place.incidents._restored = lambda: False, False
+    place.run()
+    assert not place.incidents.on()
+    assert place.incidents.trouble == "the store could not be read yet"
+
+    place.incidents._known = lambda: True
+    place.incidents.tick()
+    assert (place.on["failed"], place.incidents.trouble) == (1, "")
+
+
+def test_a_minute_without_a_look_is_nothing_and_more_is_told(place: Place) -> None:
+    place.incidents.start()
+    try:
+        with place.incidents._lock:
+            place.clock.advance(60)
+            assert not place.incidents.trouble
+            place.clock.advance(1)
+            assert "nobody looked after them for 61 s" in place.incidents.trouble
+    finally:
+        place.incidents.stop()
+
+
+def test_one_that_keeps_nothing_writes_nothing_down(place: Place) -> None:
+    place.run()
+    before = {kind: place.store.all(kind) for kind in ("incident", "incidents seen")}
+    place.incidents._keeps = False
+    place.run("pytorch")
+
+    assert [each["check"] for each in place.incidents.on()] == [STABILITY, "pytorch"]
+    assert {kind: place.store.all(kind) for kind in before} == before
+    assert len(place.evidence.records("incident")) == 1
+
+
+def test_a_stored_incident_that_is_not_understood_keeps_no_other_away(place: Place) -> None:
+    place.run()
+    place.store.put("incident", "broken", {"id": "broken"})
+    place.restart()
+    assert place.on["check"] == STABILITY
+
+
+def test_a_daemon_is_asked_for_all_for_one_and_to_take_a_word(place: Place) -> None:
+    place.run()
+    asked = protocol.operations(place.incidents)
+    peer = Peer(pid=1, uid=2**31, gid=0)  # nobody's number, which is then the name
+    id_ = place.on["id"]
+
+    assert asked["incidents"].answer({}, peer)["incidents"][0]["id"] == id_
+    assert asked["incident"].answer({"id": id_}, peer)["id"] == id_
+    told = asked["incident_update"].answer({"id": id_, "name": "Ann", "finding": "x"}, peer)
+    assert told["journal"][-1]["who"] == f"Ann (as {peer.name})"
+    assert [asked[name].changes for name in sorted(asked)] == [False, True, False]
