@@ -139,9 +139,10 @@ class Measurements:
         self, metric: str, known: Labels, since: float, until: float, reduce: str = ""
     ) -> list[Sample]:
         """The course of one series, live or ended, as fine as its length allows; rollups by
-        *reduce*, or as their kind asks.
+        *reduce*, or as their kind asks. Of a series that is silent since the clock was set back it
+        is as it was written down: of a failure before that, too, there is evidence.
         """
-        if self._is_recent(since, until) and self._recent.has(metric, known):
+        if self._is_recent(since, until) and self._recent.dated(metric, known):
             near = self._recent.window(metric, since, until, known)
             return [s for own, inside, _ in near if own == known for s in inside if s.at >= since]
         kind = self._metrics[metric].kind if metric in self._metrics else Kind.GAUGE

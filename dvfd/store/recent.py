@@ -193,6 +193,15 @@ class Recent:
         with self._lock:
             return labels in self._tracks.get(metric, {})
 
+    def dated(self, metric: str, labels: Labels) -> bool:
+        """Whether this series is live, and the clock was not set back since it spoke: its samples
+        lie where they are looked for.
+        """
+        now, boot = self._clock.now(), self._clock.boot()
+        with self._lock:
+            track = self._tracks.get(metric, {}).get(labels)
+            return track is not None and track.set_back(now, boot) is None
+
     def __len__(self) -> int:
         return self._count
 

@@ -218,6 +218,7 @@ SPOILED = {
     "of no verdict": {"verdict": "GREEN"},
     "empty": {"results": []},
     "garbled": {"results": "all passed"},
+    "silent": {"results": None},
 }
 
 
@@ -1009,9 +1010,11 @@ def test_a_test_that_passes_is_told_by_the_figure_that_had_least_to_spare():
         assert (found.verdict, found.criterion) == (Verdict.PASS, criterion.id)
 
 
-def test_what_is_left_of_a_limit_of_zero_is_told_as_it_is():
-    id_ = "stability_phase1.loss_convergent"
-    assert narrow(book("phase1"), "stability_phase1", {id_: 1e3}).criterion == id_
+@pytest.mark.parametrize(("left", "told"), [(0.6, "loss_convergent"), (0.9, "throughput")])
+def test_what_is_left_of_a_limit_of_zero_is_told_as_it_is(left, told):
+    of = "stability_phase1"
+    margins = {f"{of}.loss_convergent": left, f"{of}.throughput": 0.7 * 250.0}
+    assert narrow(book("phase1"), of, margins).criterion == f"{of}.{told}"
 
 
 def test_a_test_that_failed_is_told_by_its_first_failure():

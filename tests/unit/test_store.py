@@ -262,6 +262,20 @@ def test_a_store_opened_to_read_only_refuses_to_write(tmp_path: Path) -> None:
     reader.stop()
 
 
+def test_a_course_of_before_the_clock_was_set_back_is_told_as_it_was_written(
+    tmp_path: Path,
+) -> None:
+    written = [sample(float(n), NOW - 100 + n) for n in range(100)]
+    with opened(tmp_path / "dvfd.db") as store:
+        store.write(written)
+    clock = FakeClock()
+    clock.step(-40 * 24 * HOUR)
+    reader = Store.read_only(tmp_path / "dvfd.db", METRICS, clock)
+
+    assert reader.series("heat", (), since=NOW - 50, until=NOW) == written[50:]
+    reader.stop()
+
+
 def test_reading_a_store_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         Store.read_only(tmp_path / "dvfd.db", METRICS, FakeClock())
