@@ -103,7 +103,7 @@ def counted(lines: Sequence[Document]) -> str:
     if failed:
         parts.append(f"{failed} do not" if failed > 1 else "1 does not")
     if blind:
-        parts.append(f"{blind} cannot be known" if blind > 1 else "1 cannot be known")
+        parts.append(f"{blind} cannot be known")
     return f"Of {len(lines)} lines, {', '.join(parts)}." if open_ else f"All {good} lines stand."
 
 

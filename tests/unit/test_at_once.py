@@ -16,6 +16,7 @@ from fakes_incidents import CATALOGUE, moment, ran
 
 from dvfd.config import parse
 from dvfd.errors import DvfdError
+from dvfd.evidence.chain import Record
 from dvfd.incidents import incident as rules
 from dvfd.incidents.at_once import AtOnce
 from dvfd.incidents.incident import Incident, Moment
@@ -318,3 +319,182 @@ def test_the_bundle_holds_configuration_logs_kernel_and_the_window(tmp_path: Pat
     assert {"logs/job.log", "logs/run.log"} <= set(orders.files)
     assert {"kernel/dmesg.txt", "kernel/journal.txt", "logs/unit.txt"} <= set(orders.commands)
     assert "--unit=trainer.service" in orders.commands["logs/unit.txt"]
+
+
+# --- What is said and what goes into the bundle, to the letter -----------------------------------
+
+
+def record(**body: Any) -> Record:
+    return Record(
+        number=7, at=1_800_000_000.0, kind="run", subject="c", body=body, node="n1",
+        submitted="ann", previous="0" * 64, sha256="b" * 64,
+    )  # fmt: skip
+
+
+def ordered(tmp_path: Path, text: str = STOPS, found: Record | None = None, **more: Any) -> Orders:
+    seal = Seal()
+    at_once(tmp_path, text, seal=seal, **more)(opened(), found, Acts())
+    assert seal.orders
+    return seal.orders
+
+
+def test_a_bundle_is_of_the_incident_and_of_the_window_before_its_end(tmp_path: Path) -> None:
+    orders = ordered(tmp_path, STOPS + "window = 1800\nfree_bytes = 7000000\n")
+
+    assert (orders.incident, orders.node, orders.at) == ("i-7", "n1", 1_800_000_000.0)
+    assert (orders.since, orders.until) == (1_799_998_200.0, 1_800_000_000.0)
+    assert (orders.spare, orders.store) == (7_000_000, tmp_path / "dvfd.db")
+    assert orders.metrics is CATALOGUE.metrics
+
+
+def test_a_run_that_ended_after_it_was_recorded_has_its_window_to_its_end(tmp_path: Path) -> None:
+    late = replace(ran(), ended=ran().at + 5)
+    incident = rules.opened(late, incident_id="i-7", node="n1", now=here())
+    orders = at_once(tmp_path, STOPS).orders(incident, None, {})
+    assert orders.until == 1_800_000_005.0
+
+
+def test_a_window_does_not_begin_before_time_did(tmp_path: Path) -> None:
+    early = replace(ran(), ended=10.0, at=10.0, began=5.0)
+    incident = rules.opened(early, incident_id="i-7", node="n1", now=here())
+    assert at_once(tmp_path, STOPS).orders(incident, None, {}).since == 0.0
+
+
+def test_the_texts_of_a_bundle_are_what_they_are_called(tmp_path: Path) -> None:
+    orders = ordered(tmp_path, found=record(run="r7"), status=lambda: {"health": "ok"})
+    read = {name: json.loads(text) for name, text in orders.texts.items()}
+
+    assert set(read) == {
+        "incident.json", "record.json", "configuration.json", "catalogue.json", "status.json",
+        "environment/node.json",
+    }  # fmt: skip
+    assert (read["incident.json"]["id"], read["record.json"]["body"]) == ("i-7", {"run": "r7"})
+    assert read["catalogue.json"] == {
+        "hash": CATALOGUE.hash, "overrides": list(CATALOGUE.overrides)
+    }  # fmt: skip
+    assert read["status.json"] == {"health": "ok"}
+    assert read["configuration.json"]["incidents"]["grace"] == 20
+    assert "kernel" in read["environment/node.json"]
+
+
+def test_without_a_record_a_bundle_says_so_and_has_no_report(tmp_path: Path) -> None:
+    orders = ordered(tmp_path)
+    assert json.loads(orders.texts["record.json"]) == {}
+    assert orders.files == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [({"report": {"where": "runs/r7.json"}}, "runs/r7.json"), ({"report": None}, ""), ({}, ""),
+     ({"report": {"sha256": "0"}}, "")],
+)  # fmt: skip
+def test_the_report_of_the_run_goes_in_where_there_is_one(
+    tmp_path: Path, body: dict[str, Any], where: str
+) -> None:
+    files = ordered(tmp_path, found=record(**body)).files
+    assert files == ({"report.json": tmp_path / where} if where else {})
+
+
+def test_the_logs_go_in_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "r7.log").touch()
+    text = STOPS + '[[logs]]\nname = "job"\npath = "/j.log"\n'
+    assert ordered(tmp_path, text).files == {
+        "logs/job.log": Path("/j.log"), "logs/run.log": tmp_path / "runs" / "r7.log"
+    }  # fmt: skip
+
+
+def test_the_kernel_and_the_units_are_asked_from_a_minute_before_the_run(tmp_path: Path) -> None:
+    text = STOPS + '[[logs]]\nname = "unit"\njournal_unit = "trainer.service"\n'
+    text += '[[logs]]\nname = "core"\njournal_unit = "kernel"\n'
+    journal = ("journalctl", "--no-pager", "--output=short-iso", "--since=@1799996340")
+
+    assert ordered(tmp_path, text).commands == {
+        "kernel/dmesg.txt": ("dmesg", "--ctime"),
+        "kernel/journal.txt": (*journal, "--dmesg"),
+        "logs/dvfd.txt": (*journal, "--unit=dvfd"),
+        "logs/unit.txt": (*journal, "--unit=trainer.service"),
+        "logs/core.txt": (*journal, "--dmesg"),
+    }
+
+
+def test_of_a_run_that_does_not_say_when_it_began_the_window_is_asked_for(tmp_path: Path) -> None:
+    run = replace(ran(), began=0.0)
+    incident = rules.opened(run, incident_id="i-7", node="n1", now=here())
+    text = STOPS + "window = 1800\n"
+    said = at_once(tmp_path, text).orders(incident, None, {}).commands["logs/dvfd.txt"]
+    assert "--since=@1799998140" in said
+
+
+def test_a_bundle_comes_back_as_a_document(tmp_path: Path) -> None:
+    found = at_once(tmp_path, STOPS)(opened(), None, Acts())
+    assert found == {
+        "path": str(tmp_path / "incidents" / "i-7.tar.gz"), "sha256": "", "bytes": 0, "parts": 0,
+        "missing": (),
+    }  # fmt: skip
+
+
+def test_a_job_that_is_left_alone_is_said_to_be_with_the_reason(tmp_path: Path) -> None:
+    for text, action, words in (
+        (STOPS + 'action = "notify"', "notify",
+         "job gpt was left alone: [incidents] action is notify here"),
+        (STOPS, "stop",
+         "nothing was stopped: more than one job is named gpt: a, b; end the one that failed"),
+    ):  # fmt: skip
+        acts = Acts()
+        at_once(tmp_path, text, named=lambda _name: ["a", "b"])(opened(), None, acts)
+        assert acts.all == [{"action": action, "job": "gpt", "words": words}]
+
+
+def test_of_a_test_without_a_job_nothing_is_stopped(tmp_path: Path) -> None:
+    acts = Acts()
+    at_once(tmp_path, STOPS, job_of=lambda _run: "")(opened(), None, acts)
+    assert acts.all == [{
+        "action": "stop", "job": "",
+        "words": "nothing to stop: the test's own processes ended with it",
+    }]  # fmt: skip
+
+
+def test_a_stop_says_how_many_were_asked(tmp_path: Path, rank: subprocess.Popen[str]) -> None:
+    acts = Acts()
+    at_once(tmp_path, STOPS, rank.pid)(opened(), None, acts)
+
+    assert acts.all[0] == {
+        "action": "stop", "job": "gpt", "begun": True, "words": "job gpt is being stopped"
+    }  # fmt: skip
+    assert acts.all[1]["asked"] == 1
+    assert "begun" not in acts.all[1]
+
+
+def test_the_job_of_the_failed_run_is_stopped_by_its_label(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def registered(label: str) -> list[Process]:
+        asked.append(label)
+        return []
+
+    known = {"job_of": lambda run: f"job-of-{run}", "named": lambda name: [f"{name}~1000"]}
+    at_once(tmp_path, STOPS, registered=registered, **known)(opened(), None, Acts())
+    assert set(asked) == {"job-of-r7~1000"}
+
+
+def test_what_waits_is_written_before_the_bundle_is_made(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def seal(orders: Orders) -> Bundle:
+        told.append("sealed")
+        return Bundle(path=str(orders.path))
+
+    text = STOPS + 'action = "notify"'
+    at_once(tmp_path, text, settle=lambda: told.append("on the disk"), seal=seal)(
+        opened(), None, Acts()
+    )
+    assert told == ["on the disk", "sealed"]
+
+
+def test_an_environment_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5" / "environ").write_bytes(b"A=1=2\0odd\0B=\xff\0C=\0")
+    found = at_once(tmp_path, STOPS, registered=lambda _job: [Process(5, 9)], proc=tmp_path)
+    told = json.loads(found._environments(["gpt"])["environment/pid-5.json"])
+    assert told == {"A": "1=2", "B": "\ufffd", "C": ""}

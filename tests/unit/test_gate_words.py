@@ -71,6 +71,7 @@ def test_of_a_line_only_what_does_not_stand_is_a_cause():
         ([line(), line("network", "test")], True),
         ([line("network", "test")], True),
         ([line(), line("collectives")], False),
+        ([line(what="network")], True),
         ([line("no_go_network", "veto")], False),
     ],
 )

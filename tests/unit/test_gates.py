@@ -1170,3 +1170,18 @@ def test_what_was_waived_then_and_is_no_longer_says_so_and_what_is_waived_what_i
     made.add("waiver", "gradient_sync.norms", waiver)
     told = line(made.decide(), Kind.TEST, "gradient_sync").reason
     assert told == f"waived by Ann (CTO) until {moment(AT + DAY)}: known; without it half"
+
+
+def test_an_open_incident_is_told_with_its_record_and_what_to_type():
+    made = book("phase1")
+    body = {"state": "open", "check": "hardware", "phase": "phase1", "why": "a fan"}
+    record = made.add("incident", "i1", body)
+    found = line(made.decide(), Kind.CONDITION, "incidents").cited[0]
+    assert (found.reason, found.todo) == ("incident i1 is open: a fan", "dvfd incident show i1")
+    assert found.record == record.number
+
+
+def test_a_failure_without_a_reason_has_none():
+    made = book("phase1")
+    made.observe("gradient_sync.norms", 0.5, reason=None)
+    assert line(made.decide(), Kind.TEST, "gradient_sync").reason == ""

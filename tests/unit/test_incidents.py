@@ -1121,3 +1121,117 @@ def test_a_daemon_is_asked_for_all_for_one_and_to_take_a_word(place: Place) -> N
     told = asked["incident_update"].answer({"id": id_, "name": "Ann", "finding": "x"}, peer)
     assert told["journal"][-1]["who"] == f"Ann (as {peer.name})"
     assert [asked[name].changes for name in sorted(asked)] == [False, True, False]
+
+
+# --- Over a restart, and in threads ---------------------------------------------------------------
+
+
+def test_how_far_the_ledger_was_read_is_kept_with_which_ledger_it_was(place: Place) -> None:
+    number = place.run().number
+    assert place.store.all("incidents seen") == {
+        "ledger": {"number": number, "cluster": place.evidence.cluster}
+    }
+
+
+def test_what_was_read_once_is_not_judged_anew_by_the_next_daemon(place: Place) -> None:
+    waiver = {"by": "Ann", "role": "CTO", "reason": "so", "expires": place.clock.now() + 60}
+    place.evidence.append("waiver", f"{STABILITY}.throughput", waiver, submitted="ann")
+    place.run()
+    ended = waiver | {"expires": place.clock.now() - 60}
+    place.evidence.append("waiver", f"{STABILITY}.throughput", ended, submitted="ann")
+
+    place.restart()
+
+    assert not place.incidents.on()
+
+
+def test_a_restart_does_not_forget_which_runs_came_before_the_fix(place: Place) -> None:
+    number = place.run().number
+    place.say(cause="fixed", finding="a fan")
+    place.restart()
+    assert place.incidents._found[place.on["id"]].fixed_after == number
+
+
+def test_whose_word_the_cause_is_stands_in_the_journal(place: Place) -> None:
+    place.run()
+    told = place.say(cause="unknown", finding="looked at the fans")["journal"]
+    assert [(e["who"], e["why"]) for e in told if e["what"] == "cause unknown"] == [
+        ("Ann Lee (as ann)", "looked at the fans")
+    ]
+
+
+def test_a_file_without_content_is_empty(place: Place) -> None:
+    place.run()
+    assert ", 0 bytes, " in place.say(file="a.txt")["journal"][-1]["attached"]
+
+
+def test_an_action_without_words_is_told_without_any(place: Place) -> None:
+    place.run()
+
+    def silent(_incident: Incident, _record: object, acted: Acted) -> dict[str, object]:
+        acted({"action": "notify"})
+        return {}
+
+    place.incidents._at_once = silent
+    place.incidents.act(place.on["id"])
+    stop = place.incidents.show({"id": place.on["id"]})["journal"][-2]
+    assert (stop["what"], stop["why"]) == ("stop", "")
+
+
+def test_a_failure_of_a_ledger_without_a_name_is_of_this_one(place: Place) -> None:
+    record = place.run()
+    id_ = place.on["id"]
+    known = place.incidents._found[id_]
+    nameless = tuple(replace(run, ledger="") for run in known.failures)
+    place.incidents._found[id_] = replace(known, failures=nameless)
+    given = []
+    place.incidents._at_once = lambda _incident, found, _acted: given.append(found) or {}
+    place.incidents.act(id_)
+
+    assert [each.number for each in given] == [record.number]
+
+
+def test_what_is_to_be_done_at_once_is_done_beside_the_watch_and_waited_for(
+    place: Place,
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(_incident: Incident, _record: object, _acted: Acted) -> dict[str, object]:
+        begun.set()
+        may_end.wait(60)
+        return {"path": "", "missing": ["slow"]}
+
+    place.incidents._at_once = slow
+    place.incidents.start()
+    try:
+        place.run()
+        assert begun.wait(60)
+        assert place.on["bundle"] is None
+        threading.Timer(0.2, may_end.set).start()
+    finally:
+        place.incidents.stop()
+
+    assert place.on["bundle"] == {"path": "", "missing": ["slow"]}
+
+
+def test_one_that_does_nothing_at_once_looks_after_deadlines_all_the_same(place: Place) -> None:
+    place.incidents._at_once = None
+    place.incidents.start()
+    try:
+        place.run()
+        assert not place.incidents.trouble
+        assert place.incidents.unpreserved() == [place.on["id"]]
+    finally:
+        place.incidents.stop()
+
+
+def test_no_thread_keeps_a_daemon_from_ending(place: Place) -> None:
+    assert place.incidents._thread.daemon
+
+
+@pytest.mark.parametrize(("key", "most"), [("name", 100), ("finding", 2000)])
+def test_a_word_has_its_length(place: Place, key: str, most: int) -> None:
+    place.run()
+    place.say(**{"finding": "x", key: "y" * most})
+    with pytest.raises(DvfdError, match=f"at most {most}"):
+        place.say(**{"finding": "x", key: "y" * (most + 1)})

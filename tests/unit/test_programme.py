@@ -114,3 +114,21 @@ def test_only_delays_move_a_gate():
 def test_a_sum_of_weeks_beyond_all_sense_is_two_centuries():
     late = delays(("phase1", {"weeks": 1e9, "until": AT}))
     assert slips(late) == {"phase1": 10_000}
+
+
+@pytest.mark.parametrize(("beyond", "weeks"), [(0.0, 3), (9.0, 4)])
+def test_a_week_is_of_seven_days_to_the_second(beyond, weeks):
+    ends = [0.0, 5 * DAY, 10 * DAY, 14 * DAY + beyond]
+    late = delays(*(("phase1", {"weeks": 1, "until": AT + end}) for end in ends))
+    assert slips(late) == {"phase1": weeks}
+
+
+def test_a_delay_of_an_incident_that_is_told_anew_counts_as_it_is_told_last():
+    first = ("phase1", {"weeks": 1, "until": AT, "incident": "i1"})
+    moved = ("phase1", {"weeks": 1, "until": AT + 30 * DAY, "incident": "i1"})
+    assert slips(delays(first, moved)) == {"phase1": 1}
+
+
+def test_every_day_of_a_week_has_its_name():
+    names = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+    assert [day_of(f"{name}, week 1", MONDAY).day for name in names] == list(range(2, 9))
