@@ -45,6 +45,11 @@ ROUND = 2.0
 JUDGED = 60.0
 """Seconds between judgements of a run; of a short one a sixtieth of it."""
 
+LATE = (60.0, 3600.0)
+"""First and longest pause, in seconds, before a report that could not be written is tried again: a
+disk gets its room back, another report in its place is moved away.
+"""
+
 LEAST = 1.0
 """Seconds that a run may be shortened to: less than a beat is no run."""
 
@@ -121,7 +126,8 @@ class Conductor:
         self._force: dict[str, bool] = {}
         self._trouble = ""
         self._reporting = False
-        self._unreported: tuple[Run, Check] | None = None
+        self._unreported: list[tuple[Run, Check]] = []
+        self._late_at = self._late_pause = 0.0
         self._stop = threading.Event()
         self._called = threading.Event()
         self._beat = clock.boot()
@@ -168,7 +174,7 @@ class Conductor:
 
     def _called_off(self) -> bool:
         """Wait until it is time for a look; whether there is to be none any more."""
-        self._called.wait(BEAT if self._on is not None or self._unreported else IDLE)
+        self._called.wait(BEAT if self._on is not None or self._late() else IDLE)
         self._called.clear()
         return self._stop.is_set()
 
@@ -186,8 +192,7 @@ class Conductor:
     def tick(self) -> None:
         """Look at the run that is on; judge it when it is time or something happened."""
         with self._lock:
-            if self._untaken and self._store.known:
-                self._take_up()
+            self._take_up_late()
             on = self._on
             if on is None:
                 return
@@ -230,28 +235,56 @@ class Conductor:
             self._keep(on.run)
             self._set(None)
             on.close()
+            if not digest:
+                self._later(on.run, on.check)
         log.info("run over", run=on.run.id, stage=on.run.stage, reason=on.run.reason, report=digest)
         self._judge(on.check)
 
+    def _late(self) -> bool:
+        """Whether a report is to be tried that could not be written when its run ended."""
+        return bool(self._unreported) and self._clock.boot() >= self._late_at
+
     def _report_late(self) -> None:
-        """Write the report of a run whose file an earlier daemon closed, and no more."""
-        waiting, self._unreported = self._unreported, None
-        if waiting is None:
+        """Write the report of a run that is over, and no more. One that cannot be written is tried
+        again after the others.
+        """
+        if not self._late():
             return
-        run, check = waiting
+        run, check = self._unreported.pop(0)
         self._reporting = True
         try:
-            made = self._reports(run, check)
+            made = self._made(run, check)
         except (OSError, DvfdError) as error:
-            log.exception("report not written", run=run.id)
+            log.error("report not written", run=run.id, error=str(error))
             self._trouble = f"the report of {run.id} could not be written: {error}"
+            self._later(run, check)
             return
         finally:
             self._reporting = False
-        self._found[check.id] = made.judged
+        self._trouble, self._late_pause = "", 0.0
+        if (last := self._last(run)) and last.id == run.id:  # no later one says how things stand
+            self._found[check.id] = made.judged
         self._keep(replace(run, frozen=made.sha256))
         log.info("report written late", run=run.id, report=made.sha256)
         self._judge(check)
+
+    def _made(self, run: Run, check: Check) -> Frozen:
+        """The report of a run that is over; its file is closed first, if it is not."""
+        try:
+            on = self._watch(run, check, fresh=False)
+        except StoreError:
+            return self._reports(run, check)
+        try:
+            on.complete()
+            return self._freeze(on)
+        finally:
+            on.close()
+
+    def _later(self, run: Run, check: Check) -> None:
+        self._unreported.append((run, check))
+        first, longest = LATE
+        self._late_pause = min(longest, max(first, 2 * self._late_pause))
+        self._late_at = self._clock.boot() + self._late_pause
 
     def _frozen(self, on: Watched) -> tuple[str, str]:
         """Judge it from its file and write the report: its SHA-256, and what went wrong."""
@@ -307,6 +340,7 @@ class Conductor:
         if not order.job:
             raise DvfdError("no name of the job that is to report: --job NAME")
         with self._lock:
+            self._take_up_late()
             if self._on is not None and not self._on.run.stage.over:
                 on = self._on.run
                 raise DvfdError(
@@ -499,31 +533,45 @@ class Conductor:
         with self._lock:
             self._take_up()
 
+    def _take_up_late(self) -> None:
+        """The same as soon as a store that could not be read can be."""
+        if self._untaken and self._store.known:
+            self._take_up()
+
     def _take_up(self) -> None:
         self._untaken = not self._store.known  # then no run is known: it is tried at each look
         unfinished = [
-            run for run in self.runs() if not run.stage.over or (not run.frozen and run.ended_t)
+            run
+            for run in self.runs()
+            if not run.stage.over or (not run.frozen and run.ended_t is not None)
         ]
-        for run in map(self._catch_up, unfinished[-1:]):
+        newest = [run.id for run in self.runs()[-1:]]
+        for run in map(self._catch_up, unfinished):
             check = self._checks.get(run.plan.check)
             if check is None:
                 continue
-            here = reanchored(
-                run, boot_id=self._boot_id, boot=self._clock.boot(), now=self._clock.now()
-            )
             document = self._store.get(KIND, run.id) or {}
             self._force[run.id] = bool(document.get("force"))
-            try:
-                self._set(self._watch(here, check, fresh=False))
-            except StoreError as error:
-                if run.stage.over:  # its file is closed, and the daemon ended before the report
-                    self._unreported = (run, check)
-                    continue
-                self._trouble = f"run {run.id} cannot be taken up: {error}"
-                log.exception("run cannot be taken up", run=run.id)
-                continue
-            assert self._on
-            self._on.resumed()
-            self._keep(self._on.run)
-            log.info("run taken up", run=run.id, stage=here.stage, gap=here.axis.t(
-                self._clock.boot()) - run.seen_t)  # fmt: skip
+            if run.stage.over and run.id not in newest:
+                self._unreported.append((run, check))  # another followed it
+            elif run.id == unfinished[-1].id:
+                self._watch_on(run, check)
+
+    def _watch_on(self, run: Run, check: Check) -> None:
+        """Go on with *run* as it is known from before the restart."""
+        boot, now = self._clock.boot(), self._clock.now()
+        here = reanchored(run, boot_id=self._boot_id, boot=boot, now=now)
+        try:
+            self._set(self._watch(here, check, fresh=False))
+        except StoreError as error:
+            if run.stage.over:  # its file is closed, and the daemon ended before the report
+                self._unreported.append((run, check))
+                return
+            self._trouble = f"run {run.id} cannot be taken up: {error}"
+            log.exception("run cannot be taken up", run=run.id)
+            return
+        assert self._on
+        self._on.resumed()
+        self._keep(self._on.run)
+        gap = here.axis.t(boot) - run.seen_t
+        log.info("run taken up", run=run.id, stage=here.stage, gap=gap)

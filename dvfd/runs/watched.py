@@ -128,7 +128,7 @@ class Watched:
 
     def resumed(self) -> None:
         """Nobody looked since the last heartbeat: the daemon was away."""
-        self._complete()
+        self.complete()
         t, at = self.file.last_heartbeat() or (self.run.seen_t, self.run.seen_at)
         self._recorder.resume(self.file, t=t, at=at)
 
@@ -139,7 +139,7 @@ class Watched:
         event = Event(node=self.run.node, t=t, at=at, what=What.STAGE, text=words)
         self.file.enter(event, self.run.to_document())
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
         """Write down the transitions that the store knows of and the file does not: a daemon may
         die between the two.
         """

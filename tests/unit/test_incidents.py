@@ -690,6 +690,42 @@ def test_a_file_is_kept_beside_the_incident_with_its_hash(place: Place, tmp_path
     assert str(kept) in told["journal"][-1]["attached"]
 
 
+def test_a_file_that_was_torn_midway_stands_in_nobodys_way(place: Place, tmp_path: Path) -> None:
+    place.run()
+    (open_,) = place.incidents.on()
+    number = len(place.incidents.show({"id": open_["id"]})["journal"])
+    torn = tmp_path / "incidents" / open_["id"] / f"{number:03d}-notes.txt"
+    torn.parent.mkdir(parents=True, exist_ok=True)
+    torn.write_bytes(b"what I")  # a kill, or a disk without room, before the journal knew of it
+    torn.with_name(f".{torn.name}.part").write_bytes(b"wh")
+    content = base64.b64encode(b"what I saw").decode()
+
+    told = place.say(file="notes.txt", content=content)
+
+    assert [path.name for path in torn.parent.iterdir()] == [torn.name]
+    assert torn.read_bytes() == b"what I saw"
+    assert str(torn) in told["journal"][-1]["attached"]
+
+
+def test_a_file_for_which_there_is_no_room_is_told_and_leaves_nothing(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.run()
+    content = base64.b64encode(b"what I saw").decode()
+
+    with monkeypatch.context() as without_room:
+        without_room.setattr("os.fsync", no_room)
+        with pytest.raises(StoreError, match="not attached: No space left"):
+            place.say(file="notes.txt", content=content)
+
+    assert not [path for path in (tmp_path / "incidents").rglob("*notes*") if path.is_file()]
+    assert place.say(file="notes.txt", content=content)["journal"][-1]["attached"]
+
+
+def no_room(_descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [

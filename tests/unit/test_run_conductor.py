@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -340,6 +341,90 @@ def test_a_daemon_that_ended_before_the_report_writes_it_later(node: Node) -> No
     node.conductor._report_late()
     assert node.run.frozen
     assert node.report()["run"]["id"] == node.run.id
+
+
+def test_no_order_comes_before_the_run_that_a_late_store_knows_of(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.arm()
+    node.stop()
+    with monkeypatch.context() as unread:
+        unread.setattr(Store, "known", property(lambda _store: False))
+        unread.setattr(Store, "all", lambda _store, _kind: {})
+        node.start()
+
+    with pytest.raises(DvfdError, match="one at a time"):
+        node.arm()
+
+
+def full(_on: Watched) -> Frozen:
+    raise OSError(28, "No space left on device")
+
+
+def without_room(node: Node) -> Run:
+    """A run that ended, stopped, while its report could not be written."""
+    run = node.arm()
+    freeze, node.conductor._freeze = node.conductor._freeze, full
+    node.conductor.abort(run.id, "", by="ada")
+    node.wait(5)
+    assert "No space left" in node.conductor.status()["trouble"]
+    node.conductor._freeze = freeze
+    return run
+
+
+def test_a_report_without_room_is_written_when_there_is_some_again(node: Node) -> None:
+    run = without_room(node)
+    node.conductor._report_late()
+    assert not node.conductor.run(run.id).frozen, "not again at once"
+
+    node.wait(60)
+    node.conductor._report_late()
+
+    assert node.conductor.run(run.id).frozen
+    assert not node.conductor.status()["trouble"]
+
+
+def test_a_report_that_cannot_be_written_is_tried_ever_more_rarely(node: Node) -> None:
+    run = without_room(node)
+    tries: list[float] = []
+
+    def fails(_run: Run, _check: Check) -> Frozen:
+        tries.append(node.clock.boot())
+        raise DvfdError("no room")
+
+    node.conductor._made = fails  # type: ignore[method-assign]
+    for _ in range(4000):
+        node.clock.advance(5)
+        node.conductor._report_late()
+
+    pauses = [round(b - a) for a, b in pairwise(tries)]
+    assert pauses[:3] == [120, 240, 480]
+    assert set(pauses[-2:]) == {3600}
+    assert not node.conductor.run(run.id).frozen
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_run_without_a_report_that_another_followed_gets_it(
+    node: Node, *, restarted: bool
+) -> None:
+    first = without_room(node)
+    second = node.arm()
+    node.conductor.abort(second.id, "the later one", by="ada")
+    node.wait(5)
+    shown = str(node.conductor.results(PHASE1, node.clock.now()))
+    assert "the later one" in shown
+    if restarted:
+        node.stop()
+        node.start()
+    assert node.conductor.run(second.id).frozen
+    node.wait(60)
+
+    node.conductor._report_late()
+
+    assert node.conductor.run(first.id).frozen
+    assert str(node.conductor.results(PHASE1, node.clock.now())) == shown, "the newest run stands"
+    path = node.directory / "runs" / f"{first.id}.json"
+    assert json.loads(path.read_text())["run"]["id"] == first.id
 
 
 def _ended() -> str:

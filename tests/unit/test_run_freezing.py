@@ -76,6 +76,20 @@ def test_nothing_half_written_is_left(evidence):
     assert not list(evidence.path.parent.glob(".*"))
 
 
+def test_a_report_without_room_leaves_no_piece_of_itself_behind(evidence, monkeypatch):
+    with monkeypatch.context() as without_room:
+        without_room.setattr("os.fsync", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            frozen(evidence)
+
+    assert [path.name for path in evidence.path.parent.iterdir()] == [evidence.path.name]
+    assert frozen(evidence).paths
+
+
+def no_room(_descriptor):
+    raise OSError(28, "No space left on device")
+
+
 def test_a_child_makes_the_same_report(evidence):
     made = by_child(evidence)
     before = {path: path.read_bytes() for path in made.paths}
