@@ -255,7 +255,7 @@ class Conductor:
         try:
             made = self._made(run, check)
         except (OSError, DvfdError) as error:
-            log.error("report not written", run=run.id, error=str(error))
+            log.warning("report not written", run=run.id, error=str(error))
             self._trouble = f"the report of {run.id} could not be written: {error}"
             self._later(run, check)
             return
