@@ -223,6 +223,24 @@ def test_a_body_on_a_get_is_ignored_and_never_taken_for_a_second_request(framing
     assert b"dvfd_criterion_verdict" not in answer
 
 
+@pytest.mark.parametrize("count", [2, 100, 3000])
+@pytest.mark.parametrize("kept", [b"", b"Connection: keep-alive\r\n"])
+def test_of_requests_in_one_breath_the_first_is_answered_and_the_line_is_closed(
+    count, kept, server
+):
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + kept + b"\r\n"
+    with connect(server) as client, contextlib.suppress(ConnectionError):
+        client.sendall(request * count)
+    with connect(server) as client:
+        client.sendall(request + b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert scrape(server) < 10
+
+
 def test_after_all_this_nothing_crashed_and_a_scrape_still_works(server):
     assert "500" not in server.counters()
     assert scrape(server) < 2

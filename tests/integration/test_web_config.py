@@ -242,6 +242,53 @@ def test_plain_text_is_no_handshake(tmp_path: Path):
         assert server.counters()["tls"] == 1
 
 
+def hello() -> bytes:
+    """What a client says first, as OpenSSL writes it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        trusting().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1").do_handshake()
+    return outgoing.read()
+
+
+GARBAGE = {
+    "noise": lambda: os.urandom(4096),
+    "zeros": lambda: bytes(4096),
+    "half a hello": lambda: hello()[:100],
+    "a hello and noise": lambda: hello() + os.urandom(4096),
+    "a hello twice": lambda: hello() * 2,
+    "a damaged hello": lambda: hello()[:60] + os.urandom(20) + hello()[80:],
+    "a record that claims 64 KiB": lambda: b"\x16\x03\x01\xff\xff" + bytes(70_000),
+    "a thousand alerts": lambda: b"\x15\x03\x01\x00\x02\x01\x00" * 1000,
+    "SSL 2": lambda: b"\x80\x2e\x01\x00\x02" + os.urandom(44),
+}
+
+
+def test_no_garbage_in_a_handshake_ends_the_listener_or_is_answered(tmp_path: Path):
+    with serving(configure(tmp_path, tls_server_config=TLS)) as (server, _):
+        for said in GARBAGE.values():
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+                with contextlib.suppress(OSError):  # the listener may have closed it by now
+                    client.sendall(said())
+                    client.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionError):
+                    answer = b"".join(iter(lambda client=client: client.recv(65536), b""))
+                    assert b"HTTP/" not in answer
+        assert ask(server)[0].status == 200
+        assert "500" not in server.counters()
+
+
+def test_garbage_after_a_handshake_ends_that_line_only(tmp_path: Path):
+    with serving(configure(tmp_path, tls_server_config=TLS)) as (server, _):
+        plain = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        with plain, trusting().wrap_socket(plain, server_hostname="127.0.0.1") as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\n")
+            os.write(client.fileno(), b"\x17\x03\x03\x00\x40" + os.urandom(64))  # no such record
+            with contextlib.suppress(OSError):
+                assert client.recv(65536) == b""
+        assert ask(server)[0].status == 200
+        assert "500" not in server.counters()
+
+
 def test_five_hundred_idle_handshakes_hold_no_thread_and_nobody_up(tmp_path: Path):
     with serving(configure(tmp_path, tls_server_config=TLS)) as (server, _):
         ask(server)
