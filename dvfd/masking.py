@@ -3,7 +3,8 @@
 The one place that knows what a secret looks like. `masked` hides those in addresses, and is applied
 where words leave: the log, the status document, the interface for programs, `config show`,
 complaints, and what alerts say. `redacted` also hides those that other programs wrote into their
-logs and environments, rather too much than too little: it is for evidence that is handed on.
+logs and environments, rather too much than too little: it is for evidence that is handed on, and
+for what logs, plugins and exceptions said. `redacted_command` does so for a command, word by word.
 """
 
 from __future__ import annotations
