@@ -378,8 +378,10 @@ def problems(path: Path, sha256: str = "") -> list[str]:
             found = {name: file.read() for name, file in members.items() if file}
     except (OSError, tarfile.TarError, EOFError) as error:
         return [f"{path}: cannot be read: {error}"]
-    text = next((data for name, data in found.items() if name.endswith(f"/{MANIFEST}")), b"{}")
-    parts = json.loads(text).get("parts", [])
+    text = next((data for name, data in found.items() if name.endswith(f"/{MANIFEST}")), None)
+    if text is None:
+        return [f"{path}: it has no {MANIFEST}: nothing says what was in it"]
+    parts = json.loads(text)["parts"]
     return [
         f"{path}: {part['name']} is not what the manifest says"
         for part in parts

@@ -498,3 +498,37 @@ def test_an_environment_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
     found = at_once(tmp_path, STOPS, registered=lambda _job: [Process(5, 9)], proc=tmp_path)
     told = json.loads(found._environments(["gpt"])["environment/pid-5.json"])
     assert told == {"A": "1=2", "B": "\ufffd", "C": ""}
+
+
+def test_ranks_are_looked_for_under_the_label_of_the_job(tmp_path: Path) -> None:
+    acts = Acts()
+    at_once(tmp_path, STOPS, unseen=lambda label: 2 * (label == "gpt"))(opened(), None, acts)
+    assert acts.words.endswith(
+        "2 ranks of job gpt run where they cannot be seen from here: end them yourself"
+    )
+
+
+def test_what_came_back_is_told_of_by_the_name_of_its_job(
+    tmp_path: Path, rank: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dvfd.incidents.at_once.RETURNS", 20.0)
+    first, acts = TABLE.identify(rank.pid), Acts()
+    assert first
+    known = [first]
+    at_once(tmp_path, STOPS, registered=lambda _job: list(known))(opened(), None, acts)
+    back = subprocess.Popen(["/usr/bin/sleep", "60"])
+    try:
+        known += [each for each in [TABLE.identify(back.pid)] if each]
+        assert acts.again is not None
+        monkeypatch.setattr("dvfd.incidents.at_once.between", lambda *_given, **_more: False)
+        words = acts.again()
+    finally:
+        back.kill()
+        back.wait()
+    assert words.startswith("job gpt was started again, and stopped again: 1 processes of job gpt")
+
+
+def test_what_json_does_not_know_stands_in_a_bundle_as_its_words(tmp_path: Path) -> None:
+    told = ordered(tmp_path, status=lambda: {"where": Path("/x"), "who": "José"})
+    assert json.loads(told.texts["status.json"]) == {"where": "/x", "who": "José"}
+    assert "José" in told.texts["status.json"]

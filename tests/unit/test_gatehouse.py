@@ -404,3 +404,31 @@ def test_a_daemon_is_asked_for_the_gates_and_for_a_signature_in_the_name_of_who_
     assert (asked["gates"].changes, asked["sign"].changes) == (False, True)
     asked["sign"].answer(NAMED, peer)
     assert evidence.newest("decision", "phase1").submitted == peer.name
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "body"),
+    [
+        ("incident", "i1", {"phase": "phase1", "state": "open", "why": "a fan"}),
+        ("delay", "phase1", {"until": AT + 7 * DAY, "reason": "a fan"}),
+        ("attestation", "team_trained", {"item": "team_trained", "value": False, "by": "Ann",
+                                         "role": "CTO", "at": AT, "expires": AT + DAY}),
+    ],
+)  # fmt: skip
+def test_a_decision_rests_on_what_people_and_incidents_say(tmp_path, kind, subject, body):
+    made, evidence, _ = house(tmp_path)
+    evidence.append(kind, subject, body, submitted="ann")
+    assert gate(made.document())["outcome"] == "HOLD"
+
+
+def test_a_decision_rests_on_waivers(tmp_path):
+    made, evidence, _ = house(tmp_path)
+    body = dict(evidence.newest("run", "pytorch").body)
+    first = next(each for each in body["results"] if each["severity"] == "critical")
+    rows = [each | {"verdict": "UNKNOWN"} if each is first else each for each in body["results"]]
+    failed = body | {"verdict": "UNKNOWN", "results": rows}
+    evidence.append("run", "pytorch", failed, submitted="ann")
+    assert gate(made.document())["outcome"] == "HOLD"
+    waiver = {"by": "Ann", "role": "CTO", "reason": "known", "expires": AT + DAY}
+    evidence.append("waiver", first["criterion"], waiver, submitted="ann")
+    assert gate(made.document())["outcome"] == "GO"

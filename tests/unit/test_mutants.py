@@ -106,6 +106,12 @@ def test_a_sample_is_the_same_for_the_same_seed(room):
     assert len(drawn[0]) == 3
 
 
+def test_a_statement_that_sets_several_names_is_known_by_all_of_them(room):
+    (room / "thing.py").write_text('ONE, TWO = "a", "b"\nTHREE: int = 3\n')
+
+    assert [m.names for m in mutants(room, "thing.py")] == [["ONE", "TWO"]] * 2 + [["THREE"]]
+
+
 @pytest.mark.slow
 def test_what_a_test_sees_is_killed_and_what_none_sees_survives(room):
     command = [sys.executable, "-c", SCRIPT]

@@ -485,3 +485,26 @@ def test_an_alarm_that_was_set_before_has_the_time_that_it_had_left() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, *earlier)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_bundle_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    poor = tmp_path / "poor.tar.gz"
+    with tarfile.open(poor, "w:gz") as tar:
+        preserve._add(tar, "i-1/a.txt", b"one", 0.0)
+
+    assert problems(poor) == [f"{poor}: it has no manifest.json: nothing says what was in it"]
+
+
+def test_every_tool_is_bound_to_its_time_and_to_what_it_may_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, dict[str, Any]] = {}
+
+    def run(argv: tuple[str, ...], **more: Any) -> Output:
+        asked[argv[0]] = more
+        return Output(0, "said\n", "", 0.1)
+
+    monkeypatch.setattr(preserve.shell, "run", run)
+    Sealing(orders(tmp_path, commands={"c": ("a-tool",)}, files={"l": tmp_path / "l"})).make()
+    bounds = {"timeout": preserve.COMMAND, "bound": True, "last": preserve.PART}
+    assert asked == {"tail": bounds, "a-tool": bounds}
