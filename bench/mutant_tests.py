@@ -184,24 +184,23 @@ class Mutants:
     # --- Mutants --------------------------------------------------------------------------------
 
     def _try_unchanged(self, items: Sequence[pytest.Item], reach: Sequence[Reach]) -> None:
-        """The proof that a child fails for its mutant alone: with all of a module replaced by what
-        it is, no test fails.
+        """The proof that a child fails for its mutant alone: with all of the modules replaced by
+        what they are, no test fails.
         """
-        modules = sorted(self._tests)
+        same = [each for module in sorted(self._tests) for each in unchanged(self._root, module)]
+        parts = min(self._jobs, len(items))
 
         def attempt(number: int) -> tuple[Callable[[Path], None], float]:
-            module = modules[number]
-            same = unchanged(self._root, module)
-            mine = [n for n in range(len(items)) if items[n].path.name in self._tests[module]]
+            mine = range(number, len(items), parts)
             seconds = sum(reach[n].seconds for n in mine)
             return lambda room: self._attempt(same, items, mine, room), seconds
 
         def take(number: int, room: Path, status: int | None) -> None:
             if status != 0:
                 test = items[int((room / KILLER).read_text(encoding="ascii"))].nodeid
-                self.broken.append(f"{test} fails with all of {modules[number]} as it is")
+                self.broken.append(f"{test} fails with every module as it is")
 
-        self._children(len(modules), attempt, take)
+        self._children(parts, attempt, take)
 
     def _try_all(self, items: Sequence[pytest.Item], reach: Sequence[Reach]) -> None:
         """Each with the tests that reach it: first what killed others of its function, then the
