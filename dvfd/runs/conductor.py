@@ -534,16 +534,18 @@ class Conductor:
             self._take_up()
 
     def _take_up_late(self) -> None:
-        """The same as soon as a store that could not be read can be."""
-        if self._untaken and self._store.known:
+        """The same as soon as a store or a file that could not be read can be."""
+        if self._untaken and self._on is None and self._store.known:
             self._take_up()
 
     def _take_up(self) -> None:
         self._untaken = not self._store.known  # then no run is known: it is tried at each look
+        waiting = {run.id for run, _ in self._unreported}
         unfinished = [
             run
             for run in self.runs()
-            if not run.stage.over or (not run.frozen and run.ended_t is not None)
+            if not run.stage.over
+            or (not run.frozen and run.ended_t is not None and run.id not in waiting)
         ]
         newest = [run.id for run in self.runs()[-1:]]
         for run in map(self._catch_up, unfinished):
@@ -567,9 +569,13 @@ class Conductor:
             if run.stage.over:  # its file is closed, and the daemon ended before the report
                 self._unreported.append((run, check))
                 return
-            self._trouble = f"run {run.id} cannot be taken up: {error}"
-            log.exception("run cannot be taken up", run=run.id)
+            self._untaken = True
+            trouble = f"run {run.id} cannot be taken up: {error}"
+            if trouble != self._trouble:
+                log.exception("run cannot be taken up", run=run.id)
+            self._trouble = trouble
             return
+        self._trouble = ""
         assert self._on
         self._on.resumed()
         self._keep(self._on.run)

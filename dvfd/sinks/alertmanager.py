@@ -232,10 +232,11 @@ class Sender:
             self._beat = self._clock.boot()
             for entry in receiver.send(self._opened(), batch, now):
                 accepted[entry.alert.key] = entry
-        for entry in accepted.values():
-            if not entry.firing and entry.wanted is Told.FIRING:
-                self._held[entry.alert.key] = boot + GROUP_WAIT
         self._pager.told(accepted.values())
+        first = {key for key, entry in accepted.items() if entry.told is Told.NOTHING}
+        for entry in self._pager.entries():  # one may have ended while we told of it
+            if entry.alert.key in first and entry.unheard and _ends(entry):
+                self._held[entry.alert.key] = boot + GROUP_WAIT
         return tuple(accepted.values())
 
     def _hold_again(self, boot: float) -> None:

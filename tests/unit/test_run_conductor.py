@@ -357,6 +357,24 @@ def test_no_order_comes_before_the_run_that_a_late_store_knows_of(
         node.arm()
 
 
+def test_a_run_whose_file_cannot_be_written_at_the_start_is_taken_up_when_it_can(
+    node: Node,
+) -> None:
+    run = node.arm()
+    node.stop()
+    path = node.directory / "runs" / f"{run.id}.db"
+    path.chmod(0o444)
+    node.start()
+    assert "cannot be taken up" in node.conductor.status()["trouble"]
+    node.wait(1)
+
+    path.chmod(0o644)
+
+    with pytest.raises(DvfdError, match="one at a time"):
+        node.arm()
+    assert not node.conductor.status()["trouble"]
+
+
 def full(_on: Watched) -> Frozen:
     raise OSError(28, "No space left on device")
 

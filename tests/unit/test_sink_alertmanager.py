@@ -153,6 +153,20 @@ def test_an_alert_that_ended_unheard_is_told_as_firing_and_later_as_resolved():
     assert not is_firing(bench.sent(1)[0], bench.clock.now())
 
 
+def test_an_alert_that_ends_while_it_is_first_told_is_told_as_over_only_later():
+    class Ending(FakeAlertmanager):
+        def __call__(self, url, *, data, **options):
+            bench.pager.clear_alert("live.responding", NOW, {})
+            return super().__call__(url, data=data, **options)
+
+    bench = Bench(receiver=Ending())
+    bench.pager.raise_alert(alert(), {})
+
+    assert is_firing(bench.sent()[0], bench.clock.now())
+    assert bench.sent(29) == []
+    assert not is_firing(bench.sent(1)[0], bench.clock.now())
+
+
 def test_an_alert_that_ended_unheard_is_held_over_a_restart_too():
     before = Bench(receiver=FakeAlertmanager(answers={URL: DOWN}))
     before.pager.raise_alert(alert(), {})
