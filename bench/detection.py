@@ -353,11 +353,12 @@ FASTER = 7.0
 
 
 def figures(trials: Sequence[Trial], false: Sequence[Labels]) -> list[Figure]:
-    """All of them over all classes first, then class by class."""
+    """All of them over all classes first, then class by class: those that were tried."""
+    tried = {trial.fault for trial in trials}
     return [
         *_together(trials, false),
         *_group_waits(trials),
-        *(figure for fault in FAULTS for figure in _of(fault, trials, false)),
+        *(f for fault in FAULTS if fault.name in tried for f in _of(fault, trials, false)),
     ]
 
 

@@ -213,12 +213,6 @@ GONE: tuple[Labels, ...] = (
 """A rank that is gone makes no steps, is behind the others, missing after a minute, and what it
 computes is not seen any more."""
 
-BROKEN: tuple[Labels, ...] = (
-    {"criterion": "live.checkpoint_loadable"},
-    {"alertname": "DvfdBlind", "probe": "checkpoints"},
-)
-"""What is not intact is not loaded: whether it could be is not known any more."""
-
 FAULTS = (
     Fault(
         name="kill", text="Rank killed", criterion="live.responding", follows=GONE, job=(),
@@ -250,7 +244,7 @@ FAULTS = (
     ),
     Fault(
         name="corrupt", text="Checkpoint corrupt", criterion="live.checkpoint_intact",
-        follows=BROKEN, job=("--saves=1",),
+        job=("--saves=1",),
         rule="dvfd_checkpoint_intact{} == 0", inject=_flip, needs="checkpoint_intact", read=2,
     ),
     Fault(

@@ -296,7 +296,7 @@ FAULTS = (
     Fault(name="NaN loss", harm=nan_loss, told=("live.loss_finite",),
           also=("live.log_errors", "live.loss_spikes"), within=60),
     Fault(name="checkpoint corrupted", harm=checkpoint_corrupted, told=("live.checkpoint_intact",),
-          also=("live.checkpoint_loadable", "DvfdBlind:checkpoints"), within=60, settles=240),
+          within=60, settles=240),
     Fault(name="log error", harm=log_error, told=("live.log_errors",), within=60),
     Fault(name="Alertmanager away, with an error to tell", harm=alertmanager_away, least=60,
           told=("live.log_errors",), also=("DvfdAlertDelivery*", "DvfdRaised*", "DvfdOutbox*"),

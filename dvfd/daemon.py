@@ -314,7 +314,7 @@ class Daemon:
         self._pager.listen(log_sink.tell)
         self._sender = Sender(self._pager, config, clock=clock)
         self._breaches = Breaches(
-            config, catalogue, self._pager, self._store, clock=clock, mute=self._book.mute
+            config, catalogue, self._pager, self._store, clock=clock, mute=self._explained
         )
         self._state = State(config, catalogue, self._sources(), clock=clock)
         self._drilled = Drilled(self._catalogue, self._store)
@@ -596,6 +596,11 @@ class Daemon:
     def _said(self, metric: str, where: Labels = ()) -> str:
         """What the source of a series, or the rank that it is of, says itself of what is wrong."""
         return self._sampler.words(metric, where) or self._book.said(metric, dict(where))
+
+    def _explained(self, metric: str, of: Mapping[str, str]) -> bool:
+        """Whether what somebody was told of already explains the silence of a series."""
+        known = self._book.mute(metric, of)
+        return known or self._probes.checkpoints.explains(metric, of)
 
     def _look_at_ranks(self) -> Iterable[str]:
         """A rank's silence has reached its limit: measure it now."""

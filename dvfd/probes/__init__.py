@@ -63,11 +63,12 @@ class Kept(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """All of them, and the two that the daemon asks more of."""
+    """All of them, and those that the daemon asks more of."""
 
     all: tuple[Probe, ...]
     ranks: Ranks
     logs: Logs
+    checkpoints: Checkpoints
 
 
 def build(
@@ -103,21 +104,20 @@ def build(
             if where["path"] not in watched:
                 store.end_series(where, clock.now())
 
-    rest: tuple[Probe, ...] = (
-        FileSystems(watched, forget=over),
-        Checkpoints(
-            book.checkpoints,
-            settings=config.checkpoints,
-            records=store,
-            interval=prompt,
-            proc=proc,
-            turn=turn,
-        ),
+    checkpoints = Checkpoints(
+        book.checkpoints,
+        settings=config.checkpoints,
+        records=store,
+        interval=prompt,
+        proc=proc,
+        turn=turn,
     )
+    rest: tuple[Probe, ...] = (FileSystems(watched, forget=over), checkpoints)
     files = Files(config, book, clock, publish)
     jobs: tuple[Probe, ...] = (ranks, files, logs) if files else (ranks, logs)
     host = _host(config, book, clock, proc, sys)
-    return Probes((*jobs, *host, *rest, *_site(config, tuple(metrics))), ranks, logs)
+    found = (*jobs, *host, *rest, *_site(config, tuple(metrics)))
+    return Probes(found, ranks, logs, checkpoints)
 
 
 def _site(config: Config, metrics: Sequence[Metric]) -> Iterator[Probe]:

@@ -19,7 +19,7 @@ from dvfd.probes.places import locate
 from dvfd.probes.verifier import Answer, Records, Runner, Target, Verifier, in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dvfd.config import Checkpoints as Settings
     from dvfd.telemetry.checkpoint_state import CheckpointState
@@ -39,6 +39,9 @@ AGED = 2.0
 """Verification intervals after which an answer no longer stands: two in a row did not come."""
 
 
+INTACT, LOADABLE = "checkpoint_intact", "checkpoint_loadable"
+
+
 class Checkpoints:
     """Probe over `states`, the live jobs' checkpoints. May block on a dead file system."""
 
@@ -47,8 +50,8 @@ class Checkpoints:
         "checkpoint_age_seconds",
         "checkpoint_missing",
         "checkpoint_failures_total",
-        "checkpoint_intact",
-        "checkpoint_loadable",
+        INTACT,
+        LOADABLE,
     )
     deadline = 10.0
 
@@ -72,6 +75,7 @@ class Checkpoints:
         self._proc = proc
         self._turn = turn
         self._wanted: dict[str, float] = {}
+        self._broken: frozenset[str] = frozenset()
         self._verifier = Verifier(settings, records=records, run=run, start=start)
 
     def sample(self, at: float) -> Iterator[Sample]:
@@ -81,14 +85,22 @@ class Checkpoints:
         self._verifier.keep_only(jobs)
         self._wanted = {job: since for job, since in self._wanted.items() if job in jobs}
         gaps: dict[str, list[str]] = {}
-        for state in states:
+        found = [(state, self._verified(state, at)) for state in states]
+        self._broken = frozenset(s.job for s, said in found if said[INTACT] is False)
+        for state, said in found:
             yield from _reported(state, at)
-            for metric, value in self._verified(state, at).items():
+            for metric, value in said.items():
                 if isinstance(value, str):
                     gaps.setdefault(metric, []).append(f"job {state.job}: {value}")
                 else:
                     yield Sample(metric, float(value), at, labels(job=state.job))
         self.gaps = {metric: "; ".join(why) for metric, why in gaps.items()}
+
+    def explains(self, metric: str, of: Mapping[str, str]) -> bool:
+        """Whether a series is silent because the checkpoint is known not to be whole: nobody loads
+        that, and it was told.
+        """
+        return metric == LOADABLE and of.get("job") in self._broken
 
     def _verified(self, state: CheckpointState, at: float) -> dict[str, bool | str]:
         """For both metrics the value, or why there is none."""
@@ -114,7 +126,7 @@ class Checkpoints:
             past = self._verifier.answer(state.job)
             if past and past.target.path == state.path and past.target.place != Path(state.path):
                 return _both(f"{state.path}: lay in a container that has ended")
-        return {"checkpoint_intact": False, "checkpoint_loadable": False}  # it is not there
+        return {INTACT: False, LOADABLE: False}  # it is not there
 
     def _waits(self, target: Target, at: float) -> bool:
         """Whether other nodes begin first. A file that changed after its save waits for nobody."""
@@ -158,14 +170,14 @@ def _reported(state: CheckpointState, at: float) -> Iterator[Sample]:
 
 
 def _both(value: bool | str) -> dict[str, bool | str]:
-    return dict.fromkeys(("checkpoint_intact", "checkpoint_loadable"), value)
+    return dict.fromkeys((INTACT, LOADABLE), value)
 
 
 def _said(answer: Answer) -> dict[str, bool | str]:
     why = f"{answer.target.path}: {answer.reason}"
     return {
-        "checkpoint_intact": why if answer.intact is None else answer.intact,
-        "checkpoint_loadable": why if answer.loadable is None else answer.loadable,
+        INTACT: why if answer.intact is None else answer.intact,
+        LOADABLE: why if answer.loadable is None else answer.loadable,
     }
 
 

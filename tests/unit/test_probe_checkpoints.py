@@ -92,6 +92,17 @@ def test_what_could_not_be_shown_gives_no_sample_but_a_reason(tmp_path: Path) ->
     assert rig.probe.gaps["checkpoint_loadable"].endswith("a.pt: because")
 
 
+def test_that_a_broken_one_is_not_loaded_is_no_blindness(tmp_path: Path) -> None:
+    rig = Rig(archive(tmp_path / "a.pt"))
+    rig.run.answer |= {"intact": False, "loadable": None}
+    assert not rig.probe.explains("checkpoint_loadable", {"job": "gpt"})
+    rig.verified()
+    assert "checkpoint_loadable" not in rig.sample()
+    assert rig.probe.explains("checkpoint_loadable", {"job": "gpt"})
+    assert not rig.probe.explains("checkpoint_loadable", {"job": "other"})
+    assert not rig.probe.explains("checkpoint_intact", {"job": "gpt"})
+
+
 def test_a_checkpoint_that_is_not_there_is_broken_at_once(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "nowhere.pt")
     assert rig.sample()["checkpoint_intact"] == 0.0
