@@ -17,6 +17,9 @@ FIRST = (
     ("detection", "nan_max"),
     ("detection", "stop_max"),
     ("ingest_killed", "lost"),
+    ("crash", "faults"),
+    ("fuzz", "crashes"),
+    ("mutes", "seen"),
     ("lists", "monthly"),
     ("page", "page_day_4_p99"),
 )
