@@ -194,8 +194,19 @@ def _incident_told(desk: Desk) -> Operations:
     return protocol.operations(desk.incidents())
 
 
-def _past(desk: Desk) -> Operations:
+def _goodput(desk: Desk) -> Operations:
     return past(desk.catalogue, desk.store, desk.clock)
+
+
+def _history(desk: Desk) -> Operations:
+    """What nobody knows is refused by its name, also where there is no store."""
+
+    def told(request: Mapping[str, Any], peer: Peer) -> Any:
+        names = [*desk.catalogue.metrics, *desk.catalogue.checks]
+        known({"metric or check": request["name"]}, "metric or check", names)
+        return past(desk.catalogue, desk.store, desk.clock)["history"].answer(request, peer)
+
+    return {"history": Operation(told)}
 
 
 def _job_report(desk: Desk) -> Operations:
@@ -235,8 +246,8 @@ READS: Mapping[str, Callable[[Desk], Operations]] = {
     "evidence_record": _evidence,
     "evidence_verify": _evidence,
     "gates": _gates,
-    "goodput": _past,
-    "history": _past,
+    "goodput": _goodput,
+    "history": _history,
     "incident": _incidents,
     "incidents": _incidents,
     "job_report": _job_report,

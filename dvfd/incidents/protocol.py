@@ -220,7 +220,7 @@ class Incidents:
             self._trouble = ""
         except (DvfdError, OSError) as error:
             if str(error) != self._trouble:
-                log.exception("incidents not moved on")
+                log.error("incidents not moved on", problem=str(error))  # noqa: TRY400  # said in full
             self._trouble = str(error)
         self._shown = self.on()
         self._looked = self._clock.boot()

@@ -70,7 +70,7 @@ def test_without_a_daemon_a_signature_is_refused_or_goes_to_the_ledger_on_disk(
 
     signed = dvfd(alone, *SIGN, *SPITE)
     assert signed.returncode == 0
-    assert "IN SPITE OF HOLD: the board wants it" in signed.stdout
+    assert "IN SPITE OF HOLD: the board wants it" in " ".join(signed.stdout.split())
 
     summary = dvfd(alone, "summary").stdout
     assert "IN SPITE OF HOLD: the board wants it" in summary

@@ -137,6 +137,11 @@ def test_a_port_of_the_rendezvous_that_is_taken_says_by_whom(lan):
     assert "somebody listens on 29511" in there["n1", "ports"]["text"]
 
 
+def back(found):
+    """*found*, once the third node answers again: it starts anew."""
+    return {} if ("n3", "dvfd") in found else found
+
+
 def test_a_node_that_is_configured_otherwise_is_told_apart_in_each_way(lan, tmp_path):
     n1, _, n3 = lan
     bare = tmp_path / "python"  # one that has no torch
@@ -150,7 +155,7 @@ def test_a_node_that_is_configured_otherwise_is_told_apart_in_each_way(lan, tmp_
     daemon = int((n3.directory / "state/dvfd.db.lock").read_text())
     try:
         os.kill(daemon, signal.SIGHUP)
-        told = eventually(lambda: amiss(check(n1)[1]), 60, every=0.5)
+        told = eventually(lambda: back(amiss(check(n1)[1])), 60, every=0.5)
     finally:
         n3.config.write_text(before)
         os.kill(daemon, signal.SIGHUP)
