@@ -19,7 +19,7 @@ from testbed import eventually
 
 from dvfd.telemetry import reporter
 
-pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.machine, pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXAMPLE = Path(__file__).parents[2] / "examples/container"
 COMMAND = ["/bin/python", "-S", "-E", "/job/job.py"]

@@ -30,7 +30,7 @@ from testbed import eventually
 
 from dvfd.runs import ending
 
-pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.long, pytest.mark.machine, pytest.mark.slow, pytest.mark.timeout(420)]
 
 UNIT, SOCKET = "dvfd.service", "dvfd-ingest.socket"
 INSTALL = ("sh", f"{SOURCE}/scripts/install", "--wheels", WHEELS)
