@@ -58,7 +58,7 @@ MEASUREMENTS = (
     Measurement("reporter", "bench.reporter", SHORT, (), "what does a step's report cost?", 20),
     Measurement("daemon", "bench.daemon", SHORT, (), "what does the daemon take?", 90),
     Measurement("history", "bench.history", SHORT, (), "how large are 35 days, how fast read?", 60),
-    Measurement("crash", "bench.crash", SHORT, (), "what does kill -9 lose?", 180),
+    Measurement("crash", "bench.crash", SHORT, (), "what does kill -9 lose?", 110),
     Measurement("disk_full", "bench.disk_full", SHORT, (), "what does a full disk break?", 60),
     Measurement("fuzz", "bench.fuzz", SHORT, (), "what does hostile input break?", 120),
     Measurement("mutes", "bench.mutes", SHORT, (), "does silence ever stay green?", 120),
