@@ -20,6 +20,8 @@ FIRST = (
     ("crash", "faults"),
     ("fuzz", "crashes"),
     ("mutes", "seen"),
+    ("soak", "false_alarms"),
+    ("soak", "unresolved"),
     ("lists", "monthly"),
     ("page", "page_day_4_p99"),
 )

@@ -72,7 +72,7 @@ def test_without_a_daemon_a_signature_is_refused_or_goes_to_the_ledger_on_disk(
     assert signed.returncode == 0
     assert "IN SPITE OF HOLD: the board wants it" in " ".join(signed.stdout.split())
 
-    summary = dvfd(alone, "summary").stdout
+    summary = " ".join(dvfd(alone, "summary").stdout.split())
     assert "IN SPITE OF HOLD: the board wants it" in summary
     document = json.loads(dvfd(alone, "summary", "-o", "json").stdout)
     valid(document, "gates")
