@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+os.environ.pop("COLUMNS", None)  # of whoever runs the tests: text is cut to it
 
 # A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP, and children
 # inherit that: what a test starts must hear them all the same.
