@@ -26,6 +26,8 @@ LONG = 60.0
 TESTER = """
 import sys, time
 from dvfd.drills.reliability.harm import Harm, lit
+
+pytestmark = pytest.mark.machine  # processes are seen as on a node without namespaces
 pid, start = map(int, sys.argv[1:3])
 with lit(Harm(words="stop", seconds=60.0, stop=((pid, start),))):
     print("harmed", flush=True)

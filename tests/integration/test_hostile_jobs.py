@@ -54,6 +54,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from dvfd.telemetry.reporter import Reporter
 
+pytestmark = pytest.mark.machine  # processes are seen as on a node without namespaces
+
 reporter = Reporter("loaders", interval=0.05)  # in the script itself, which workers read again
 
 class Numbers(Dataset):
