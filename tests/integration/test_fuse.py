@@ -20,14 +20,14 @@ from dvfd.drills.reliability.cut import TABLE, cut
 from dvfd.drills.reliability.harm import FUSE, Harm, lit
 from dvfd.errors import ProbeError
 
+pytestmark = pytest.mark.machine  # processes are seen as on a node without namespaces
+
 LONG = 60.0
 """Seconds of a harm that nobody waits for."""
 
 TESTER = """
 import sys, time
 from dvfd.drills.reliability.harm import Harm, lit
-
-pytestmark = pytest.mark.machine  # processes are seen as on a node without namespaces
 pid, start = map(int, sys.argv[1:3])
 with lit(Harm(words="stop", seconds=60.0, stop=((pid, start),))):
     print("harmed", flush=True)

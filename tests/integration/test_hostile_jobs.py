@@ -24,6 +24,8 @@ from testbed import reachable
 from dvfd.telemetry import reporter as vendored
 from dvfd.telemetry.reporter import Reporter
 
+pytestmark = pytest.mark.machine  # processes are seen as on a node without namespaces
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -53,8 +55,6 @@ import os, sys, time
 import torch
 from torch.utils.data import DataLoader, Dataset
 from dvfd.telemetry.reporter import Reporter
-
-pytestmark = pytest.mark.machine  # processes are seen as on a node without namespaces
 
 reporter = Reporter("loaders", interval=0.05)  # in the script itself, which workers read again
 
