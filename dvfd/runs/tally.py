@@ -683,9 +683,10 @@ class Tally:
         """Why steps may have been made that nobody told, or an empty string."""
         begun = sorted(e.t for e in self._events.get(What.BEGUN, ()) if e.t <= span.until)
         silent = span.until - max([self._grid.told, *begun])
-        # Saves tell as well; between two of them nothing is due.
-        usual = median(b - a for a, b in pairwise(begun)) if len(begun) > 2 else 0.0
-        if silent <= max(SILENCE, usual, (1.0 - criterion.coverage) * span.length):
+        if silent <= max(SILENCE, (1.0 - criterion.coverage) * span.length):
+            return ""
+        # Saves tell as well: none is due before the usual time since the last one has passed.
+        if len(begun) > 2 and span.until - begun[-1] <= median(b - a for a, b in pairwise(begun)):
             return ""
         return f"no step was told in the last {seconds(silent)} of {seconds(span.length)}"
 

@@ -146,6 +146,13 @@ def test_saves_say_how_far_the_steps_are_where_nothing_else_does() -> None:
     assert story.judged()["checkpoints_saved"].result.verdict is PASS
 
 
+def test_a_save_that_fell_due_in_the_silence_is_not_taken_for_none() -> None:
+    story = healthy()
+    story.windows = [w for w in story.windows if w.ended < HALF]
+    story.events = [e for e in story.events if e.t < BEGAN + LENGTH - 400]
+    assert story.judged()["checkpoints_saved"].result.verdict is UNKNOWN
+
+
 # --- What no kill of a daemon hides -----------------------------------------------------------
 
 
