@@ -108,8 +108,9 @@ class Node:
 
     @property
     def address(self) -> str:
-        """host:port of the listener."""
-        return str(self.ask("address")).removeprefix("http://").rstrip("/")
+        """host:port of the listener, as soon as the daemon says it."""
+        said = eventually(lambda: self.ask("address"), 60)
+        return str(said).removeprefix("http://").rstrip("/")
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Every criterion's result by id."""

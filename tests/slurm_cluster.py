@@ -187,7 +187,7 @@ def _spawn(made: Slurm, *argv: object) -> None:
 
 def _stop(made: Slurm) -> None:
     """Kill the daemons and whatever they ran: nothing of it is worth a farewell."""
-    eventually(lambda: not _killed(f"SLURM_CONF={made.place}/"), 30)
+    eventually(lambda: not _killed(f"SLURM_CONF={made.place}/"), 60)
     for process in made.processes:
         process.wait()
 

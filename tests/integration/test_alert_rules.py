@@ -9,8 +9,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "alert_rules"
 RULES = sorted(str(path) for path in PLACE.glob("*.rules.yml"))
 TESTS = sorted(PLACE.glob("tests/*.test.yml"))
-LONG = {"dvfd-trends.test.yml", "dvfd-uptime.test.yml", "dvfd-fleet.test.yml"}
-"""Weeks of samples."""
+WEEKS = {
+    "dvfd-trends.test.yml": [pytest.mark.long, pytest.mark.slow],  # two minutes
+    "dvfd-uptime.test.yml": [pytest.mark.slow],
+    "dvfd-fleet.test.yml": [pytest.mark.slow],
+}
+"""Those of weeks of samples, and what they are marked for it."""
 
 
 def test_the_rules_are_valid_and_none_is_there_twice():
@@ -22,7 +26,7 @@ def test_the_rules_are_valid_and_none_is_there_twice():
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, marks=pytest.mark.slow if p.name in LONG else ()) for p in TESTS],
+    [pytest.param(p, marks=WEEKS.get(p.name, ())) for p in TESTS],
     ids=lambda p: p.name,
 )
 def test_alerts_wait_fire_recover_and_stay_quiet_just_below(path):

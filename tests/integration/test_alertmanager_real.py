@@ -130,7 +130,7 @@ def test_one_bad_alert_does_not_stop_the_others(running, webhook):
 def test_resends_are_no_new_notifications(running, webhook):
     with Pushing(running.url) as pushing:
         pushing.fail("live.responding")
-        testbed.eventually(lambda: pushing.sender.health().outcomes["accepted"] >= 3, 10)
+        testbed.eventually(lambda: pushing.sender.health().outcomes["accepted"] >= 3, 60)
 
     assert len(webhook.matching("firing", criterion="live.responding")) == 1
 

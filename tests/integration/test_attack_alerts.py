@@ -72,7 +72,7 @@ def raised(directory: Path, *ports: int) -> Iterator[Node]:
     config = directory / "dvfd.toml"
     config.write_text(config.read_text().replace("[alerting]", "[alerting]\ntimeout = 2"))
     with running(node):
-        eventually(lambda: KEY in [a["key"] for a in node.ask("status")["alerts"]], 10)
+        eventually(lambda: KEY in [a["key"] for a in node.ask("status")["alerts"]], 60)
         yield node
 
 
@@ -82,7 +82,7 @@ def written(node: Node) -> None:
     What waits is committed after half a second; an answer to a post takes milliseconds to be noted.
     """
     known = time.time() + 1
-    eventually(lambda: (node.ask("status")["store"]["last_commit"] or 0) > known, 15)
+    eventually(lambda: (node.ask("status")["store"]["last_commit"] or 0) > known, 60)
 
 
 def test_an_expected_job_that_never_comes_is_a_failure_from_the_first_pass(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_what_a_killed_daemon_could_not_tell_is_told_by_the_next_one(tmp_path: P
         node.kill()
         with Desk(port) as desk:
             node.start()
-            [alert] = eventually(lambda: desk.firing(KEY), 10)
+            [alert] = eventually(lambda: desk.firing(KEY), 60)
             assert alert["startsAt"] < alert["endsAt"]
             eventually(lambda: node.ask("status")["delivery"]["waiting"] == 0, 5)
 
@@ -146,4 +146,4 @@ def test_an_alert_that_ended_while_the_daemon_was_down_is_taken_back(tmp_path: P
             now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 1))
             return any(a["endsAt"] < now for a in desk.firing(KEY))
 
-        eventually(resolved, 15)
+        eventually(resolved, 60)

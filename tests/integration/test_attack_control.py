@@ -50,7 +50,7 @@ def test_peers_that_leave_before_they_are_turned_away_do_not_end_the_service(pat
         for _ in range(50):
             with crowd(path, 1):
                 pass
-    assert eventually(lambda: pinged(path), 10) == "pong"
+    assert eventually(lambda: pinged(path), 60) == "pong"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")

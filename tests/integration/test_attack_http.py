@@ -120,7 +120,7 @@ def test_a_client_that_sips_its_answer_is_let_go(monkeypatch):
         with connect(server) as client:
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             client.recv(100)
-            eventually(lambda: server.counters().get("timeout") == 1, 10)
+            eventually(lambda: server.counters().get("timeout") == 1, 60)
     finally:
         server.stop()
 
@@ -133,13 +133,13 @@ def test_a_storm_of_clients_leaves_no_descriptor_behind(monkeypatch):
 
     with serving() as server:
         scrape(server)
-        eventually(lambda: not server._connections, 10)
+        eventually(lambda: not server._connections, 60)
         before = count()
         with contextlib.ExitStack() as clients:
             for number in range(300):
                 client = clients.enter_context(connect(server))
                 client.sendall(os.urandom(64) if number % 2 else b"GET /metrics HTTP/1.1\r\n\r\n")
-        eventually(lambda: not server._connections, 10)
+        eventually(lambda: not server._connections, 60)
 
         assert count() <= before
 

@@ -87,7 +87,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench(tmp_path)
     made.daemon.start()
     try:
-        eventually(lambda: made.verdict("live.memory") is Verdict.PASS, 10)
+        eventually(lambda: made.verdict("live.memory") is Verdict.PASS, 60)
         yield made
     finally:
         made.close()

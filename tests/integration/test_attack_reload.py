@@ -46,7 +46,7 @@ def test_an_end_that_comes_in_the_midst_of_the_stop_ends_the_daemon(tmp_path: Pa
         argv = [sys.executable, "-c", LATE]
         daemon = subprocess.Popen(argv, env=node.environment, stdout=log, stderr=log)
     try:
-        eventually(lambda: "watching" in node.said(), 20)
+        eventually(lambda: "watching" in node.said(), 60)
         daemon.send_signal(signal.SIGHUP)
 
         assert daemon.wait(20) == 0

@@ -72,11 +72,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_full_disk_is_told_everywhere_and_watching_goes_on(small: Path, tmp_path: Path) -> None:
     with running(Node(tmp_path, [])) as node, rank(node):
-        eventually(lambda: passing(node, "responding", "progress"), 20)
+        eventually(lambda: passing(node, "responding", "progress"), 60)
         with suppress(OSError), (small / "ballast").open("wb", buffering=0) as ballast:
             while True:
                 ballast.write(b"x" * 4096)
-        code, said = eventually(lambda: (h := healthz(node))[0] == 503 and h, 10)
+        code, said = eventually(lambda: (h := healthz(node))[0] == 503 and h, 60)
 
         assert said["reasons"] == ["store: database or disk is full"]
         assert [healthz(node)[0] for _ in range(200)] == [503] * 200
@@ -84,7 +84,7 @@ def test_a_full_disk_is_told_everywhere_and_watching_goes_on(small: Path, tmp_pa
         assert node.ask("status")["troubles"] == said["reasons"]
         assert passing(node, "responding", "progress")
         (small / "ballast").unlink()
-        eventually(lambda: healthz(node)[0] == 200, 15)
+        eventually(lambda: healthz(node)[0] == 200, 60)
         assert code == 503
     assert node.said().count("store failing") == 1
 
@@ -100,7 +100,7 @@ def test_a_store_that_cannot_be_opened_is_no_reason_not_to_watch(
         "locked": first.environment["DVFD_STATE_DIR"],
     }[broken]
     with running(first), running(node), rank(node):
-        eventually(lambda: passing(node, "responding"), 20)
+        eventually(lambda: passing(node, "responding"), 60)
         code, said = healthz(node)
         assert code == 503
         wanted = {"uncreatable": "cannot be opened", "locked": "locked by another dvfd, pid"}

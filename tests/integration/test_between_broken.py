@@ -15,7 +15,7 @@ from hosts import IPV6, Ended, Host, Lan, hosts, inside, together
 from testbed import eventually
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch]
 
 ROOT = Path(__file__).parents[2]
 PART = """

@@ -141,7 +141,7 @@ def test_a_port_that_is_taken_a_name_without_address_and_a_wrong_interface_are_t
     a, b = two
     with a.popen(["iperf3", "-s", "-1", "-p", "29511", "--forceflush"]) as holder:
         assert holder.stdout
-        eventually(lambda: "listening" in holder.stdout.readline().lower(), 10)
+        eventually(lambda: "listening" in holder.stdout.readline().lower(), 60)
         taken = answers({"n1": begun(a, todo("greet"))}, timeout=60)
         holder.kill()
     assert "port 29511 of the rendezvous: Address already in use" in taken["n1"]["error"]

@@ -76,6 +76,7 @@ def test_two_nodes_that_do_not_reach_each_other_are_named_and_nothing_passes() -
             assert found[name]["verdict"] == "FAIL" or "n2 - n3" in found[name]["reason"]
 
 
+@pytest.mark.long
 def test_four_healthy_hosts_are_even_and_do_not_block() -> None:
     parts = ("Bisection", "Aggregate", "ConnectedRanks", "Routes")
     with network(4, RATE // 2) as lan:

@@ -126,13 +126,13 @@ def test_a_daemon_starts_without_its_calibration_and_takes_it_at_a_reload(tmp_pa
     node = Node(tmp_path / "node", [], f'[profile]\ncalibration = "{file}"\n')
     with running(node):
         assert "cannot be read" in node.ask("status")["notices"][0]
-        eventually(lambda: "calibration must be looked at" in node.said(), 10)
+        eventually(lambda: "calibration must be looked at" in node.said(), 60)
 
         here = conditions(Config(), torch_of(Path(sys.executable)))
         write(file, document(here, at=datetime.now(UTC)), "", now=datetime.now(UTC))
         assert node.daemon
         node.daemon.send_signal(signal.SIGHUP)
 
-        eventually(lambda: (node.ask("status") or {"notices": "?"})["notices"] == [], 30)
+        eventually(lambda: (node.ask("status") or {"notices": "?"})["notices"] == [], 60)
         expected = "dvfd_profile_expected_throughput_samples_per_second 270.25"
         assert expected in fetch(f"http://{node.address}/metrics").decode()

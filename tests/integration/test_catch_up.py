@@ -36,7 +36,7 @@ def test_a_missed_checklist_is_judged_once_and_marked_late(node: Node) -> None:
     def judged() -> list[dict]:
         return list(node.ask("history", name="daily", hours=1)["rows"])
 
-    [row] = eventually(judged, 10)
+    [row] = eventually(judged, 60)
     assert 0 < row["late"] <= DAY + 300
     assert row["verdict"] == "UNKNOWN"
     assert node.results()["daily.responding"]["verdict"] == "UNKNOWN"

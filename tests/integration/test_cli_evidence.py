@@ -138,7 +138,7 @@ def test_a_waiver_that_ends_by_itself_has_the_check_judged_anew(node: Node) -> N
         return [row["verdict"] for row in rows]
 
     before = len(verdicts())
-    eventually(lambda: len(verdicts()) > before, 30)
+    eventually(lambda: len(verdicts()) > before, 60)
     assert "nothing is waived" in dvfd(node, "waivers").stdout
 
 

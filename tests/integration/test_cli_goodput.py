@@ -53,11 +53,11 @@ def test_a_jobs_time_is_told_beside_the_daemon_and_after_it(tmp_path: Path) -> N
                 reporter.step(next(step), samples=8, loss=2.0)
                 return looked_at(node)
 
-            eventually(trained, 30)
+            eventually(trained, 60)
             for _ in range(40):
                 time.sleep(0.05)  # the length of a step, which is what is measured
                 reporter.step(next(step), samples=8, loss=2.0)
-            eventually(lambda: bool(account(node)["productive"]), 30)
+            eventually(lambda: bool(account(node)["productive"]), 60)
             text = dvfd(node, "goodput", "--job", "gpt").stdout
 
     assert text.startswith("job gpt: goodput ")

@@ -45,7 +45,7 @@ def node(tmp_path_factory):
         with Reporter(job="gpt", rank=0, world_size=1, socket=path, batch=1) as reporter:
             for step in range(5):
                 reporter.step(step, samples=8, loss=2.0)
-            eventually(lambda: node.ask("status")["jobs"], 10)
+            eventually(lambda: node.ask("status")["jobs"], 60)
             node.reporter = reporter
             yield node
 

@@ -58,6 +58,7 @@ def test_without_a_store_the_ledger_is_empty_and_says_what_to_type(alone: Node) 
     assert not (alone.directory / "state").exists()
 
 
+@pytest.mark.long
 def test_the_sources_series_from_end_to_end(alone: Node) -> None:
     """Entered, listed, projected, frozen, judged: the figures are those of the source."""
     for processes in (1, 4):

@@ -90,6 +90,7 @@ def test_bandwidth_is_that_of_a_plain_loop(reports: Mapping[str, Ended]) -> None
     assert ratios[-1] > 0.9, ratios
 
 
+@pytest.mark.long
 def test_over_a_link_that_is_the_limit_bandwidth_is_a_plain_loops_within_a_tenth() -> None:
     """The processors, busy or not, have no part in it."""
     with hosts(2, TOML) as two:
@@ -127,6 +128,7 @@ def ranks(host: Host) -> dict[int, int]:
     return found
 
 
+@pytest.mark.long
 def test_a_rank_that_dies_in_the_middle_leaves_nothing_green_and_is_named(lan: Lan) -> None:
     here, there = lan
     nodes = {host.name: start(host, NODE) for host in lan}
@@ -199,6 +201,7 @@ def held(found: dict[str, Any]) -> None:
     assert all(speed > 0 for speeds in found["speed-up"].values() for speed in speeds)
 
 
+@pytest.mark.long
 def test_a_single_rank_does_all_of_it_by_itself(tmp_path: Path) -> None:
     held(alone("gloo", tmp_path))
 

@@ -164,10 +164,10 @@ def test_a_node_that_falls_silent_is_unknown_on_every_board(tmp_path: Path) -> N
     listener = HttpServer(Site(lambda: read_at(held, 1)), Http(port=0), clock=SystemClock())
     listener.start()
     with testbed.prometheus(tmp_path, f"127.0.0.1:{listener.port}") as server:
-        testbed.eventually(lambda: values(server, "Verdict") == {"1"}, 20)
+        testbed.eventually(lambda: values(server, "Verdict") == {"1"}, 60)
         assert (values(server, "PASS"), values(server, "UNKNOWN")) == ({"1"}, {"0"})
         listener.stop()
-        testbed.eventually(lambda: values(server, "Verdict") == {"3"}, 20)
+        testbed.eventually(lambda: values(server, "Verdict") == {"3"}, 60)
         assert (values(server, "PASS"), values(server, "UNKNOWN")) == ({"0"}, {"1"})
         assert values(server, "Continuous watch, every criterion") == {"3"}
 
@@ -179,7 +179,7 @@ def test_a_node_whose_readings_stand_still_is_unknown_though_it_says_pass(tmp_pa
     listener.start()
     with testbed.prometheus(tmp_path, f"127.0.0.1:{listener.port}") as server:
         said = 'dvfd_check_verdict{check="live", verdict="PASS"}'
-        testbed.eventually(lambda: testbed.query(server, said), 20)
+        testbed.eventually(lambda: testbed.query(server, said), 60)
         assert values(server, "Verdict") == {"3"}
         assert (values(server, "PASS"), values(server, "UNKNOWN")) == ({"0"}, {"1"})
     listener.stop()

@@ -95,7 +95,7 @@ def test_the_nodes_themselves_tell_their_verdicts_and_a_missing_one_is_unknown(n
 def test_prometheus_tells_the_same_and_a_node_that_dies_is_missing(nodes, tmp_path):
     both = {"static_configs": [{"targets": [node.address for node in nodes]}]}
     with prometheus(tmp_path, nodes[0].address, scrape=both) as server:
-        eventually(lambda: len(query(server, 'up{job="dvfd"} == 1')) == 2, 30)
+        eventually(lambda: len(query(server, 'up{job="dvfd"} == 1')) == 2, 60)
         _, direct = fleet(configured(tmp_path, nodes))
         config = configured(tmp_path, nodes, server.url)
         _, found = fleet(config)

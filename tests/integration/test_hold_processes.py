@@ -82,12 +82,12 @@ def python(code: str, *words: str) -> tuple[str, ...]:
 
 def running(count: int) -> set[int]:
     """The processes of the training, once there are *count*."""
-    return set(eventually(lambda: len(left := ending.living(ID)) == count and left, 30))
+    return set(eventually(lambda: len(left := ending.living(ID)) == count and left, 60))
 
 
 def test_the_daemon_is_told_what_holds_the_training(daemon: FakeRuns, hold) -> None:
     held = hold("sleep", "300")
-    [told] = eventually(lambda: daemon.told("launched"), 30)
+    [told] = eventually(lambda: daemon.told("launched"), 60)
     start = ending.started(held.process.pid)
     mark = ending.mark(ID)
     assert told["launched"] == {"unit": "", "pid": held.process.pid, "start": start, "mark": mark}
@@ -110,7 +110,7 @@ def test_a_run_that_is_complete_ends_its_training_in_order(
     daemon: FakeRuns, hold, tmp_path: Path
 ) -> None:
     held = hold(*python(OBEDIENT, str(tmp_path / "checkpoint")), options=("--grace=30",))
-    eventually((tmp_path / "checkpoint.ready").exists, 30)
+    eventually((tmp_path / "checkpoint.ready").exists, 60)
     assert daemon.run
     daemon.run["stage"] = "complete"
     assert held.process.wait(30) == 0
@@ -126,7 +126,7 @@ def test_a_run_that_was_broken_off_leaves_a_training_alone_that_serves_more_than
     assert daemon.run
     daemon.run.update(stage="aborted", reason="a world of 2 processes")
     seen = len(daemon.told("status"))
-    eventually(lambda: len(daemon.told("status")) > seen + 2, 30)
+    eventually(lambda: len(daemon.told("status")) > seen + 2, 60)
     assert held.process.poll() is None
     assert len(ending.living(ID)) == 1
 
@@ -172,12 +172,12 @@ def test_a_command_that_is_not_there_is_told_as_a_shell_would(daemon: FakeRuns, 
 
 def test_the_training_goes_on_while_the_daemon_is_away(daemon: FakeRuns, hold) -> None:
     held = hold("sleep", "300")
-    eventually(lambda: daemon.told("launched"), 30)
+    eventually(lambda: daemon.told("launched"), 60)
     daemon.stop()
-    eventually(lambda: "no daemon answers; the training goes on" in held.said(), 30)
+    eventually(lambda: "no daemon answers; the training goes on" in held.said(), 60)
     training = running(1)
     daemon.start()
-    eventually(lambda: "the daemon answers again" in held.said(), 30)
+    eventually(lambda: "the daemon answers again" in held.said(), 60)
     assert ending.living(ID) == training
     assert daemon.run
     daemon.run["stage"] = "complete"
@@ -191,7 +191,7 @@ def test_a_daemon_that_comes_later_is_told_all_the_same(tmp_path: Path, hold) ->
     late.arm()
     late.start()
     try:
-        eventually(lambda: late.told("launched"), 30)
+        eventually(lambda: late.told("launched"), 60)
     finally:
         late.stop()
 
@@ -201,7 +201,7 @@ def test_the_end_is_told_to_a_daemon_that_was_away_when_it_came(daemon: FakeRuns
     [training] = running(1)
     daemon.stop()
     os.kill(training, signal.SIGKILL)
-    eventually(lambda: "told how the training ended" in held.said(), 30)
+    eventually(lambda: "told how the training ended" in held.said(), 60)
     daemon.start()
     assert held.process.wait(30) == 128 + 9
     assert daemon.told("exited")[0]["code"] == -9
@@ -210,7 +210,7 @@ def test_the_end_is_told_to_a_daemon_that_was_away_when_it_came(daemon: FakeRuns
 def test_without_its_supervisor_a_training_is_found_by_its_mark(daemon: FakeRuns, hold) -> None:
     held = hold(*python(STUBBORN))
     running(2)
-    eventually(lambda: daemon.told("launched"), 30)
+    eventually(lambda: daemon.told("launched"), 60)
     held.process.kill()
     held.process.wait()
     assert len(ending.living(ID)) == 2
@@ -224,7 +224,7 @@ def test_stopping_waits_for_the_supervisor_and_counts_what_there_was(
 ) -> None:
     held = hold(*python(STUBBORN))
     running(2)
-    eventually(lambda: daemon.told("launched"), 30)
+    eventually(lambda: daemon.told("launched"), 60)
     assert ending.stop(ID, daemon.told("launched")[0]["launched"]) == 2
     assert held.process.wait(5) == 0
 
@@ -242,7 +242,7 @@ def test_another_process_with_the_same_number_is_left_alone() -> None:
 
 def test_it_stays_small_beside_the_job(daemon: FakeRuns, hold) -> None:
     held = hold("sleep", "300")
-    eventually(lambda: len(daemon.told("status")) > 3, 30)
+    eventually(lambda: len(daemon.told("status")) > 3, 60)
     lines = Path(f"/proc/{held.process.pid}/status").read_text().splitlines()
     [kilobytes] = [int(line.split()[1]) for line in lines if line.startswith("VmRSS:")]
     assert kilobytes < 25 * 1024
@@ -256,7 +256,7 @@ def test_what_lost_its_parent_before_is_asked_to_end_as_well(
     begins = f"subprocess.run([sys.executable, '-c', {leaves!r}, {place!r}])"
     both = f"import subprocess, sys, time; {begins}; time.sleep(300)"
     held = hold(*python(both), options=("--grace=30",))
-    eventually(Path(f"{place}.ready").exists, 30)
+    eventually(Path(f"{place}.ready").exists, 60)
     held.process.terminate()
     assert held.process.wait(30) == 0
     assert Path(place).read_text() == "saved"

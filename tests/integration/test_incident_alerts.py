@@ -39,21 +39,21 @@ def test_each_state_calls_its_own_and_the_on_call_never(tmp_path: Path) -> None:
 
         place.run()
         sender.round()
-        testbed.eventually(lambda: told(webhook, "team-lead"), 15)
+        testbed.eventually(lambda: told(webhook, "team-lead"), 60)
         assert told(webhook, "team-lead") == [("firing", "team_lead")]
         assert not told(webhook, "team-channel")
 
         place.pass_time(HOUR)
         sender.round()
-        testbed.eventually(lambda: told(webhook, "team-channel"), 15)
+        testbed.eventually(lambda: told(webhook, "team-channel"), 60)
         assert told(webhook, "team-channel") == [("firing", "team")]
-        testbed.eventually(lambda: ("resolved", "team_lead") in told(webhook, "team-lead"), 15)
+        testbed.eventually(lambda: ("resolved", "team_lead") in told(webhook, "team-lead"), 60)
 
         place.run()
         place.pass_time(DAY)
         sender.round()
-        testbed.eventually(lambda: told(webhook, "infrastructure"), 15)
-        testbed.eventually(lambda: told(webhook, "gate-authority"), 15)
+        testbed.eventually(lambda: told(webhook, "infrastructure"), 60)
+        testbed.eventually(lambda: told(webhook, "gate-authority"), 60)
         assert told(webhook, "infrastructure") == [("firing", "infrastructure")]
         assert told(webhook, "gate-authority") == [("firing", "authority")]
         assert not told(webhook, "on-call")

@@ -199,7 +199,7 @@ def test_a_prometheus_that_scrapes_another_node_and_forgets_soon_fails(
         found = asked(Scrape(ask=site.node.ask), tmp_path, ill)["scrape"]
         return found if "connection refused" in found.note else None
 
-    found = testbed.eventually(scrape, 30)
+    found = testbed.eventually(scrape, 60)
 
     assert found.verdict == "FAIL"
     assert "of no daemon that is this one" in found.note
@@ -211,7 +211,7 @@ def test_rules_that_are_missing_or_break_fail_and_are_named(ill: str, tmp_path: 
         found = asked(Rules(), tmp_path, ill)["rules"]
         return found if "DvfdStoreBroken" in found.note else None
 
-    found = testbed.eventually(rules, 30)
+    found = testbed.eventually(rules, 60)
 
     assert found.verdict == "FAIL"
     assert "not DvfdCheckpointAgeing" in found.note

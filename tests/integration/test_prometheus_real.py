@@ -35,7 +35,7 @@ def test_promtool_is_content_with_what_is_served(listener):
 @pytest.mark.slow
 def test_prometheus_reads_verdicts_and_measurements(listener, tmp_path):
     with testbed.prometheus(tmp_path, f"127.0.0.1:{listener.port}") as server:
-        testbed.eventually(lambda: testbed.query(server, "up == 1"), 10)
+        testbed.eventually(lambda: testbed.query(server, "up == 1"), 60)
         verdicts = testbed.eventually(
             lambda: testbed.query(server, 'dvfd_criterion_verdict{verdict="FAIL"}'), 5
         )

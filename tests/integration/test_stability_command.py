@@ -122,11 +122,11 @@ def test_ctrl_c_while_it_starts_takes_run_and_training_back(
     began = subprocess.Popen(
         [*DVFD, "start", "phase1", *SLEEPS], env=environment, stdout=subprocess.DEVNULL
     )
-    eventually(lambda: ending.living(ID), 30)
+    eventually(lambda: ending.living(ID), 60)
     began.send_signal(signal.SIGINT)
     assert began.wait(30) == 130
     assert runs.run["stage"] == "aborted"
-    eventually(lambda: not ending.living(ID), 30)
+    eventually(lambda: not ending.living(ID), 60)
 
 
 class Terminal:
@@ -168,12 +168,12 @@ def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
 
 def test_on_a_terminal_it_follows_to_the_end_and_exits_by_the_verdict(runs, terminal) -> None:
     shown = terminal("start", "phase1", "--", "sleep", "300")
-    eventually(lambda: shown.shows("armed, waits for the first step"), 30)
+    eventually(lambda: shown.shows("armed, waits for the first step"), 60)
     runs.judged = [criterion("loss_spikes", "FAIL", margin=-1.0)]
     runs.elapsed, runs.ends_at = 3600.0, time.time() + 1000
     runs.run.update(stage="running", began_t=60.0)
-    eventually(lambda: shown.shows("running, 1 h of 24 h, ends"), 30)
-    eventually(lambda: shown.shows("worst: loss_spikes FAIL"), 30)
+    eventually(lambda: shown.shows("running, 1 h of 24 h, ends"), 60)
+    eventually(lambda: shown.shows("worst: loss_spikes FAIL"), 60)
     runs.judged = [criterion("loss_spikes", "FAIL", verdict="FAIL")]
     runs.run.update(stage="complete", frozen="x")
     assert shown.process.wait(30) == 2
@@ -181,20 +181,20 @@ def test_on_a_terminal_it_follows_to_the_end_and_exits_by_the_verdict(runs, term
 
 def test_a_daemon_that_goes_away_is_waited_for(runs, terminal) -> None:
     shown = terminal("start", "phase1", "--", "sleep", "300")
-    eventually(lambda: shown.shows("armed, waits"), 30)
+    eventually(lambda: shown.shows("armed, waits"), 60)
     runs.stop()
-    eventually(lambda: shown.shows("no daemon answers: the training goes on"), 30)
+    eventually(lambda: shown.shows("no daemon answers: the training goes on"), 60)
     runs.start()
     runs.run.update(stage="aborted", frozen="x", reason="it had to")
-    eventually(lambda: shown.shows("aborted, 0 s of 24 h: it had to"), 30)
+    eventually(lambda: shown.shows("aborted, 0 s of 24 h: it had to"), 60)
     assert shown.process.wait(30) == 3
 
 
 def test_ctrl_c_ends_the_following_and_not_the_run(runs, terminal) -> None:
     shown = terminal("start", "phase1", "--", "sleep", "300")
-    eventually(lambda: shown.shows("armed, waits"), 30)
+    eventually(lambda: shown.shows("armed, waits"), 60)
     shown.process.send_signal(signal.SIGINT)
-    eventually(lambda: shown.shows(f"the run goes on: dvfd stability status {ID}"), 30)
+    eventually(lambda: shown.shows(f"the run goes on: dvfd stability status {ID}"), 60)
     assert shown.process.wait(30) == 130
     assert len(ending.living(ID)) == 1
     assert not runs.told("stop")

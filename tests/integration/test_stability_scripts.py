@@ -107,7 +107,7 @@ def test_without_a_daemon_one_is_started_and_nothing_is_left_but_the_runs_files(
     assert run.process.returncode == 1  # of torchrun: rank 0 ended with 2 or 3
     kept = {path.suffix for path in (tmp_path / "state/runs").iterdir()}
     assert {".checkpoints", ".db", ".json"} <= kept
-    eventually(lambda: not stewards(tmp_path), 30)
+    eventually(lambda: not stewards(tmp_path), 60)
     assert not list(tmp_path.glob("dvfd-ranks-*"))
     ledger = Evidence(tmp_path / "state" / "evidence", SystemClock())
     (record,) = ledger.records("run", "stability_phase1")

@@ -57,7 +57,7 @@ def writer(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = os.environ | {"PYTHONPATH": f"{here}:{here.parent}"}
     process = subprocess.Popen([sys.executable, "-c", WRITING, str(path)], env=environment)
     try:
-        assert eventually(lambda: folds(path) > 2000, 30)
+        assert eventually(lambda: folds(path) > 2000, 60)
         yield process
     finally:
         process.kill()

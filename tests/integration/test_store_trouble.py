@@ -203,7 +203,7 @@ def test_a_file_removed_while_in_use_is_made_again_with_what_is_known(tmp_path: 
             (tmp_path / (NAME + suffix)).unlink()
         store.acknowledge()  # looks at once, not only within 5 s
 
-        assert eventually(path.exists, 15)
+        assert eventually(path.exists, 60)
         assert store.flush()
         assert "removed while in use" in store.health().reason
     with opened(path) as store:

@@ -108,7 +108,7 @@ def test_a_real_prometheus_scrapes_over_tls_with_a_password(tmp_path: Path):
         serving(path) as (server, _),
         prometheus(tmp_path, f"127.0.0.1:{server.port}", scrape=how) as engine,
     ):
-        found = eventually(lambda: query(engine, "dvfd_build_info"), 30)
+        found = eventually(lambda: query(engine, "dvfd_build_info"), 60)
         assert query(engine, "up")[0]["value"][1] == "1"
     assert found[0]["metric"]["job"] == "dvfd"
 
@@ -166,7 +166,7 @@ def test_a_changed_hash_ends_what_was_remembered(tmp_path: Path):
     other = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()
     path.write_text(yaml.safe_dump({"basic_auth_users": {"prometheus": other}}))
 
-    eventually(lambda: web.context() is None and not web.admits(header), 10)
+    eventually(lambda: web.context() is None and not web.admits(header), 60)
 
 
 def test_guessers_hold_up_nobody_whose_password_is_known(tmp_path: Path):
@@ -192,7 +192,7 @@ def test_guessers_hold_up_nobody_whose_password_is_known(tmp_path: Path):
         for guesser in guessers:
             guesser.start()
         try:
-            eventually(lambda: server.counters().get("503"), 10)
+            eventually(lambda: server.counters().get("503"), 60)
             assert [get(server, "secret") for _ in range(10)] == [200] * 10
         finally:
             stop.set()

@@ -128,7 +128,7 @@ def test_it_is_seen_with_its_process_its_steps_and_its_checkpoint(
             assert "with CAP_SYS_PTRACE" in said
 
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: seen(node)["why"] == f"process {pid} is gone", 30)
+        eventually(lambda: seen(node)["why"] == f"process {pid} is gone", 60)
     node.ask("forget", job="boxed")
 
 

@@ -113,7 +113,7 @@ def test_the_daemon_shows_loss_throughput_and_checkpoint_and_whose_process_it_is
         for name in ("responding", "progress", "loss_finite"):
             eventually(lambda name=name: scene.passes(name), 60, every=0.5)
         with scene.held_still(pid):
-            eventually(lambda: f"process {pid} is stopped" in scene.seen()["why"], 30)
+            eventually(lambda: f"process {pid} is stopped" in scene.seen()["why"], 60)
             for name in ("checkpoint_intact", "checkpoint_loadable"):
                 eventually(lambda name=name: scene.passes(name), 60, every=0.5)
 
@@ -123,7 +123,7 @@ def test_the_daemon_shows_loss_throughput_and_checkpoint_and_whose_process_it_is
         eventually(lambda: gone in scene.seen()["why"], 60)
     assert scene.seen()["exception"].startswith("RuntimeError: Parent directory out")
     for name in ("responding", "exceptions", "log_errors"):
-        eventually(lambda name=name: scene.node.verdict(f"live.{name}") == "FAIL", 30)
+        eventually(lambda name=name: scene.node.verdict(f"live.{name}") == "FAIL", 60)
 
 
 def test_a_second_start_on_the_same_log_is_a_restart_and_the_shell_tells_its_end(

@@ -245,7 +245,7 @@ def test_a_phase_fails_is_mended_and_is_signed(lead: Lead) -> None:
     with tarfile.open(sealed) as bundle:
         assert any(name.endswith("report.json") for name in bundle.getnames()), bundle.getnames()
     lead.clock.ahead += HOUR
-    eventually(lambda: lead.incident()["state"] == "investigating", 10)
+    eventually(lambda: lead.incident()["state"] == "investigating", 60)
     assert lead.calls() == {"team"}
     incident_id = incident["id"]
     said = ("incident", "update", incident_id, "--by", "Cy")
@@ -255,7 +255,7 @@ def test_a_phase_fails_is_mended_and_is_signed(lead: Lead) -> None:
     lead.away()
     lead.clock.ahead += 23 * HOUR
     lead.back()
-    eventually(lambda: lead.incident()["state"] == "decision", 10)
+    eventually(lambda: lead.incident()["state"] == "decision", 60)
     mended = ("--cause", "fixed", "--finding", "the page cache is bounded now")
     assert lead.shell(*said, *mended)[0] == 0
     assert {need["check"] for need in lead.incident()["needs"]} == {*TESTS, STABILITY}
@@ -265,7 +265,7 @@ def test_a_phase_fails_is_mended_and_is_signed(lead: Lead) -> None:
         lead.tested(check)
     assert lead.incident()["state"] != "resolved"
     whole = lead.trained(rows(DAY))
-    eventually(lambda: lead.incident()["state"] == "resolved", 10)
+    eventually(lambda: lead.incident()["state"] == "resolved", 60)
     assert lead.calls() == set()
 
     # Friday: what only people can say, whether the monitoring works, and GO.

@@ -331,9 +331,9 @@ def test_a_training_whose_supervisor_is_killed_ends_with_its_unit(node: Machine)
         "dvfd", *start, "--no-follow", "--", "/opt/dvfd/bin/python", "-c", TRAINING
     ).stdout  # fmt: skip
     run = said.split()[1].rstrip(":")
-    eventually(lambda: len(ending.living(run)) == 5, 30)
+    eventually(lambda: len(ending.living(run)) == 5, 60)
     os.kill(node.host_pid(int(node.show(f"dvfd-drill@{run}.service", "MainPID"))), signal.SIGKILL)
-    eventually(lambda: not ending.living(run), 30)
+    eventually(lambda: not ending.living(run), 60)
     assert "none of its training was left" in node.run("dvfd", "stability", "stop", run).stdout
 
 

@@ -88,8 +88,8 @@ def just_saved(scene: Scene) -> Path:
     """Wait for the next checkpoint and its verification: the one after is 20 s away then."""
     before = newest(scene.node)
     eventually(lambda: newest(scene.node) != before, 60, every=0.1)
-    eventually(lambda: verifying(scene.node), 10)
-    eventually(lambda: not verifying(scene.node), 20)
+    eventually(lambda: verifying(scene.node), 60)
+    eventually(lambda: not verifying(scene.node), 60)
     return newest(scene.node)
 
 
@@ -139,9 +139,9 @@ def test_prometheus_scrapes_it_and_promtool_finds_no_fault(scene: Scene, job: ob
     checked = promtool("check", "metrics", text=text)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
     assert len([line for line in text.splitlines() if not line.startswith(b"#")]) <= 500
-    eventually(lambda: query(scene.prometheus, 'dvfd_job_loss{training_job="reference"}'), 10)
+    eventually(lambda: query(scene.prometheus, 'dvfd_job_loss{training_job="reference"}'), 60)
     verdict = 'dvfd_criterion_verdict{criterion="live.responding",verdict="PASS"}'
-    eventually(lambda: query(scene.prometheus, verdict), 10)
+    eventually(lambda: query(scene.prometheus, verdict), 60)
 
 
 def test_the_page_and_healthz_are_served(scene: Scene, job: object) -> None:
@@ -231,7 +231,7 @@ def end(scene: Scene, job: subprocess.Popen[bytes]) -> None:
     for pid in scene.node.pids(JOB).values():
         os.kill(pid, signal.SIGTERM)
     assert job.wait(40) == 0
-    eventually(lambda: state(scene.node) == "ended", 10)
+    eventually(lambda: state(scene.node) == "ended", 60)
 
 
 def state(node: Node) -> str:

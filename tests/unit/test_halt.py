@@ -133,7 +133,7 @@ def test_the_group_that_a_registered_process_leads_goes_with_it(job: Job) -> Non
 
     halt(lambda: [process], grace=0.3)
 
-    assert eventually(lambda: TABLE.identify(int(worker)) is None, 10)
+    assert eventually(lambda: TABLE.identify(int(worker)) is None, 60)
 
 
 def test_a_child_that_outlives_its_rank_has_time_for_its_checkpoint_too(job: Job) -> None:
@@ -175,7 +175,7 @@ def test_what_was_forked_after_it_was_asked_goes_with_the_group(job: Job) -> Non
     halt(lambda: [process], grace=1)
 
     worker = int(job.rest())  # ends only once nobody holds the pipe
-    assert eventually(lambda: TABLE.identify(worker) is None, 10)
+    assert eventually(lambda: TABLE.identify(worker) is None, 60)
 
 
 def test_a_child_that_was_forked_after_its_rank_was_asked_has_time_too(job: Job) -> None:

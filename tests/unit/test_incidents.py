@@ -809,7 +809,7 @@ def test_what_was_stopped_again_is_written_down(place: Place) -> None:
     def journal() -> list[str]:
         return [e["why"] for e in place.incidents.show({"id": place.on["id"]})["journal"]]
 
-    assert eventually(lambda: "stopped again" in journal(), 10)
+    assert eventually(lambda: "stopped again" in journal(), 60)
 
 
 def test_a_record_that_is_not_understood_stops_nothing_else(place: Place) -> None:
