@@ -149,6 +149,9 @@ class FakeStore:
         self._refused.discard(session)
         return self.cursors.get(session, 0)
 
+    def steps_after(self, session: str, sequence: int) -> int:
+        return sum(fold.count for fold in self.folds if fold.sequence > sequence)
+
     def recorded(self, session: str) -> int:
         return 0
 

@@ -110,6 +110,9 @@ class Ear:
         """Nothing is remembered."""
         return 0
 
+    def steps_after(self, session: str, sequence: int) -> None:
+        """Nothing is kept."""
+
     def recorded(self, session: str) -> int:
         """Nothing is recorded."""
         return 0

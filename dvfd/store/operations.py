@@ -207,7 +207,8 @@ _FOLD = (
 
 def _fold(session: int, sequence: int, row: StepFold) -> tuple[object, ...]:
     return (
-        session, sequence, row.job, row.rank, row.first_step, row.last_step, row.count, row.at,
+        session, row.sequence or sequence, row.job, row.rank,
+        row.first_step, row.last_step, row.count, row.at,
         _finite(row.samples_sum), _finite(row.loss_sum), row.loss_count, row.nonfinite,
         _finite(row.compute_sum), _finite(row.comm_sum), _finite(row.bytes_sum),
     )  # fmt: skip

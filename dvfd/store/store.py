@@ -259,6 +259,12 @@ class Store:
             return 0
         return self._cursors[session]
 
+    def steps_after(self, session: str, sequence: int) -> int | None:
+        """Committed steps of a session beyond *sequence*, which no fold may straddle; None where
+        no fold of it is kept any more.
+        """
+        return self._ask(lambda db: _steps_after(db, session, sequence), None)
+
     def recorded(self, session: str) -> int:
         """The last sequence that the file of a run has, 0 if there is none. A daemon that was
         killed between the two commits left it ahead of `cursor`: no fold may straddle it.
@@ -428,6 +434,15 @@ def _lived(database: Database, since: float) -> list[tuple[str, Labels]]:
 def _cursor(database: Database, session: str) -> int:
     found = database.read("SELECT sequence FROM sessions WHERE session = ?", session)
     return int(found[0][0]) if found else 0
+
+
+def _steps_after(database: Database, session: str, sequence: int) -> int | None:
+    found = database.read(
+        "SELECT sum(count * (f.sequence > ?)) FROM folds f JOIN sessions s ON f.session = s.id"
+        " WHERE s.session = ?",
+        sequence, session,
+    )  # fmt: skip
+    return None if found[0][0] is None else int(found[0][0])
 
 
 def _reports(database: Database, check_id: str, limit: int) -> list[StoredReport]:

@@ -22,10 +22,11 @@ The source has 50 and 100 batches."""
 @dataclass(frozen=True, slots=True)
 class Before:
     """Where a rank stood before the packet: when its last step ended, CLOCK_BOOTTIME, None if the
-    next interval is no step, as after a start or a checkpoint.
+    next interval is no step, as after a start or a checkpoint; the last sequence that counted.
     """
 
     stepped: float | None = None
+    seen: int = 0
 
 
 def folds(  # noqa: PLR0917  # what of whom, then what came before
@@ -33,11 +34,15 @@ def folds(  # noqa: PLR0917  # what of whom, then what came before
 ) -> Iterator[StepFold]:
     """Sum rows piece by piece; *at* is when the last one ended, Unix seconds.
 
-    No piece straddles sequence *cut*: a run's file has the rows up to there already.
+    No piece straddles sequence *cut*: a run's file has the rows up to there already. Nor what had
+    counted before: a daemon that is killed now adds to that what the store has of the rest.
     """
     shift = at - rows[-1].boot
     stepped = before.stepped
-    for _, piece in groupby(rows, key=lambda row: ((row.step - 1) // PIECE, row.sequence > cut)):
+    known = before.seen
+    for _, piece in groupby(
+        rows, lambda row: ((row.step - 1) // PIECE, row.sequence > cut, row.sequence > known)
+    ):
         members = tuple(piece)
         yield fold(job, rank, members, members[-1].boot + shift, Before(stepped))
         stepped = members[-1].boot

@@ -133,12 +133,14 @@ class JobBook:
     # --- What the lines bring -------------------------------------------------------------------
 
     def hello(
-        self, hello: Hello, peer: Peer, *, session: str, committed: int = 0, feed: str = ""
-    ) -> tuple[Seat, News]:
+        self, hello: Hello, peer: Peer, *, session: str, committed: int = 0, feed: str = "",
+        steps_after: Callable[[int], int | None] = lambda _: None,
+    ) -> tuple[Seat, News]:  # fmt: skip
         """Give a rank its seat. Raises WireError if there is none to give: bounds, or a conflict.
 
         *committed* is the last sequence of *session* that the store holds: what is sent again up
-        to there is not counted twice.
+        to there is not counted twice. *steps_after* says how many steps the store holds of what
+        lies beyond a sequence, None where it knows no more.
         """
         with self._lock:
             job = self._job(hello, peer)
@@ -156,9 +158,11 @@ class JobBook:
                 ))  # fmt: skip
             fresh = known is None or known.link is Link.ENDED
             self._chronicle.joined(job, rank, self._clock.now(), fresh=fresh)
-            # What was committed after the rank's document was kept are steps, but for some events.
-            rank.steps_total += max(0, committed - rank.seen)
-            rank.seen = max(rank.seen, committed)
+            if committed > rank.seen:
+                # Committed after the rank's document was kept. Sequences are steps and events.
+                steps = steps_after(rank.seen)
+                rank.steps_total += committed - rank.seen if steps is None else steps
+                rank.seen = committed
             return Seat(job, rank), self._news(job, rank, {*ALIVE, *COUNTERS})
 
     def steps(self, seat: Seat, rows: Iterable[Row], lost: int = 0) -> News:

@@ -97,6 +97,10 @@ class Keeper(Protocol):
         """The last sequence of a session that is committed."""
         ...
 
+    def steps_after(self, session: str, sequence: int) -> int | None:
+        """Committed steps of a session beyond *sequence*; None where none of it are kept now."""
+        ...
+
     def recorded(self, session: str) -> int:
         """The last sequence that the file of a run has, which may be ahead of that."""
         ...
@@ -375,7 +379,10 @@ class Receiver:
         session = f"{line.peer.uid}-{line.peer.pid}-{start}-{nonce:016x}"
         cursor = self._store.cursor(session)
         try:
-            line.seat, news = self._book.hello(hello, line.peer, session=session, committed=cursor)
+            line.seat, news = self._book.hello(
+                hello, line.peer, session=session, committed=cursor,
+                steps_after=partial(self._store.steps_after, session),
+            )  # fmt: skip
         except WireError as error:
             self._complain(line, str(error))
             self._drop(line)
@@ -391,7 +398,8 @@ class Receiver:
         self._counts["rows"] += len(steps.rows)
         self._counts["implausible"] += steps.implausible
         lost = max(0, steps.stamp.first - line.handed - 1)
-        before = Before(None if line.seat.rank.broken else line.seat.rank.stepped)
+        rank = line.seat.rank
+        before = Before(None if rank.broken else rank.stepped, rank.seen)
         self.publish(self._book.steps(line.seat, steps.rows, lost))
         rows = [row for row in steps.rows if row.sequence > line.handed]
         if steps.last > line.handed:

@@ -16,7 +16,7 @@ from hosts import Ended, Lan, hosts, together
 from dvfd.drills.workers.latency import parsed
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch]
 
 ROOT = Path(__file__).parents[2]
 ALONE = """

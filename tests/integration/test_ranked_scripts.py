@@ -54,6 +54,7 @@ def test_the_ranks_of_torchrun_check_their_gradients_and_rank_0_judges(tmp_path:
     assert not list(tmp_path.glob("dvfd-ranks-*"))
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_is_told_and_torchrun_ends(tmp_path: Path) -> None:
     run = start(tmp_path, "gradient_sync_validation.py", "--duration=120")
     place = eventually(lambda: list(tmp_path.glob("dvfd-ranks-*/gradient.json")), 100)[0]

@@ -190,6 +190,7 @@ def test_without_torchrun_a_script_says_the_line_to_type(
     assert line in done.stderr
 
 
+@pytest.mark.long
 def test_the_reference_job_trains_on_through_a_kill_of_the_daemon_and_ends_with_the_run(
     tmp_path: Path,
 ) -> None:
@@ -217,6 +218,7 @@ def test_the_reference_job_trains_on_through_a_kill_of_the_daemon_and_ends_with_
         assert judged.returncode in {2, 3}  # a shortened run passes nothing
 
 
+@pytest.mark.long
 def test_over_two_nodes_the_leaders_run_ends_the_training_of_both(tmp_path: Path) -> None:
     ports = [free_port() for _ in range(3)]
     extra = '[profile]\nnodes = 2\n[cluster]\nlead = "n0"\n' + "".join(

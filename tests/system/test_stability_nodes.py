@@ -27,7 +27,7 @@ from dvfd.runs.rows import Event, What
 from dvfd.runs.run import Run
 from dvfd.store.run_reading import Reading
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 EACH = 4
 DURATION = 30.0

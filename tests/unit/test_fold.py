@@ -58,6 +58,11 @@ def test_a_piece_ends_where_the_file_of_a_run_does() -> None:
     assert [(p.first_step, p.last_step, p.sequence) for p in pieces] == [(1, 15, 15), (16, 20, 20)]
 
 
+def test_a_piece_ends_with_what_had_counted_before() -> None:
+    pieces = folds("gpt", 0, [row(n) for n in range(1, 11)], 1e9, Before(seen=6))
+    assert [(p.sequence, p.count) for p in pieces] == [(6, 6), (10, 4)]
+
+
 def test_losses_whose_sum_is_no_float_are_heard() -> None:
     rows = [row(n, loss=1.7e308) for n in range(1, 5)]
     assert fold("gpt", 0, rows, 1e9).loss_sum == math.inf

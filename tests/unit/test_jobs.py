@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from fakes_telemetry import Ranks, values
+from fakes_telemetry import Ranks, a_hello, values
 
 from dvfd.catalogue import load
 from dvfd.config import Config
 from dvfd.errors import WireError
-from dvfd.telemetry.jobs import OF_THE_LIVING
+from dvfd.telemetry.jobs import OF_THE_LIVING, Peer
 
 
 @pytest.fixture
@@ -183,6 +183,24 @@ def test_rows_committed_before_a_restart_are_not_counted_again(ranks: Ranks) -> 
 
     assert again.jobs()[0].counters.nonfinite == 6
     assert seat.rank.steps_total == 6
+
+
+def test_what_was_committed_after_the_ranks_document_counts_its_steps_and_not_its_events(
+    ranks: Ranks,
+) -> None:
+    ranks.step(ranks.join(0), times=5, loss=math.nan)
+    book = restart(ranks)
+    asked: list[int] = []
+
+    def steps_after(sequence: int) -> int:
+        asked.append(sequence)
+        return 2
+
+    peer = Peer(1000, 1000, ranks.table.identify(1000))
+    more = {"session": "1000-1000", "committed": 8, "steps_after": steps_after}
+    seat, _ = book.hello(a_hello(), peer, **more)
+
+    assert (asked, seat.rank.steps_total, seat.rank.seen) == ([5], 7, 8)
 
 
 def test_an_event_that_comes_again_is_counted_once(ranks: Ranks) -> None:

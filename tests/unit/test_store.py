@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,20 @@ def test_telemetry_sent_twice_is_committed_once(tmp_path: Path) -> None:
         store.flush()
 
     assert rows(tmp_path / "dvfd.db", "SELECT sequence FROM folds") == [(1,), (2,)]
+
+
+def test_the_steps_of_a_session_beyond_a_sequence_are_told_as_long_as_any_is_kept() -> None:
+    with opened(None) as store:
+        store.commit_telemetry("s", 4, [replace(fold(1), sequence=3)], lambda _: None)
+        store.commit_telemetry("s", 5, (), lambda _: None)  # an event
+        store.commit_telemetry("s", 9, [replace(fold(2), sequence=8)], lambda _: None)
+        store.flush()
+        each = fold(1).count
+
+        assert store.steps_after("s", 0) == 2 * each
+        assert store.steps_after("s", 3) == each
+        assert store.steps_after("s", 8) == 0
+        assert store.steps_after("other", 0) is None
 
 
 def test_rows_that_the_tables_refuse_are_dropped_alone_and_counted() -> None:
