@@ -44,6 +44,7 @@ def tree() -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         command = [
             *outside(),
+            *("unshare", "--mount"),  # one that is killed leaves no /proc mounted in there
             "debootstrap",
             "--variant=minbase",
             f"--include={PACKAGES}",
