@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.faults import COOL, FAULTS, Fault, Stage
-from bench.harness import chosen, finish, quantile, testbed
+from bench.harness import chosen, clock_override, finish, quantile, testbed
 from bench.harness import node as tests_node
 from bench.record import Figure, at_most, exactly
 from bench.resample import median_interval, ratio_of_medians
@@ -97,6 +97,7 @@ reason = "an alert of ten minutes would hide the next trial; it begins no earlie
 [override."live.cpu"]
 limit = 0.01
 reason = "ranks that only report are idle"
+{clock}
 """
 """As delivered otherwise: 5 s sampling, every probe."""
 
@@ -231,7 +232,9 @@ def _node(place: Path, name: str, pager: str) -> Any:
     """A node with seams and a log of its own, not yet started."""
     within = (sys.executable, "-m", "bench.seamed", str(place / f"seams-{name}"))
     node = tests_node.Node(place / name, [pager], within=within)
-    text = CONFIG.format(name=name, url=pager, log=_log(place, name), port=PORT)
+    text = CONFIG.format(
+        name=name, url=pager, log=_log(place, name), port=PORT, clock=clock_override()
+    )
     (node.directory / "dvfd.toml").write_text(text, encoding="utf-8")
     _log(place, name).touch()
     return node

@@ -44,7 +44,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.harness import chosen, descriptors, finish, quantile, status, testbed
+from bench.harness import chosen, clock_override, descriptors, finish, quantile, status, testbed
 from bench.harness import node as tests_node
 from bench.record import Figure, at_most, exactly
 from bench.soak_faults import (
@@ -326,7 +326,7 @@ def _node(directory: Path, port: int, pager: str) -> Any:
     node = tests_node.Node(directory, [])
     text = CONFIG.format(
         port=port, pager=pager, directory=directory, throughput=THROUGHPUT,
-        interfaces=_interfaces(), clock=_clock(),
+        interfaces=_interfaces(), clock=clock_override(),
     )  # fmt: skip
     (directory / "dvfd.toml").write_text(text, encoding="utf-8")
     return node
@@ -337,20 +337,6 @@ def _interfaces() -> str:
     routes = Path("/proc/net/route").read_text(encoding="ascii").splitlines()[1:]
     names = [route.split()[0] for route in routes if route.split()[1] == "00000000"]
     return f'interfaces = ["{names[0]}"]' if names else ""
-
-
-UNDISCIPLINED = 0x0040
-"""STA_UNSYNC of adjtimex(2)."""
-
-
-def _clock() -> str:
-    """An override where the machine's clock is not disciplined: that would be told, and be true."""
-    buffer = ctypes.create_string_buffer(512)  # struct timex, all zero: read only
-    ctypes.CDLL(None).adjtimex(buffer)
-    state = int.from_bytes(buffer.raw[40:44], sys.byteorder)
-    if not state & UNDISCIPLINED:
-        return ""
-    return '[override."live.clock"]\nlimit = 0\nreason = "nothing disciplines the clock here"\n'
 
 
 def _prometheus(place: Path, http: int, alerts: int) -> Any:

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 TICK = 1.0
-"""Seconds between looks at lines that owe a hello or wait for the store."""
+"""Seconds between looks at the ranks' processes, since one that is stopped shows at no line, and at
+lines that owe a hello or wait for the store."""
 
 GATHER = 0.02
 """Seconds in which other ranks' packets gather before any is read: 16 ranks report at the same
@@ -48,9 +49,6 @@ QUIET = 0.2
 
 ACCEPTS = 64
 """Lines taken at one turn, before those that are open have theirs."""
-
-LOOK = 1.9
-"""Seconds between looks at the ranks' processes, at a tick: a death shows at once without them."""
 
 HELLO_LIMIT = 10.0
 """Seconds that a line may be silent before it says who it is."""
@@ -148,7 +146,7 @@ class Receiver:
         self._buffer = buffer()
         self._done: deque[tuple[Line, int]] = deque()
         self._stopping = False
-        self._ticked = self._looked = self._beat = self._passed = 0.0
+        self._ticked = self._beat = self._passed = 0.0
         self._woke = -CATCH_UP
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
         self._listener: socket | None = None
@@ -251,10 +249,8 @@ class Receiver:
         self._paused.clear()
         if self._listener:
             self._epoll.modify(self._listener, select.EPOLLIN)
-        if self._beat - self._looked >= LOOK:
-            self._looked = self._beat
-            for news in self._book.look():
-                self.publish(news)
+        for news in self._book.look():
+            self.publish(news)
         now, works = self._beat, self._store.health().ok
         for line in {line for line in self._lines.values() if line.open}:
             if line.seat is None and now - line.since > HELLO_LIMIT:
