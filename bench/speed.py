@@ -155,7 +155,7 @@ def _take(daemon: Any, seat: Seat, packet: bytes) -> None:
     """As the receiver does with a packet."""
     steps = wire.decode(packet)
     assert isinstance(steps, wire.Steps)
-    before = Before(None if seat.rank.broken else seat.rank.stepped)
+    before = Before(None if seat.rank.broken else seat.rank.stepped, seat.rank.seen)
     daemon._receiver.publish(daemon._book.steps(seat, steps.rows, 0))
     at, rank = daemon._clock.now(), seat.rank.rank
     folded = tuple(folds(seat.job.label, rank, steps.rows, at, before, 0))
