@@ -97,6 +97,7 @@ def flipped_before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_no_hash_sees_what_was_wrong_before_the_reduction(flipped_before: dict[str, Any]) -> None:
     assert flipped_before["passes"]
     for ledger in flipped_before["passes"].values():
@@ -104,6 +105,7 @@ def test_no_hash_sees_what_was_wrong_before_the_reduction(flipped_before: dict[s
         assert ledger["tally"]["bounded"] == ledger["tally"]["elements"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_another_rank_that_computes_it_again_sees_every_one(
     flipped_before: dict[str, Any], precision: str
@@ -113,6 +115,7 @@ def test_another_rank_that_computes_it_again_sees_every_one(
     assert tally["recomputed_differently"] == TRIALS
 
 
+@pytest.mark.long
 def test_three_ranks_whose_averaging_rounds_stay_inside_the_bound(tmp_path: Path) -> None:
     (tmp_path / "a.json.failed-0").write_text('{"rank": 0, "error": "of an earlier run"}')
     answer = validate(

@@ -44,6 +44,7 @@ def verdicts(report: Any) -> dict[str, str]:
     return {row["criterion"]: row["verdict"] for row in report["results"]}
 
 
+@pytest.mark.long
 def test_the_ranks_of_torchrun_check_their_gradients_and_rank_0_judges(tmp_path: Path) -> None:
     run = start(tmp_path, "gradient_sync_validation.py", "--duration=8")
     said, progress = run.communicate(timeout=200)

@@ -108,6 +108,7 @@ def test_a_training_that_did_all_its_steps_is_finished(trained: Trained) -> None
     assert whole.calls[-1] == ["end", "finished", {"failed": False}]
 
 
+@pytest.mark.long
 def test_a_resumed_training_goes_on_from_its_checkpoint(trained: Trained) -> None:
     resumed = trained("resumed")
     (loaded,) = only(resumed.calls, "checkpoint_loaded")
@@ -117,6 +118,7 @@ def test_a_resumed_training_goes_on_from_its_checkpoint(trained: Trained) -> Non
     assert [number for number, _ in rows(resumed)] == list(range(step + 1, 9))
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_breaks_training_is_a_failed_one_and_a_failed_end(
     trained: Trained,
 ) -> None:

@@ -289,6 +289,7 @@ def test_a_validation_before_the_last_twentieth_does_not_count() -> None:
 # --- As a process -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_process_answers_in_json_with_what_it_could_not_measure(tmp_path: Path) -> None:
     losses = tuple(falling().tolist())
     for name, many in (("many", losses), ("one", losses)):

@@ -508,6 +508,7 @@ def test_ranks_are_looked_for_under_the_label_of_the_job(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 def test_what_came_back_is_told_of_by_the_name_of_its_job(
     tmp_path: Path, rank: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

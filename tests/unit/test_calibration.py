@@ -338,6 +338,7 @@ PLAIN = st.one_of(st.booleans(), st.integers(-(2**62), 2**62), WORDS, st.floats(
 KEYS = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         KEYS,

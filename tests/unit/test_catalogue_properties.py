@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,8 @@ from dvfd.model import (
     labels,
     worst,
 )
+
+pytestmark = pytest.mark.slow
 
 NOW = 1_800_000_000.0
 EVERYTHING = everything()

@@ -47,6 +47,7 @@ def finished(planned: Configuration, seed: int = 1, directory: Path | None = Non
     return training
 
 
+@pytest.mark.slow
 def test_four_ranks_see_what_one_process_sees() -> None:
     text = corpus.load().train
     ranks = [corpus.Sampler(text, context=16, seed=3) for _ in range(4)]
@@ -57,6 +58,7 @@ def test_four_ranks_see_what_one_process_sees() -> None:
         assert torch.equal(shared, one.take(16, rank=0, world=1))
 
 
+@pytest.mark.slow
 def test_a_seed_decides_the_whole_run(planned: Configuration) -> None:
     first, again, other = (finished(planned, seed).losses for seed in (1, 1, 2))
 

@@ -93,6 +93,7 @@ def name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("library", "homes"), HOMES.items())
 def test_a_library_is_imported_only_at_home(library: str, homes: set[str]) -> None:
     users = {name(p) for p in FILES if library in {i.partition(".")[0] for i in imports(p)}}

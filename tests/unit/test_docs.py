@@ -138,6 +138,7 @@ def test_documents_have_links_commands_and_settings_that_are_looked_at() -> None
         assert sum(len(looked(document)) for document in DOCUMENTS) >= 8, looked
 
 
+@pytest.mark.slow
 def test_generated_documents_are_current() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "docs.generate", "--check"],

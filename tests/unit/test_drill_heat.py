@@ -154,6 +154,7 @@ def test_a_package_that_settles_too_hot_fails(tmp_path):
     assert verdicts(stress(node, tmp_path)) == (PASS, FAIL, PASS, PASS)
 
 
+@pytest.mark.slow
 def test_heat_before_the_last_half_does_not_count(tmp_path):
     def early(node, seconds):
         node.celsius["0"] = 80.0 if seconds < 290 else 60.0

@@ -223,6 +223,7 @@ def test_an_interface_that_could_not_be_found_out_is_not_known(node: Node) -> No
 # --- Timeouts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_timeout_that_nobody_stated_is_not_known(node: Node) -> None:
     node.profile = ""
     value, said = node.look("timeouts")

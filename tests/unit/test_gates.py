@@ -525,6 +525,7 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(phase=st.sampled_from(GATES), data=st.data())
 def test_whatever_stands_in_a_record_a_decision_is_made_and_is_never_go(phase, data):

@@ -111,6 +111,7 @@ def test_each_sample_is_the_hash_of_other_gradients_in_turn(watch: Any) -> None:
     assert ledger.hashes == {step: hash64([used[step][layer]]) for step, layer in turns.items()}
 
 
+@pytest.mark.slow
 def test_small_gradients_share_a_hash_up_to_the_limit(watch: Any) -> None:
     model = parallel()
     ledger = watch(model, every=2, limit=3 * LAYER)
@@ -188,6 +189,7 @@ def test_other_models_of_the_process_are_left_alone(watch: Any) -> None:
     assert ledger.hashes == {}
 
 
+@pytest.mark.slow
 def test_a_model_that_is_no_more_is_not_kept(watch: Any) -> None:
     model = parallel()
     watch(model)

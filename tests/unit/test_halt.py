@@ -128,6 +128,7 @@ def test_what_does_not_end_within_the_grace_is_killed(job: Job) -> None:
     assert not found.left
 
 
+@pytest.mark.slow
 def test_the_group_that_a_registered_process_leads_goes_with_it(job: Job) -> None:
     process, worker = job.start(FORKS)
 
@@ -169,6 +170,7 @@ def test_a_child_that_has_left_the_group_of_its_rank_is_not_touched(job: Job) ->
         os.kill(child.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_what_was_forked_after_it_was_asked_goes_with_the_group(job: Job) -> None:
     process, _ = job.start(LATER)
 
@@ -178,6 +180,7 @@ def test_what_was_forked_after_it_was_asked_goes_with_the_group(job: Job) -> Non
     assert eventually(lambda: TABLE.identify(worker) is None, 60)
 
 
+@pytest.mark.slow
 def test_a_child_that_was_forked_after_its_rank_was_asked_has_time_too(job: Job) -> None:
     process, _ = job.start(FORKS_LATE)
 
@@ -267,6 +270,7 @@ def test_ranks_that_a_launcher_starts_again_are_ended_as_well(job: Job) -> None:
     assert len(found.asked) == 2
 
 
+@pytest.mark.slow
 def test_ranks_that_come_back_after_a_while_are_ended_if_it_is_waited_for_them(job: Job) -> None:
     first, _ = job.start(OBEYS)
     known, gone = [first], [0.0]

@@ -122,6 +122,7 @@ def really(path: Path) -> tuple[bool | None, str]:
     return restorer(state(path), run=shell.run).restored("gpt")
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_whole_state_is_restored_and_each_tensor_compared(saved):
     equal, why = really(saved)
@@ -129,6 +130,7 @@ def test_a_whole_state_is_restored_and_each_tensor_compared(saved):
     assert "restored 1 tensors of 16384 bytes, each equal to the one that was saved" in why
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_state_that_is_not_the_one_that_was_saved_is_found(saved, tmp_path):
     """Files that agree with their manifest, whose tensors do not: somebody made both anew."""

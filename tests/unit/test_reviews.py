@@ -292,6 +292,7 @@ def test_the_newest_checkpoint_is_restored_when_the_weekly_list_is_judged(equal,
     assert "of gpt" in result.reason + result.note
 
 
+@pytest.mark.slow
 def test_a_monthly_list_restores_nothing():
     asked = []
     found(FakePast(), check="monthly", restored=asked.append)

@@ -233,6 +233,7 @@ def checkpoint(story: Story, after: float, step: int, *whats: What) -> None:
         story.happens(what, after, rank=0, step=step, text="/c")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_besides_those_that_are_owed_is_no_failure() -> None:
     story = healthy()
     checkpoint(story, 3000.0, 777, What.BEGUN, What.SAVED, What.VERIFIED)
@@ -283,6 +284,7 @@ STORY = spoilt()
 WANTED = tuple(STORY.judged().values())
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False), st.integers(1, 40))
 def test_any_order_of_rows_and_judging_in_between_give_the_same(

@@ -125,6 +125,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     made.stop()
 
 
+@pytest.mark.slow
 def test_a_run_goes_from_its_order_to_its_report(node: Node) -> None:
     node.arm()
     node.join()
@@ -185,6 +186,7 @@ def test_a_job_that_never_reports_ends_the_run_with_the_reason(node: Node) -> No
     assert Verdict.PASS not in node.told[-1][1].values()
 
 
+@pytest.mark.slow
 def test_too_few_ranks_end_the_run_with_the_reason(node: Node) -> None:
     node.arm()
     node.join(3)
@@ -282,6 +284,7 @@ def test_a_clock_that_is_stepped_changes_no_time_of_the_run(node: Node) -> None:
     assert [round(e.value) for e in events if e.what.value == "clock stepped"] == [3600, -7200]
 
 
+@pytest.mark.slow
 def test_what_was_frozen_is_judged_again_to_the_same_byte(node: Node) -> None:
     node.arm()
     node.join()
@@ -292,6 +295,7 @@ def test_what_was_frozen_is_judged_again_to_the_same_byte(node: Node) -> None:
     assert json.loads(json.dumps([j.to_document() for j in again])) == report["results"]
 
 
+@pytest.mark.slow
 def test_while_a_report_is_made_the_last_judgement_stands(node: Node) -> None:
     freeze, seen = node.conductor._freeze, []
 
@@ -317,6 +321,7 @@ def test_a_check_that_was_never_run_says_how_to(node: Node) -> None:
     assert all("dvfd stability start phase1" in r.reason for r in unknown)
 
 
+@pytest.mark.slow
 def test_a_restarted_daemon_still_knows_a_finished_run(node: Node) -> None:
     node.arm()
     node.join()
@@ -329,6 +334,7 @@ def test_a_restarted_daemon_still_knows_a_finished_run(node: Node) -> None:
     assert {r.criterion.id.partition(".")[2]: r.verdict for r in results} == before
 
 
+@pytest.mark.slow
 def test_a_daemon_that_ended_before_the_report_writes_it_later(node: Node) -> None:
     node.arm()
     node.join()
@@ -421,6 +427,7 @@ def test_a_report_that_cannot_be_written_is_tried_ever_more_rarely(node: Node) -
     assert not node.conductor.run(run.id).frozen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_run_without_a_report_that_another_followed_gets_it(
     node: Node, *, restarted: bool

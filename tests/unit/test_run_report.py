@@ -90,10 +90,12 @@ def test_the_golden_parts_of_a_good_run(good):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(good):
     assert as_text(report()) == as_text(good)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_rows_changes_no_byte(good):
     given = rows()
     shuffled = random.Random(7)

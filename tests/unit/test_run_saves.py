@@ -60,6 +60,7 @@ def written(tmp_path: Path) -> Path:
     return checkpoint.save(tmp_path, 500, state, keep=3)
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_whole_checkpoint_is_verified(written: Path) -> None:
     assert Rig(shell.run).verified(written)[0] is What.VERIFIED

@@ -324,6 +324,7 @@ def test_a_healthy_run_passes_every_criterion_that_applies(check_id: str) -> Non
     assert not named(verdicts, FAIL) | named(verdicts, UNKNOWN), reasons
 
 
+@pytest.mark.slow
 @EACH
 def test_its_own_fault_fails_it_and_only_what_follows(check_id: str, item: Item) -> None:
     story = healthy(check_id)

@@ -90,6 +90,7 @@ def test_a_curve_ends_where_its_fit_has_no_finite_value() -> None:
     assert "not finite" in "".join(made.targets[0].against)
 
 
+@pytest.mark.slow
 def test_the_floors_that_bind_are_drawn_unless_they_flatten_all_else() -> None:
     near = plot.throughput(seen(source(), 16))
     assert (near.plot.count('class="floor"'), near.above) == (4, 0)

@@ -348,6 +348,7 @@ def test_the_resend_is_up_to_a_fifth_early():
     assert bench.sender.wait() == 48
 
 
+@pytest.mark.slow
 def test_a_sender_that_has_nothing_to_tell_shows_that_it_lives():
     bench = Bench()
     bench.sender.start()

@@ -18,6 +18,7 @@ START = 1_800_000_000  # a whole hour
 VALUES = st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_a_rollup_agrees_with_brute_force(values: list[float]) -> None:
     step = 60 / len(values)

@@ -75,6 +75,7 @@ def test_one_sampling_interval_is_no_stretch(look: Look) -> None:
     assert look(whole(*gap(1000.0, 5.0))).verdict == "PASS"
 
 
+@pytest.mark.slow
 def test_a_state_that_nobody_could_tell_counts(look: Look) -> None:
     blind = (event(500.0, What.UNSEEN, "it cannot be said"), event(520.0, What.UP))
     assert look(whole(*blind)).observed == 15.0
