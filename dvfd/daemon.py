@@ -375,7 +375,8 @@ class Daemon:
             sender=self._sender,
             receiver=self._receiver,
             clock=self._clock,
-            address=lambda: self.address,
+            # Commands are answered before the page's port is chosen, where that is left to us.
+            address=lambda: self.address if self._server.port else None,
             conductor=self._runs,
             attestations=self._attestations,
             baselines=self._baselines,
