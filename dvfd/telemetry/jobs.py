@@ -16,7 +16,7 @@ from dvfd.model import Sample, labels
 from dvfd.telemetry.chronicle import Chronicle
 from dvfd.telemetry.job import Job
 from dvfd.telemetry.placement import place
-from dvfd.telemetry.processes import Processes
+from dvfd.telemetry.processes import GONE, Processes
 from dvfd.telemetry.rank import Link, Rank
 
 if TYPE_CHECKING:
@@ -254,14 +254,13 @@ class JobBook:
         News of those that died, were stopped or go on again.
         """
         with self._lock:
-            found = []
+            found: list[News] = []
             for job in self._jobs.values():
-                for rank in job.ranks.values():
-                    if rank.process and not rank.dead:
-                        before = (rank.dead, rank.stopped)
-                        rank.look(self._processes.state(rank.process))
-                        if before != (rank.dead, rank.stopped):
-                            found.append(self._news(job, rank, set(ALIVE)))
+                found.extend(
+                    self._news(job, rank, set(ALIVE))
+                    for rank in job.ranks.values()
+                    if rank.process and not rank.dead and self._look(rank, rank.process)
+                )
                 job.close_overdue(self._clock.boot())
                 if job.late is not None and self._clock.boot() - job.late >= LATE:
                     job.late = None
@@ -269,6 +268,19 @@ class JobBook:
             if kept := self._chronicle.news():
                 found.append(News(documents=kept))
             return found
+
+    def _look(self, rank: Rank, process: Process) -> bool:
+        """Look at a rank's process; whether that is news.
+
+        A line that is open tells a death by itself, after all that it still had to say: that it
+        ended well, perhaps. Only one that has not by the next look is taken to be without word.
+        """
+        before, state = (rank.dead, rank.stopped), self._processes.state(process)
+        known, rank.gone = rank.gone, state in GONE
+        if rank.gone and not known and rank.link is Link.CONNECTED:
+            return False
+        rank.look(state)
+        return before != (rank.dead, rank.stopped)
 
     def jobs(self) -> tuple[Job, ...]:
         """Every job that has not ended, or of which there is news. Hold `lock` while reading."""

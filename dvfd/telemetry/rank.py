@@ -93,6 +93,7 @@ class Rank:
     dead: bool = False
     stopped: bool = False
     feed: str = ""  # the file that speaks for it, if it is no process of ours
+    gone: bool = False  # its process was when looked at, and its line had not told of it yet
     unread: float = -math.inf  # until when it is not believed: lines of that file were lost
     arrived: float | None = None  # when that file last spoke
     arrivals: StepStats = field(default_factory=StepStats)  # seconds from then to the time before

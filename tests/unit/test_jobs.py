@@ -511,11 +511,35 @@ def test_a_process_that_is_stopped_or_goes_on_is_news_once(ranks: Ranks) -> None
 
 
 def test_a_zombie_is_gone(ranks: Ranks) -> None:
-    ranks.join(0)
+    ranks.book.left(ranks.join(0))
     ranks.table.add(1000, state="Z")
     ranks.book.look()
 
     assert "is gone" in ranks.book.why("gpt")
+
+
+def test_a_process_that_ended_while_its_last_word_waits_to_be_read_is_not_called_gone(
+    ranks: Ranks,
+) -> None:
+    seat = ranks.join(0)
+    ranks.table.add(1000, state="Z")
+
+    told = ranks.book.look()
+    ranks.tell(seat, "end", reason="done")
+    told += ranks.book.look()
+
+    assert [sample for news in told for sample in news.samples] == []
+
+
+def test_a_process_that_is_gone_while_its_line_stays_open_is_found_at_the_second_look(
+    ranks: Ranks,
+) -> None:
+    ranks.join(0)
+    ranks.table.add(1000, state="Z")
+    ranks.book.look()
+    [news] = ranks.book.look()
+
+    assert values(news.samples, "rank_responding") == [0.0]
 
 
 def test_a_process_out_of_sight_is_judged_by_progress_and_says_so(ranks: Ranks) -> None:
