@@ -259,7 +259,7 @@ FAULTS = (
     ),
     Fault(
         name="log", text="Log error", criterion="live.log_errors",
-        rule="increase(dvfd_log_errors_total{}[1m]) > 0", inject=_write, read=2,
+        rule="increase(dvfd_log_errors_total{}[1m]) > 0", inject=_write, read=1,
     ),
     Fault(
         name="gpu", text="GPU over temperature (NVML seam)", criterion="live.gpu_temperature",

@@ -34,9 +34,9 @@ CLASSES = (
     FileSystems,
 )  # fmt: skip
 
-PROMPT = 2.0
-"""Seconds between looks at what a person is called for at once: logs and checkpoints. Ranks'
-processes are watched by the receiver."""
+LOGS, CHECKPOINTS = 1.0, 2.0
+"""Seconds between looks at what a person is called for at once. Ranks' processes are watched by the
+receiver."""
 
 
 class Kept(Protocol):
@@ -90,9 +90,8 @@ def build(
     read.
     """
     every = config.sampling.interval
-    prompt = min(PROMPT, every)
     ranks = Ranks(book, clock, interval=every, remembered=store.latest)
-    logs = Logs(config.logs, records=store, interval=prompt if config.logs else every)
+    logs = Logs(config.logs, records=store, interval=min(LOGS, every) if config.logs else every)
 
     def watched() -> Iterator[Path]:
         yield state
@@ -108,7 +107,7 @@ def build(
         book.checkpoints,
         settings=config.checkpoints,
         records=store,
-        interval=prompt,
+        interval=min(CHECKPOINTS, every),
         proc=proc,
         turn=turn,
     )
