@@ -375,8 +375,7 @@ class Daemon:
             sender=self._sender,
             receiver=self._receiver,
             clock=self._clock,
-            # Commands are answered before the page's port is chosen, where that is left to us.
-            address=lambda: self.address if self._server.port else None,
+            address=lambda: self.address,
             conductor=self._runs,
             attestations=self._attestations,
             baselines=self._baselines,
@@ -536,11 +535,14 @@ class Daemon:
         }
 
     def _open_doors(self) -> None:
-        """Listen for ranks, scrapers and commands. Raises ConfigError if a door is taken."""
+        """Listen for ranks, scrapers and commands. Raises ConfigError if a door is taken.
+
+        Commands come last: who is answered may count on the others, and on the page's port.
+        """
         try:
-            self._control.start()
             self._receiver.start()
             self._server.start()
+            self._control.start()
         except OSError as error:
             raise ConfigError([f"cannot listen: {error}"]) from None
 

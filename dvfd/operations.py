@@ -79,7 +79,7 @@ class Ranks(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The parts of a daemon that answer. `changed` has a criterion judged anew; `address` is where
-    the page is, None while that is not known yet.
+    the page is.
     """
 
     catalogue: Catalogue
@@ -90,7 +90,7 @@ class Parts:
     sender: Sender
     receiver: Ranks
     clock: Clock
-    address: Callable[[], str | None]
+    address: Callable[[], str]
     conductor: Conductor
     attestations: Attestations
     baselines: Baselines
