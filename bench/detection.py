@@ -9,8 +9,8 @@ Classes whose criteria differ run beside each other. A fault comes at a random m
 15 s, after all three ways had said that the one before it is over.
 
 Alertmanager tells each alert at once and by itself here, by a route with `group_wait: 0s`. The
-first trial of each class is told by a second route too, which waits as long as our example does:
-what that adds stands beside it, for dvfd and for scraping.
+first trial of each criterion is told by a second route too, which waits as long as our example
+does: what that adds stands beside it, for dvfd and for scraping.
 
 Time beyond the wait: some criteria wait by themselves, as checks/live.toml has it (a disk must be
 full for 60 s, a straggler slow for half a minute of its median and 30 s more; a checkpoint is
@@ -256,15 +256,15 @@ def _lane(scene: Scene, faults: Sequence[Fault], count: Callable[[Fault], int]) 
         for number in range(count(fault)):
             if scene.over.is_set():
                 return found
-            trial = _trial(scene, stage, fault, number)
+            trial = _trial(scene, stage, fault, number, first=not found)
             print(time.strftime("%X"), trial, file=sys.stderr)
             found.append(trial)
     _calm(scene, faults[-1])
     return found
 
 
-def _trial(scene: Scene, stage: Stage, fault: Fault, number: int) -> Trial:
-    """One fault, in a fresh job if it is a job's."""
+def _trial(scene: Scene, stage: Stage, fault: Fault, number: int, *, first: bool) -> Trial:
+    """One fault, in a fresh job if it is a job's; *first* is that of its criterion."""
     job = f"{fault.name}-{number}"
     with contextlib.ExitStack() as stack:
         if fault.job is not None:
@@ -278,7 +278,7 @@ def _trial(scene: Scene, stage: Stage, fault: Fault, number: int) -> Trial:
         _calm(scene, fault)
         time.sleep(max(0.0, settled - time.monotonic()) + random.uniform(0, PHASE))
         stack.callback(fault.mend, stage)
-        return _race(scene, stage, fault, first=number == 0)
+        return _race(scene, stage, fault, first=first)
 
 
 def _checkpoint(stage: Stage, fault: Fault, job: str) -> Path:
@@ -399,7 +399,7 @@ def _pairs(fault: Fault, trials: Sequence[Trial], way: str) -> list[tuple[float,
 
 
 def _group_waits(trials: Sequence[Trial]) -> Iterable[Figure]:
-    """What the example's group_wait adds to both ways, of the first trial of each class."""
+    """What the example's group_wait adds to both ways, of the first trial of each criterion."""
     for way in (DVFD, SLOW):
         added = [
             late - soon
@@ -408,7 +408,7 @@ def _group_waits(trials: Sequence[Trial]) -> Iterable[Figure]:
             and (soon := trial.prompt[way]) is not None
         ]
         if added:
-            text = f"group_wait of our example adds, to {WAYS[way]}, median of {len(added)} classes"
+            text = f"group_wait of our example adds, to {WAYS[way]}, median of {len(added)} criteria"
             value = statistics.median(added)
             yield Figure(f"group_wait_{way}", text, value, "s", low=min(added), high=max(added))
 
