@@ -408,7 +408,9 @@ def _group_waits(trials: Sequence[Trial]) -> Iterable[Figure]:
             and (soon := trial.prompt[way]) is not None
         ]
         if added:
-            text = f"group_wait of our example adds, to {WAYS[way]}, median of {len(added)} criteria"
+            text = (
+                f"group_wait of our example adds, to {WAYS[way]}, median of {len(added)} criteria"
+            )
             value = statistics.median(added)
             yield Figure(f"group_wait_{way}", text, value, "s", low=min(added), high=max(added))
 
