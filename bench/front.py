@@ -24,6 +24,8 @@ FIRST = (
     ("mutes", "seen"),
     ("soak", "false_alarms"),
     ("soak", "unresolved"),
+    ("history", "size"),
+    ("history", "month_criterion"),
     ("lists", "monthly"),
     ("page", "page_day_4_p99"),
 )
