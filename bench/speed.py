@@ -28,7 +28,7 @@ from typing import Any
 from bench.harness import build_node, chosen, cpu_seconds, finish, quantile, start_ready
 from bench.record import Figure, at_most
 from dvfd.config import parse
-from dvfd.daemon import Daemon
+from dvfd.daemon import Daemon, settle
 from dvfd.model import Sample, labels
 from dvfd.sinks.prometheus import Exposition
 from dvfd.telemetry import reporter, wire
@@ -89,6 +89,7 @@ def _parts(place: Path) -> Iterator[Any]:
     os.environ |= {"DVFD_STATE_DIR": str(place / "state"), "RUNTIME_DIRECTORY": str(place)}
     daemon: Any = Daemon(parse(CONFIG))
     daemon._store.start()
+    settle()  # as one does that is READY
     try:
         yield daemon
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import time
@@ -189,6 +190,7 @@ class Daemon:
         last = {c: self._store.last_run(c) for c in self._schedules()}
         self._apply_waivers()
         self._schedule.start(last)
+        settle()
         notify.notify("READY=1")
         log.info(
             "watching",
@@ -620,6 +622,14 @@ class Daemon:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Only take note: the main thread may hold any lock, that of the log too."""
         self._signals.put(number)
+
+
+def settle() -> None:
+    """Have the garbage collector look no more at what was loaded, which stays: looking through all
+    of it took up to 170 ms, in which nothing else went on.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def is_event(metric: Metric) -> bool:
