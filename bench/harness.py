@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 node = importlib.import_module("node")
 testbed = importlib.import_module("testbed")
 
+# An installed dvfd is compiled; a container image may say that nothing is to be.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-"""An installed dvfd is compiled; a container image may say that nothing is to be."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
