@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
-from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dvfd.model import Sample, labels
@@ -685,8 +684,8 @@ class Tally:
         silent = span.until - max([self._grid.told, *begun])
         if silent <= max(SILENCE, (1.0 - criterion.coverage) * span.length):
             return ""
-        # Saves tell as well: none is due before the usual time since the last one has passed.
-        if len(begun) > 2 and span.until - begun[-1] <= median(b - a for a, b in pairwise(begun)):
+        # Saves tell as well: none was ever due sooner after the one before than the shortest time.
+        if len(begun) > 2 and span.until - begun[-1] <= min(b - a for a, b in pairwise(begun)):
             return ""
         return f"no step was told in the last {seconds(silent)} of {seconds(span.length)}"
 

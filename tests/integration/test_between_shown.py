@@ -9,7 +9,8 @@ import pytest
 from between_shown import ask, failing, network, results, spoilt
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
+# What a neighbour takes from the processors, the flows lack.
+pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.torch]
 
 RATE = 200
 

@@ -49,6 +49,7 @@ def found(document: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.long
+@pytest.mark.machine
 def test_a_slow_direction_is_measured_as_by_hand_and_named_by_both_nodes() -> None:
     with hosts(2, SHAPED) as lan:
         a, b = lan

@@ -16,7 +16,7 @@ from hosts import Ended, Lan, hosts, together
 from dvfd.drills.workers.latency import parsed
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch]
+pytestmark = [pytest.mark.long, pytest.mark.machine, pytest.mark.slow, pytest.mark.torch]
 
 ROOT = Path(__file__).parents[2]
 ALONE = """
@@ -49,18 +49,22 @@ def reports(lan: Lan, check: str) -> Mapping[str, Ended]:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any, float]]:
-    """The reports of both checks, the second with a smaller MTU at n3, and ping by hand."""
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any, list[float]]]:
+    """The reports of both checks, the second with a smaller MTU at n3; ping by hand, sorted."""
     with hosts(3, "[profile]\nprocesses_per_node = 1\n") as lan:
         one, two, three = lan
         script = agent(lan, tmp_path_factory.mktemp("agent"))
         for host in lan:
             text = host.config.read_text().replace("wait = 60", f"wait = 60\nrsh = '{script}'")
             host.config.write_text(text)
-        latency = reports(lan, "network")
-        ping = one.tool("ping", "-n", "-i", "0.01", "-c", "201", two.address)
+
+        def by_hand() -> float:
+            ping = one.tool("ping", "-n", "-i", "0.01", "-c", "201", two.address)
+            return statistics.median(parsed(ping))
+
+        before, latency, after = by_hand(), reports(lan, "network"), by_hand()
         three.tool("ip", "link", "set", "eth0", "mtu", "1400")
-        yield latency, reports(lan, "topology_3node"), statistics.median(parsed(ping))
+        yield latency, reports(lan, "topology_3node"), sorted([before, after])
 
 
 def results(ended: Ended) -> dict[str, Any]:
@@ -77,13 +81,14 @@ def micros(text: str) -> float:
     return float(text.removeprefix("median ").partition(" us")[0])
 
 
-def test_echoes_take_what_ping_says_by_hand(seen: tuple[Any, Any, float]) -> None:
-    latency, _, by_hand = seen
-    ours = micros(facts(latency["n1"])["n1 - n2, ping"])
-    assert ours == pytest.approx(by_hand, abs=20.0)
+def test_echoes_take_what_ping_says_by_hand(seen: tuple[Any, Any, list[float]]) -> None:
+    latency, _, (least, most) = seen
+    assert least - 20 < micros(facts(latency["n1"])["n1 - n2, ping"]) < most + 20
 
 
-def test_every_method_has_a_figure_and_all_nodes_the_same(seen: tuple[Any, Any, float]) -> None:
+def test_every_method_has_a_figure_and_all_nodes_the_same(
+    seen: tuple[Any, Any, list[float]],
+) -> None:
     latency, _, _ = seen
     for name in ("latency", "latency_tcp", "latency_mpi"):
         found = {json.dumps(results(e)[name]["observed"]) for e in latency.values()}
@@ -94,7 +99,7 @@ def test_every_method_has_a_figure_and_all_nodes_the_same(seen: tuple[Any, Any, 
 
 
 def test_a_node_with_smaller_packets_is_told_by_the_pairs_that_have_them(
-    seen: tuple[Any, Any, float],
+    seen: tuple[Any, Any, list[float]],
 ) -> None:
     _, topology, _ = seen
     found = results(topology["n2"])["routes"]
@@ -103,7 +108,7 @@ def test_a_node_with_smaller_packets_is_told_by_the_pairs_that_have_them(
 
 
 def test_pairs_that_differ_by_less_than_ten_microseconds_are_even(
-    seen: tuple[Any, Any, float],
+    seen: tuple[Any, Any, list[float]],
 ) -> None:
     _, topology, _ = seen
     spread = results(topology["n1"])["even"]
@@ -111,6 +116,6 @@ def test_pairs_that_differ_by_less_than_ten_microseconds_are_even(
     assert "longest" in spread["note"]
 
 
-def test_nothing_is_left_running(seen: tuple[Any, Any, float]) -> None:
+def test_nothing_is_left_running(seen: tuple[Any, Any, list[float]]) -> None:
     said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "mpi_pingpong" not in said

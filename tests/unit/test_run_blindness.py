@@ -153,6 +153,20 @@ def test_a_save_that_fell_due_in_the_silence_is_not_taken_for_none() -> None:
     assert story.judged()["checkpoints_saved"].result.verdict is UNKNOWN
 
 
+def test_what_falls_due_in_the_silence_is_told_by_the_shortest_time_between_saves() -> None:
+    story = healthy()
+    story.windows = [w for w in story.windows if w.ended < HALF]
+    begun = [e for e in story.events if e.what is What.BEGUN]
+    usual = begun[-1].t - begun[-2].t
+    seen = BEGAN + LENGTH - begun[-1].t
+    assert seen < usual, "by the usual time nothing fell due since the last save"
+    story.events = [
+        replace(e, t=e.t + usual - 0.9 * seen) if e.step == begun[0].step else e
+        for e in story.events
+    ]
+    assert story.judged()["checkpoints_saved"].result.verdict is UNKNOWN
+
+
 # --- What no kill of a daemon hides -----------------------------------------------------------
 
 
