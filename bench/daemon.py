@@ -9,12 +9,15 @@ There is no GPU, no checkpoint to verify and no log to read here: each costs wha
 takes. Both processes are read from /proc, one after the other, after the warm-up, with every
 scrape, and at the end. Disk writes are `write_bytes` of /proc/PID/io: what is bound for a disk.
 
-The limit on processor time is one for four ranks. Processor seconds are what counts, and a busy
-machine makes more of them: what runs beside takes the caches away. The load is kept with them.
+The limit on processor time is one for four ranks. Processor seconds are what counts, and the
+machine makes more of them or fewer: a daemon wakes for moments, and finds memory as cold as others,
+of this machine or of its host, have left it. The load is kept with them, and what one small piece
+of work takes over and over, and after half a second in which this process slept.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -43,6 +46,8 @@ WARM_UP = 30.0
 SCRAPE_EVERY = 15.0
 KIB = 1024  # in a MiB
 HOUR = 3600.0
+PAUSE = 0.5
+PAUSES = 41
 MB = 1e6
 
 LIMITED = 4
@@ -138,6 +143,7 @@ def _run(node: Any, place: Path, ranks: int, seconds: float, scrapes: int) -> di
         latencies = [_timed(own) for _ in range(scrapes)]
         spent = sum(cpu_seconds(own.pid)) - spent
         body = own.scrape()
+        work = [1e6 * quantile(_work(pause), 0.5) for pause in (0.0, PAUSE)]
     return {
         "own": [asdict(reading) for reading in own.readings],
         "exporter": [asdict(reading) for reading in other.readings],
@@ -146,6 +152,7 @@ def _run(node: Any, place: Path, ranks: int, seconds: float, scrapes: int) -> di
         "scrape_ms": latencies,
         "scrape_cpu_ms": 1e3 * spent / scrapes,
         "scrape_bytes": len(body),
+        "work_us": work,
         "series": sum(not text.startswith(b"#") for text in body.splitlines()),
     }
 
@@ -160,6 +167,18 @@ def _together(both: Sequence[Watched], seconds: float) -> None:
         time.sleep(min(SCRAPE_EVERY, left))
     for each in both:
         each.read()
+
+
+def _work(pause: float) -> list[float]:
+    """Processor seconds of one small piece of work, each time after a *pause* in seconds."""
+    values = {str(number): [number] * 5 for number in range(20)}
+    took = []
+    for _ in range(PAUSES):
+        time.sleep(pause)
+        began = time.thread_time()
+        json.loads(json.dumps(values))
+        took.append(time.thread_time() - began)
+    return took
 
 
 def _timed(watched: Watched) -> float:
@@ -260,6 +279,10 @@ def _beside(found: dict[str, Any], with_ranks: str) -> list[Figure]:
         Figure("exporter_descriptors", f"{exporter}: file descriptors", other["descriptors"],
                "descriptors"),
         Figure("load", "Load average meanwhile", sum(loads) / len(loads), ""),
+        Figure("work", "Processor time of a small piece of work, over and over",
+               found["work_us"][0], "us"),
+        Figure("work_paused", f"The same, each time after {PAUSE:g} s of sleep",
+               found["work_us"][1], "us"),
     ]  # fmt: skip
 
 
