@@ -12,16 +12,19 @@ scrape, and at the end. Disk writes are `write_bytes` of /proc/PID/io: what is b
 The limit on processor time is one for four ranks. Processor seconds are what counts, and the
 machine makes more of them or fewer: a daemon wakes for moments, and finds memory as cold as others,
 of this machine or of its host, have left it. The load is kept with them, and what one small piece
-of work takes over and over, and after half a second in which this process slept.
+of work takes over and over, and after half a second in which this process slept. On a node that
+trains memory is not left alone for long: with four ranks the same is measured once more beside four
+ranks of the reference job, unthrottled, which report to nobody.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +42,11 @@ from bench.harness import (
 )
 from bench.record import Figure, at_most, unlimited
 from bench.simulated import simulated
+from bench.training import training
 
 EXPORTER = "prometheus-node-exporter"
+
+TRAINING = "dvfd.drills.reference_job"
 
 WARM_UP = 30.0
 SCRAPE_EVERY = 15.0
@@ -143,6 +149,7 @@ def _run(node: Any, place: Path, ranks: int, seconds: float, scrapes: int) -> di
         latencies = [_timed(own) for _ in range(scrapes)]
         spent = sum(cpu_seconds(own.pid)) - spent
         body = own.scrape()
+        trained = _beside_training((own, other), place, seconds) if ranks == LIMITED else {}
         work = [1e6 * quantile(_work(pause), 0.5) for pause in (0.0, PAUSE)]
     return {
         "own": [asdict(reading) for reading in own.readings],
@@ -153,7 +160,27 @@ def _run(node: Any, place: Path, ranks: int, seconds: float, scrapes: int) -> di
         "scrape_cpu_ms": 1e3 * spent / scrapes,
         "scrape_bytes": len(body),
         "work_us": work,
+        **trained,
         "series": sum(not text.startswith(b"#") for text in body.splitlines()),
+    }
+
+
+def _beside_training(both: Sequence[Watched], place: Path, seconds: float) -> dict[str, Any]:
+    """What both take while others train on the same processors."""
+    both = tuple(replace(each, readings=[]) for each in both)
+    log, nobody = place / "training.log", {"DVFD_SOCKET": str(place / "nobody")}
+    environment = {**os.environ, **nobody, "OMP_NUM_THREADS": "1"}
+    with training(TRAINING, "--print-every=10", environment=environment, log=log):
+        testbed.eventually(lambda: b"step=" in log.read_bytes(), 120, every=0.5)
+        _together(both, min(WARM_UP, seconds / 2))
+        for each in both:
+            each.readings.clear()
+        _together(both, seconds)
+        work = [1e6 * quantile(_work(pause), 0.5) for pause in (0.0, PAUSE)]
+    return {
+        "training": [asdict(reading) for reading in both[0].readings],
+        "training_rates": [_rates(each) for each in both],
+        "training_work_us": work,
     }
 
 
@@ -236,6 +263,7 @@ def _figures(found: dict[str, Any]) -> list[Figure]:
         at_most("rss", f"Daemon: resident memory {after}", end["rss_mib"], "MiB", 80),
         at_most("peak", f"Daemon: resident memory {with_ranks}, peak", end["peak_mib"], "MiB", 80),
         limited("cpu", f"Daemon {with_ranks}: of one core, children included", cpu, "%", 0.5),
+        *(_training(found) if "training" in found else ()),
         *_beside(found, with_ranks),
         Figure("ready", "Start to READY, median", quantile(ready, 0.5), "s"),
         at_most("ready_max", f"Start to READY, longest of {len(ready)}", max(ready), "s", 1.5),
@@ -253,6 +281,20 @@ def _figures(found: dict[str, Any]) -> list[Figure]:
                "descriptors"),
         Figure("descriptors_grown", "File descriptors more than after warm-up",
                end["descriptors"] - begin["descriptors"], "descriptors"),
+    ]  # fmt: skip
+
+
+def _training(found: dict[str, Any]) -> list[Figure]:
+    """The same of the time in which others trained."""
+    loads = [reading["load"] for reading in found["training"]]
+    return [
+        at_most("cpu_training", "The same while four other ranks train on the same cores",
+                found["training_rates"][0]["cpu_percent"], "%", 0.5),
+        Figure("exporter_cpu_training", "Node exporter in the same time: of one core",
+               found["training_rates"][1]["cpu_percent"], "%"),
+        Figure("load_training", "Load average meanwhile", sum(loads) / len(loads), ""),
+        Figure("work_training", "A small piece of work after a pause, as below, meanwhile",
+               found["training_work_us"][1], "us"),
     ]  # fmt: skip
 
 

@@ -35,7 +35,8 @@ from pathlib import Path
 from bench.harness import build_node, chosen, finish, testbed
 from bench.harness import node as tests_node
 from bench.record import Figure, at_most
-from bench.timed_job import timed_job
+from bench.timed_job import PORT
+from bench.training import training
 from bench.turns import ARMS, BLOCK, Step, call, ratio, rounds
 
 SECONDS, SHORT = 600.0, 90.0
@@ -69,13 +70,17 @@ def measure(place: Path, seconds: float) -> list[list[Step]]:
     port = testbed.free_port()
     options = (f"--seconds={seconds}", f"--timeout={TIMEOUT}", f"--hash-every={BLOCK}")
     job = place / "job"
-    job.mkdir()
+    (job / "values").mkdir(parents=True)
+    more = {PORT: str(port), "PROMETHEUS_MULTIPROC_DIR": str(job / "values")}
     with (
         tests_node.running(node),
         taking_turns(job / "turn", node.daemon.pid, port),
-        timed_job(job, node.environment, port, *options) as training,
-    ):
-        training.wait(seconds + 120)
+        training(
+            "bench.timed_job", str(job), *options,
+            environment={**node.environment, **more}, log=job / "job.log",
+        ) as trained,
+    ):  # fmt: skip
+        trained.wait(seconds + 120)
     files = sorted(job.glob("rank-*.json"))
     if not files:
         words = (job / "job.log").read_text(encoding="utf-8", errors="replace")

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import testbed
-from bench.soaked_job import RANKS, spoil
+from bench.soaked_job import spoil
+from bench.training import RANKS
 
 JOB = "soak"
 

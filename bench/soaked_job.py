@@ -8,19 +8,15 @@ So gradients, their reduction and what is printed are those of a training that g
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from bench.training import RANKS
+
 if TYPE_CHECKING:
     import torch
-
-RANKS = 4
 
 FACTORS = {"nan": float("nan"), "spike": 8.0}
 """By the name of the file. A loss of eight times its course is a spike by any measure of noise."""
@@ -48,30 +44,6 @@ class Spoiled:
 
     def corrupt(self, model: torch.nn.Module, *, step: int, rank: int) -> None:
         """Harm no parameter."""
-
-
-@contextlib.contextmanager
-def soaked_job(
-    directory: Path, environment: Mapping[str, str], log: Path, *options: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The job under torchrun, its words in *log*; ended if it has not ended."""
-    argv = [
-        sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={RANKS}",
-        "--max-restarts=1000", "-m", "bench.soaked_job", str(directory), *options,
-    ]  # fmt: skip
-    with log.open("ab") as words:
-        job = subprocess.Popen(
-            argv, env=environment, stdout=words, stderr=words, start_new_session=True
-        )
-    try:
-        yield job
-    finally:
-        job.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            job.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
 
 
 def main() -> int:

@@ -8,15 +8,12 @@ serves what prometheus_client has at the port $DVFD_BENCH_PORT.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
@@ -81,32 +78,6 @@ class Turns:
         trace: TracebackType | None,
     ) -> None:
         self._reporter.__exit__(kind, error, trace)
-
-
-@contextlib.contextmanager
-def timed_job(
-    directory: Path, environment: Mapping[str, str], port: int, *options: str, ranks: int = 4
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The job under torchrun, its words in *directory*/job.log; ended if it has not ended."""
-    (directory / "values").mkdir()
-    argv = [
-        sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}",
-        "-m", "bench.timed_job", str(directory), *options,
-    ]  # fmt: skip
-    more = {PORT: str(port), "PROMETHEUS_MULTIPROC_DIR": str(directory / "values")}
-    with (directory / "job.log").open("ab") as log:
-        job = subprocess.Popen(
-            argv, env={**environment, **more}, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield job
-    finally:
-        job.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            job.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
 
 
 def main() -> int:
