@@ -150,7 +150,7 @@ def _ratio(name: str, text: str, value: tuple[float, float, float]) -> Figure:
 
 
 def _calls(ranks: Sequence[Sequence[Step]], arm: str, step: float) -> list[Figure]:
-    """What a call takes in place, less an empty one: of all ranks, medians and means."""
+    """What a call takes in place, less what an empty one does: of all ranks, medians and means."""
     taken = {
         what: (
             [t for rank in ranks for t in call(rank, arm, what)],
@@ -158,8 +158,11 @@ def _calls(ranks: Sequence[Sequence[Step]], arm: str, step: float) -> list[Figur
         )
         for what in ("cpu", "wall")
     }
-    cpu, wall = (_less(own, statistics.mean(empty)) for own, empty in taken.values())
-    share = statistics.mean(cpu) / 1e6 / step
+    mean, median = (
+        {what: 1e6 * (of(own) - of(empty)) for what, (own, empty) in taken.items()}
+        for of in (statistics.mean, statistics.median)
+    )
+    share = mean["cpu"] / 1e6 / step
     words = {"dvfd": "Reporter", "prometheus": "prometheus_client"}[arm]
     shared = f"{words} in the reference job: processor time, of a step"
     return [
@@ -167,19 +170,13 @@ def _calls(ranks: Sequence[Sequence[Step]], arm: str, step: float) -> list[Figur
         if arm == "dvfd"
         else Figure(f"{arm}_share", shared, 100 * share, "%"),
         Figure(f"{arm}_cpu", f"{words} between real steps: processor time of a call, median",
-               statistics.median(cpu), "us"),
-        Figure(f"{arm}_cpu_mean", "The same, mean: with the call that sends", statistics.mean(cpu),
-               "us"),
+               median["cpu"], "us"),
+        Figure(f"{arm}_cpu_mean", "The same, mean: with the call that sends", mean["cpu"], "us"),
         Figure(f"{arm}_wall", f"{words} between real steps: elapsed time of a call, median",
-               statistics.median(wall), "us"),
+               median["wall"], "us"),
         Figure(f"{arm}_wall_mean", "The same, mean: with what others did meanwhile",
-               statistics.mean(wall), "us"),
+               mean["wall"], "us"),
     ]  # fmt: skip
-
-
-def _less(own: Sequence[float], empty: float) -> list[float]:
-    """Microseconds of each call less those of an empty one."""
-    return [1e6 * (seconds - empty) for seconds in own]
 
 
 if __name__ == "__main__":
