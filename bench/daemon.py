@@ -288,12 +288,13 @@ def _training(found: dict[str, Any]) -> list[Figure]:
     """The same of the time in which others trained."""
     loads = [reading["load"] for reading in found["training"]]
     return [
-        at_most("cpu_training", "The same while four other ranks train on the same cores",
+        at_most("cpu_training",
+                "Daemon with 4 ranks while four others train on the same cores: of one core",
                 found["training_rates"][0]["cpu_percent"], "%", 0.5),
         Figure("exporter_cpu_training", "Node exporter in the same time: of one core",
                found["training_rates"][1]["cpu_percent"], "%"),
         Figure("load_training", "Load average meanwhile", sum(loads) / len(loads), ""),
-        Figure("work_training", "A small piece of work after a pause, as below, meanwhile",
+        Figure("work_training", "Meanwhile: a small piece of work after 0.5 s of sleep",
                found["training_work_us"][1], "us"),
     ]  # fmt: skip
 

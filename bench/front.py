@@ -11,6 +11,7 @@ from bench.record import number
 FIRST = (
     ("daemon", "rss"),
     ("daemon", "cpu"),
+    ("daemon", "cpu_training"),
     ("reporter", "dvfd"),
     ("overhead", "reporter"),
     ("detection", "kill_beyond"),
