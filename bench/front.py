@@ -13,7 +13,7 @@ FIRST = (
     ("daemon", "cpu"),
     ("daemon", "cpu_training"),
     ("reporter", "dvfd"),
-    ("overhead", "reporter"),
+    ("overhead", "dvfd_share"),
     ("detection", "kill_beyond"),
     ("detection", "stop_beyond"),
     ("detection", "nan_beyond"),
