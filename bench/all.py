@@ -53,20 +53,20 @@ class Measurement:
 
 MEASUREMENTS = (
     Measurement("detection", "bench.detection", SHORT, (),
-                "how soon is a fault told, beside scrape and rule?", 200),
+                "how soon is a fault told, beside scrape and rule?", 210),
     Measurement("overhead", "bench.overhead", SHORT, (), "what does it cost the job?", 100),
-    Measurement("reporter", "bench.reporter", SHORT, (), "what does a step's report cost?", 20),
-    Measurement("daemon", "bench.daemon", SHORT, (), "what does the daemon take?", 90),
-    Measurement("history", "bench.history", SHORT, (), "how large are 35 days, how fast read?", 60),
-    Measurement("crash", "bench.crash", SHORT, (), "what does kill -9 lose?", 110),
-    Measurement("disk_full", "bench.disk_full", SHORT, (), "what does a full disk break?", 60),
-    Measurement("fuzz", "bench.fuzz", SHORT, (), "what does hostile input break?", 120),
-    Measurement("mutes", "bench.mutes", SHORT, (), "does silence ever stay green?", 120),
-    Measurement("mutants", "bench.mutants", SHORT, (), "do the tests see a wrong line?", 90),
-    Measurement("speed", "bench.speed", SHORT, (), "how far is each part from its limit?", 60),
-    Measurement("soak", "bench.soak", SHORT, (), "does it cry wolf, does it grow?", 120),
-    Measurement("cli", "bench.cli", SHORT, (), "how long does a command take?", 15),
-    Measurement("page", "bench.page", SHORT, (), "how long does the page take?", 25),
+    Measurement("reporter", "bench.reporter", SHORT, (), "what does a step's report cost?", 15),
+    Measurement("daemon", "bench.daemon", SHORT, (), "what does the daemon take?", 120),
+    Measurement("history", "bench.history", SHORT, (), "how large are 35 days, how fast read?", 40),
+    Measurement("crash", "bench.crash", SHORT, (), "what does kill -9 lose?", 60),
+    Measurement("disk_full", "bench.disk_full", SHORT, (), "what does a full disk break?", 80),
+    Measurement("fuzz", "bench.fuzz", SHORT, (), "what does hostile input break?", 100),
+    Measurement("mutes", "bench.mutes", SHORT, (), "does silence ever stay green?", 150),
+    Measurement("mutants", "bench.mutants", SHORT, (), "do the tests see a wrong line?", 120),
+    Measurement("speed", "bench.speed", SHORT, (), "how far is each part from its limit?", 20),
+    Measurement("soak", "bench.soak", SHORT, (), "does it cry wolf, does it grow?", 100),
+    Measurement("cli", "bench.cli", SHORT, (), "how long does a command take?", 10),
+    Measurement("page", "bench.page", SHORT, (), "how long does the page take?", 35),
 )  # fmt: skip
 """Edit freely: a line each, in the order in which they are run."""
 

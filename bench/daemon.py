@@ -106,7 +106,7 @@ def main() -> None:
     """Measure and keep."""
     options = chosen(__doc__, ranks=0, seconds=600.0)
     asked = ((options.ranks, options.seconds),) if options.ranks else WHOLE
-    for ranks, seconds in ((options.ranks or LIMITED, 30.0),) if options.short else asked:
+    for ranks, seconds in ((options.ranks or LIMITED, 20.0),) if options.short else asked:
         found = _case(ranks, seconds, *((2, 50) if options.short else (10, 500)))
         name = "daemon" if ranks == LIMITED else f"daemon_{ranks}"
         finish(name, options, _figures(found), found)

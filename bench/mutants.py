@@ -35,7 +35,7 @@ EXPLAINED = ROOT / "bench" / "mutants_explained.toml"
 
 ALONE = "MUTANTS_IN_A_NAMESPACE"
 
-SHORT = 6
+SHORT = 4
 """Mutants of each module in a smoke run."""
 
 MODULES = {
