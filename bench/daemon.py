@@ -40,9 +40,9 @@ from bench.harness import (
     testbed,
     written,
 )
+from bench.harness import node as tests_node
 from bench.record import Figure, at_most, unlimited
 from bench.simulated import simulated
-from bench.training import training
 
 EXPORTER = "prometheus-node-exporter"
 
@@ -170,7 +170,7 @@ def _beside_training(both: Sequence[Watched], place: Path, seconds: float) -> di
     both = tuple(replace(each, readings=[]) for each in both)
     log, nobody = place / "training.log", {"DVFD_SOCKET": str(place / "nobody")}
     environment = {**os.environ, **nobody, "OMP_NUM_THREADS": "1"}
-    with training(TRAINING, "--print-every=10", environment=environment, log=log):
+    with tests_node.torchrun(TRAINING, "--print-every=10", environment=environment, log=log):
         testbed.eventually(lambda: b"step=" in log.read_bytes(), 120, every=0.5)
         _together(both, min(WARM_UP, seconds / 2))
         for each in both:

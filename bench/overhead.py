@@ -36,7 +36,6 @@ from bench.harness import build_node, chosen, finish, testbed
 from bench.harness import node as tests_node
 from bench.record import Figure, at_most
 from bench.timed_job import PORT
-from bench.training import training
 from bench.turns import ARMS, BLOCK, Step, call, ratio, rounds
 
 SECONDS, SHORT = 600.0, 90.0
@@ -75,12 +74,12 @@ def measure(place: Path, seconds: float) -> list[list[Step]]:
     with (
         tests_node.running(node),
         taking_turns(job / "turn", node.daemon.pid, port),
-        training(
+        tests_node.torchrun(
             "bench.timed_job", str(job), *options,
             environment={**node.environment, **more}, log=job / "job.log",
-        ) as trained,
+        ) as training,
     ):  # fmt: skip
-        trained.wait(seconds + 120)
+        training.wait(seconds + 120)
     files = sorted(job.glob("rank-*.json"))
     if not files:
         words = (job / "job.log").read_text(encoding="utf-8", errors="replace")

@@ -86,7 +86,7 @@ from bench.soak_record import (
     unexplained,
 )
 from bench.soak_record import FAULTS as FAULTS_HALF
-from bench.training import RANKS, training
+from bench.soaked_job import RANKS
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[1]
@@ -306,7 +306,7 @@ def _everything(chosen_pace: Pace, seed: int) -> Iterator[tuple[Scene, Any, tupl
         options = [*SIZES, f"--job={JOB}", f"--checkpoint-every={chosen_pace.saves}",
                    f"--checkpoint-dir={place / 'node' / 'checkpoints'}"]  # fmt: skip
         environment = {**node.environment, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
-        job = training(
+        job = tests_node.torchrun(
             "bench.soaked_job", str(place), *options,
             environment=environment, log=place / "node" / "job.log", restarts=1000,
         )  # fmt: skip

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import testbed
-from bench.soaked_job import spoil
-from bench.training import RANKS
+from bench.soaked_job import RANKS, spoil
 
 JOB = "soak"
 

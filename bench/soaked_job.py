@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from bench.training import RANKS
-
 if TYPE_CHECKING:
     import torch
+
+RANKS = 4
 
 FACTORS = {"nan": float("nan"), "spike": 8.0}
 """By the name of the file. A loss of eight times its course is a spike by any measure of noise."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,20 +141,32 @@ def running(node: Node) -> Iterator[Node]:
             node.stop()
 
 
-@contextlib.contextmanager
 def training(
     node: Node, *options: str, ranks: int = 4, fault: str = ""
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """The reference job under torchrun; ended with its last checkpoint afterwards."""
+    return torchrun(
+        "dvfd.drills.reference_job", f"--checkpoint-dir={node.directory / 'checkpoints'}", *options,
+        environment={**node.environment, **({"DVFD_FAULT": fault} if fault else {})},
+        log=node.directory / "job.log", ranks=ranks, restarts=3,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def torchrun(
+    module: str, *arguments: str, environment: Mapping[str, str], log: Path, ranks: int = 4,
+    restarts: int = 0,
+) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
+    """*module* with *arguments* in each rank, their words in *log*; what has not ended in the end
+    is ended, killed after 30 s.
+    """
     argv = [
         sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}",
-        "--max-restarts=3", "-m", "dvfd.drills.reference_job",
-        f"--checkpoint-dir={node.directory / 'checkpoints'}", *options,
+        f"--max-restarts={restarts}", "-m", module, *arguments,
     ]  # fmt: skip
-    environment = {**node.environment, **({"DVFD_FAULT": fault} if fault else {})}
-    with (node.directory / "job.log").open("ab") as log:
+    with log.open("ab") as words:
         job = subprocess.Popen(
-            argv, env=environment, stdout=log, stderr=log, start_new_session=True
+            argv, env=environment, stdout=words, stderr=words, start_new_session=True
         )
     try:
         yield job
